@@ -1,0 +1,34 @@
+"""The command `efficientbert`: one subcommand per script."""
+
+import importlib
+import sys
+
+
+SCRIPTS = {
+    "search": ("efficientbert.search.search", "search an architecture for a teacher, a corpus and a budget"),
+    "distill": ("efficientbert.train.distill", "distil a teacher into a student on unlabelled text"),
+    "finetune": ("efficientbert.train.finetune", "fine-tune or task-distil a model on a labelled task"),
+    "evaluate": ("efficientbert.train.scoring", "score a checkpoint on a task"),
+    "convert": ("efficientbert.train.convert", "convert a checkpoint of the original release"),
+    "push": ("efficientbert.train.push", "upload a finished folder to the Hub"),
+    "benchmark": ("efficientbert.search.benchmark", "compare parameters, FLOPs, latency and memory of models"),
+}
+USAGE = "usage: efficientbert COMMAND [RECIPE.yaml] [--flag value ...]\n\n" + "".join(
+    f"  {name:<10} {what}\n" for name, (_, what) in SCRIPTS.items()
+)
+
+
+def main() -> None:
+    """Hands the arguments to the script of the named command."""
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        print(USAGE, end="", file=sys.stdout if len(sys.argv) > 1 else sys.stderr)
+        sys.exit(0 if len(sys.argv) > 1 else 2)
+    command = sys.argv.pop(1)
+    if command not in SCRIPTS:
+        print(f"efficientbert: error: unknown command {command!r}; known are {', '.join(SCRIPTS)}", file=sys.stderr)
+        sys.exit(2)
+    importlib.import_module(SCRIPTS[command][0]).cli()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Configuration of EfficientBERT models: sizes, and one feed-forward network per layer."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from .ffn_efficientbert import check_widths, parse
+
+
+# The published search result, first to last layer (Dong et al., 2021, Figure 4 and released code).
+PUBLISHED_EXPRESSIONS = [
+    "tanh(linear2(gelu(linear1(x))))",
+    "elu(linear2(gelu(linear1(x))))",
+    "sigmoid(linear2(relu(linear1(x))))",
+    "linear2(gelu(linear1(max(x, tanh(x)))))",
+    "linear2(relu(mul(linear1(x), x)))",
+    "leaky_relu(linear2(gelu(linear1(x))))",
+]
+PUBLISHED_STACKS = [4, 2, 1, 2, 1, 2]
+PUBLISHED_EXPANSION_DIVISORS = [2, 1, 2, 2, 2, 3]
+
+
+def spread(published: list, num_layers: int) -> list:
+    """One entry per layer out of the published six; of twelve layers, each two neighbours share one (EfficientBERT++)."""
+    return [published[layer * len(published) // num_layers] for layer in range(num_layers)]
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "efficientbert-tiny": {"hidden_size": 360},
+    "efficientbert": {},
+    "efficientbert-plus": {},
+    "efficientbert-plus-plus": {
+        "hidden_size": 360,
+        "num_hidden_layers": 12,
+        "intermediate_sizes": [540 // divisor for divisor in spread(PUBLISHED_EXPANSION_DIVISORS, 12)],
+    },
+}
+
+AUTO_MAP = {
+    "AutoConfig": "configuration_efficientbert.EfficientBertConfig",
+    "AutoModel": "modeling_efficientbert.EfficientBertModel",
+    "AutoModelForMaskedLM": "modeling_efficientbert.EfficientBertForMaskedLM",
+    "AutoModelForSequenceClassification": "modeling_efficientbert.EfficientBertForSequenceClassification",
+    "AutoModelForTokenClassification": "modeling_efficientbert.EfficientBertForTokenClassification",
+    "AutoModelForQuestionAnswering": "modeling_efficientbert.EfficientBertForQuestionAnswering",
+    "AutoModelForMultipleChoice": "modeling_efficientbert.EfficientBertForMultipleChoice",
+}
+
+
+@strict
+class EfficientBertConfig(PreTrainedConfig):
+    r"""
+    Configuration of an EfficientBERT model. The defaults are the published EfficientBERT (15.3M encoder parameters).
+
+    Args:
+        vocab_size: Rows of the token table.
+        embedding_size: Width of the token table; three neighbouring tokens are projected to `hidden_size`.
+        hidden_size: Width of the encoder.
+        num_hidden_layers: Number of layers.
+        num_attention_heads: Attention heads per layer.
+        head_dim: Width of one head; by default `hidden_size / num_attention_heads`, which must then be whole.
+        ffn_expressions: What each layer's feed-forward networks compute, see `ffn_efficientbert`. One text per layer, or
+            one text for all. By default the published six, spread over the layers.
+        ffn_stacks: Number of feed-forward networks in a row, per layer or one number for all.
+        intermediate_sizes: Width between `linear1` and `linear2`, per layer or one number for all. By default the
+            published expansions of `hidden_size`.
+        hidden_dropout_prob: Dropout on embeddings, attention outputs and feed-forward outputs.
+        attention_probs_dropout_prob: Dropout on attention probabilities.
+        classifier_dropout: Dropout of the task heads; by default `hidden_dropout_prob`.
+        max_position_embeddings: Longest sequence, in tokens.
+        type_vocab_size: Number of segments.
+        initializer_range: Standard deviation of random initial weights.
+        layer_norm_eps: Epsilon of every LayerNorm.
+        pad_token_id: Id of the padding token.
+        tie_word_embeddings: Whether the masked-LM decoder shares the token table.
+
+    Raises:
+        ValueError: if a size is not positive, a list does not have one entry per layer, an expression is invalid or does
+            not fit its sizes, or `hidden_size` is no multiple of the heads and `head_dim` is not given.
+    """
+
+    model_type = "efficientbert"
+
+    vocab_size: int = 30522
+    embedding_size: int = 128
+    hidden_size: int = 540
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 12
+    head_dim: int | None = None
+    ffn_expressions: list[str] | str | None = None
+    ffn_stacks: list[int] | int | None = None
+    intermediate_sizes: list[int] | int | None = None
+    hidden_dropout_prob: float | int = 0.1
+    attention_probs_dropout_prob: float | int = 0.1
+    classifier_dropout: float | int | None = None
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-5
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self, **kwargs):
+        positive = ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+        for name in (*positive, "max_position_embeddings", "type_vocab_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.head_dim is None:
+            if self.hidden_size % self.num_attention_heads:
+                raise ValueError(
+                    f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
+                    f"({self.num_attention_heads}), or head_dim be given"
+                )
+            self.head_dim = self.hidden_size // self.num_attention_heads
+        layers = self.num_hidden_layers
+        if self.ffn_expressions is None:
+            self.ffn_expressions = spread(PUBLISHED_EXPRESSIONS, layers)
+        if self.ffn_stacks is None:
+            self.ffn_stacks = spread(PUBLISHED_STACKS, layers)
+        if self.intermediate_sizes is None:
+            divisors = spread(PUBLISHED_EXPANSION_DIVISORS, layers)
+            self.intermediate_sizes = [max(1, self.hidden_size // divisor) for divisor in divisors]
+        for name in ("ffn_expressions", "ffn_stacks", "intermediate_sizes"):
+            value = getattr(self, name)
+            setattr(self, name, list(value) if isinstance(value, list) else [value] * layers)
+        self.ffn_expressions = [str(parse(text)) for text in self.ffn_expressions]
+        kwargs["auto_map"] = AUTO_MAP | (kwargs.get("auto_map") or {})
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_preset(cls, name: str, **overrides: Any) -> "EfficientBertConfig":
+        """The configuration of a published model.
+
+        Args:
+            name: `efficientbert-tiny`, `efficientbert`, `efficientbert-plus` or `efficientbert-plus-plus`.
+            **overrides: Fields to set to something else, such as `num_labels`.
+
+        Raises:
+            ValueError: if the name is unknown.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"unknown preset {name!r}; known are {', '.join(PRESETS)}")
+        return cls(**(PRESETS[name] | overrides))
+
+    def validate_layers(self):
+        """Part of `@strict`-powered validation: one feed-forward network per layer, each fitting its sizes."""
+        for name in ("ffn_expressions", "ffn_stacks", "intermediate_sizes"):
+            value = getattr(self, name)
+            if not isinstance(value, list) or len(value) != self.num_hidden_layers:
+                found = f"{len(value)} entries" if isinstance(value, list) else repr(value)
+                raise ValueError(
+                    f"{name} must have one entry for each of {self.num_hidden_layers} layers, not {found}"
+                )
+        for name in ("ffn_stacks", "intermediate_sizes"):
+            for layer, size in enumerate(getattr(self, name)):
+                if size < 1:
+                    raise ValueError(f"{name} must be positive, not {size} in layer {layer}")
+        for expression, intermediate_size in zip(self.ffn_expressions, self.intermediate_sizes):
+            check_widths(parse(expression), self.hidden_size, intermediate_size)
+
+    def validate_sizes(self):
+        """Part of `@strict`-powered validation: numbers that must be positive, and probabilities."""
+        for name in ("head_dim", "layer_norm_eps", "initializer_range"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, not {value}")
+        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
+            raise ValueError(f"pad_token_id ({self.pad_token_id}) must be below vocab_size ({self.vocab_size})")
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """As the library's, but always with what is derived from other fields when it is absent."""
+        derived = ("head_dim", "ffn_expressions", "ffn_stacks", "intermediate_sizes")
+        return super().to_diff_dict() | {name: getattr(self, name) for name in derived}
+
+
+EfficientBertConfig.register_for_auto_class()
+
+__all__ = ["EfficientBertConfig"]

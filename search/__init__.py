@@ -1,0 +1,1 @@
+"""The search space, its costs, the supernet and the search."""

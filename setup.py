@@ -1,0 +1,36 @@
+"""Installs the repository root as the package `efficientbert`."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+
+setup(
+    name="efficientbert",
+    version="0.1.0",
+    description="Small, fast BERT-like encoders, searched and distilled from any teacher",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=["efficientbert", "efficientbert.search", "efficientbert.train", "efficientbert.train.metrics"],
+    package_dir={"efficientbert": "."},
+    install_requires=[
+        "accelerate>=1.15",
+        "datasets>=5.2",
+        "evaluate>=0.4.6",
+        "huggingface_hub>=2.4",
+        "matplotlib>=3.9",
+        "psutil>=6.0",
+        "pyyaml>=6.0",
+        "safetensors>=0.8",
+        "scikit-learn>=1.5",
+        "scipy>=1.13",
+        "torch>=2.9",
+        "transformers>=5.23",
+    ],
+    extras_require={
+        "test": ["peft>=0.21", "pytest>=9.0", "ruff>=0.17", "sentence-transformers>=6.2", "tensorboard>=2.21"],
+    },
+    entry_points={"console_scripts": ["efficientbert = efficientbert.__main__:main"]},
+)

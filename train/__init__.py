@@ -1,0 +1,1 @@
+"""Distillation, fine-tuning, evaluation, conversion and upload."""

@@ -1,0 +1,88 @@
+"""Output folders: worked on under a temporary name, moved to their own name when complete."""
+
+import fcntl
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from efficientbert.train.script import InputError
+
+
+class OutputFolder:
+    """A folder that appears under its name only when everything in it is written.
+
+    Until `finish`, all files live in `work`, which is `PATH.partial`: checkpoints in `work / "checkpoints"`, the rest as it
+    shall stand in the end. A run that was killed leaves `PATH.partial`, and the same run started again goes on from it.
+
+    Args:
+        path: The final folder.
+        arguments: What decides the result, as JSON values. Kept in `work/run.json` and compared on the next start.
+
+    Raises:
+        InputError: if the folder is in use: not empty, worked on by another process, or begun with other arguments.
+    """
+
+    def __init__(self, path: str | Path, arguments: dict[str, Any]):
+        self.path = Path(path).absolute()
+        self.work = self.path.with_name(self.path.name + ".partial")
+        self.arguments = json.loads(json.dumps(arguments))
+        self.lock = None
+        self.complete = self._check(self.path, finished=True)
+        if not self.complete:
+            self._check(self.work, finished=False)
+
+    def _check(self, folder: Path, finished: bool) -> bool:
+        """Whether `folder` holds this very run."""
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"output folder {folder}: is a file; choose another --output_dir")
+        if not folder.exists() or not any(folder.iterdir()):
+            return False
+        record = folder / "run.json"
+        if not record.exists():
+            raise InputError(f"output folder {folder}: is not empty; choose another --output_dir or empty it")
+        earlier = json.loads(record.read_text(encoding="utf-8"))
+        for key in sorted(earlier.keys() | self.arguments.keys()):
+            if earlier.get(key) != self.arguments.get(key):
+                state = "holds" if finished else "was begun by"
+                raise InputError(
+                    f"output folder {folder}: {state} a run with {key}={earlier.get(key)!r}, not "
+                    f"{self.arguments.get(key)!r}; choose another --output_dir or delete it"
+                )
+        return True
+
+    def open(self) -> "OutputFolder":
+        """Makes the work folder, or takes up the one of a killed run; one process at a time.
+
+        Raises:
+            InputError: if another process works on it, or it cannot be made.
+        """
+        try:
+            self.work.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"output folder {self.work}: cannot be made: {error.strerror}") from None
+        self.lock = open(self.work / ".lock", "w")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"output folder {self.work}: another process is working on it") from None
+        write_json(self.work / "run.json", self.arguments)
+        return self
+
+    def finish(self) -> Path:
+        """Drops the checkpoints and moves the folder to its own name."""
+        shutil.rmtree(self.work / "checkpoints", ignore_errors=True)
+        (self.work / ".lock").unlink()
+        if self.path.exists():
+            self.path.rmdir()
+        self.work.rename(self.path)
+        self.lock.close()
+        return self.path
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON under a temporary name and moves it, so that a reader never sees half a file."""
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,1 @@
+"""Metric modules for `evaluate` that need no network."""

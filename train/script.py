@@ -1,0 +1,70 @@
+"""What every script shares: arguments from flags and a YAML recipe, and one-line errors with exit code 2."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub.errors import StrictDataclassError
+from transformers import HfArgumentParser
+
+from efficientbert.ffn_efficientbert import ExpressionError
+
+
+class InputError(ValueError):
+    """Bad input of a user: the message names what, where and what would be right, in one line."""
+
+
+def parse_arguments(arguments_class: type, argv: list[str], prog: str, description: str) -> Any:
+    """Reads `[RECIPE.yaml] [--flag value ...]` into a dataclass; flags win over the recipe.
+
+    Raises:
+        InputError: if the recipe cannot be read or holds unknown keys.
+    """
+    parser = HfArgumentParser(arguments_class, prog=f"{prog} [RECIPE.yaml]", description=description)
+    if argv and argv[0].endswith((".yaml", ".yml")):
+        recipe = read_recipe(Path(argv[0]), arguments_class)
+        argv = argv[1:]
+        for action in parser._actions:
+            action.required = action.required and action.dest not in recipe
+        parser.set_defaults(**recipe)
+    return parser.parse_args_into_dataclasses(argv)[0]
+
+
+def read_recipe(path: Path, arguments_class: type) -> dict[str, Any]:
+    """The keys and values of a YAML recipe, checked against the fields of a dataclass.
+
+    Raises:
+        InputError: if the file is missing, no YAML mapping, or has a key that is no field.
+    """
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"recipe {path}: cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(recipe, dict):
+        raise InputError(f"recipe {path}: must hold one argument per line, as in 'seed: 1'")
+    known = {field.name for field in dataclasses.fields(arguments_class)}
+    for key in recipe:
+        if key not in known:
+            raise InputError(f"recipe {path}: unknown argument {key!r}; known are {', '.join(sorted(known))}")
+    # argparse converts text only: YAML reads 1e-4 as text, but a whole number where a float belongs as an int.
+    return {key: str(value) if type(value) in (int, float) else value for key, value in recipe.items()}
+
+
+def run_script(main: Callable[[Any], Any], arguments_class: type, name: str, argv: list[str] | None = None) -> None:
+    """Runs `main(arguments)`; bad input ends the process with one line on stderr and exit code 2.
+
+    Args:
+        main: The job.
+        arguments_class: Dataclass of its arguments; its docstring is the `--help` text.
+        name: The command's name, as in `efficientbert NAME`.
+        argv: Arguments after the command's name; those of this process by default.
+    """
+    try:
+        argv = sys.argv[1:] if argv is None else argv
+        main(parse_arguments(arguments_class, argv, f"efficientbert {name}", arguments_class.__doc__))
+    except (InputError, ExpressionError, StrictDataclassError) as error:
+        print(f"efficientbert {name}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
