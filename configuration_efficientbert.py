@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from huggingface_hub.dataclasses import strict
+from huggingface_hub.dataclasses import as_validated_field, strict
 from transformers import PreTrainedConfig
 
 from .ffn_efficientbert import check_widths, parse
@@ -19,10 +19,11 @@ PUBLISHED_EXPRESSIONS = [
 ]
 PUBLISHED_STACKS = [4, 2, 1, 2, 1, 2]
 PUBLISHED_EXPANSION_DIVISORS = [2, 1, 2, 2, 2, 3]
+PER_LAYER = ("ffn_expressions", "ffn_stacks", "intermediate_sizes")
 
 
 def spread(published: list, num_layers: int) -> list:
-    """One entry per layer out of the published six; of twelve layers, each two neighbours share one (EfficientBERT++)."""
+    """One entry per layer out of the published six; of twelve layers, two neighbours share one (EfficientBERT++)."""
     return [published[layer * len(published) // num_layers] for layer in range(num_layers)]
 
 
@@ -48,6 +49,28 @@ AUTO_MAP = {
 }
 
 
+@as_validated_field
+def positive(value: float | list[int] | None):
+    """A field whose number, or whose every entry, must be above zero."""
+    for number in value if isinstance(value, list) else [value]:
+        if number is not None and not number > 0:
+            raise ValueError(f"must be positive, not {number}")
+
+
+@as_validated_field
+def probability(value: float | None):
+    """A field that must be at least 0 and below 1."""
+    if value is not None and not 0 <= value < 1:
+        raise ValueError(f"must be at least 0 and below 1, not {value}")
+
+
+@as_validated_field
+def expressions(value: list[str] | str | None):
+    """A field of feed-forward expressions."""
+    for text in [value] if isinstance(value, str) else value or []:
+        parse(text)
+
+
 @strict
 class EfficientBertConfig(PreTrainedConfig):
     r"""
@@ -60,8 +83,8 @@ class EfficientBertConfig(PreTrainedConfig):
         num_hidden_layers: Number of layers.
         num_attention_heads: Attention heads per layer.
         head_dim: Width of one head; by default `hidden_size / num_attention_heads`, which must then be whole.
-        ffn_expressions: What each layer's feed-forward networks compute, see `ffn_efficientbert`. One text per layer, or
-            one text for all. By default the published six, spread over the layers.
+        ffn_expressions: What each layer's feed-forward networks compute, see `ffn_efficientbert`. One text per layer,
+            or one text for all. By default the published six, spread over the layers.
         ffn_stacks: Number of feed-forward networks in a row, per layer or one number for all.
         intermediate_sizes: Width between `linear1` and `linear2`, per layer or one number for all. By default the
             published expansions of `hidden_size`.
@@ -76,44 +99,37 @@ class EfficientBertConfig(PreTrainedConfig):
         tie_word_embeddings: Whether the masked-LM decoder shares the token table.
 
     Raises:
-        ValueError: if a size is not positive, a list does not have one entry per layer, an expression is invalid or does
-            not fit its sizes, or `hidden_size` is no multiple of the heads and `head_dim` is not given.
+        StrictDataclassError: if a field has the wrong type, a size is not positive or an expression is invalid, on
+            construction and on assignment; if a list does not have one entry per layer, an expression does not fit its
+            sizes, or `hidden_size` is no multiple of the heads and `head_dim` is not given, on construction, on saving
+            and when a model is built.
     """
 
     model_type = "efficientbert"
 
-    vocab_size: int = 30522
-    embedding_size: int = 128
-    hidden_size: int = 540
-    num_hidden_layers: int = 6
-    num_attention_heads: int = 12
-    head_dim: int | None = None
-    ffn_expressions: list[str] | str | None = None
-    ffn_stacks: list[int] | int | None = None
-    intermediate_sizes: list[int] | int | None = None
-    hidden_dropout_prob: float | int = 0.1
-    attention_probs_dropout_prob: float | int = 0.1
-    classifier_dropout: float | int | None = None
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-5
+    vocab_size: int = positive(default=30522)
+    embedding_size: int = positive(default=128)
+    hidden_size: int = positive(default=540)
+    num_hidden_layers: int = positive(default=6)
+    num_attention_heads: int = positive(default=12)
+    head_dim: int | None = positive(default=None)
+    ffn_expressions: list[str] | str | None = expressions(default=None)
+    ffn_stacks: list[int] | int | None = positive(default=None)
+    intermediate_sizes: list[int] | int | None = positive(default=None)
+    hidden_dropout_prob: float | int = probability(default=0.1)
+    attention_probs_dropout_prob: float | int = probability(default=0.1)
+    classifier_dropout: float | int | None = probability(default=None)
+    max_position_embeddings: int = positive(default=512)
+    type_vocab_size: int = positive(default=2)
+    initializer_range: float = positive(default=0.02)
+    layer_norm_eps: float = positive(default=1e-5)
     pad_token_id: int | None = 0
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs):
-        positive = ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
-        for name in (*positive, "max_position_embeddings", "type_vocab_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
-        if self.head_dim is None:
-            if self.hidden_size % self.num_attention_heads:
-                raise ValueError(
-                    f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
-                    f"({self.num_attention_heads}), or head_dim be given"
-                )
+        if self.head_dim is None and self.hidden_size % self.num_attention_heads == 0:
             self.head_dim = self.hidden_size // self.num_attention_heads
         layers = self.num_hidden_layers
         if self.ffn_expressions is None:
@@ -123,7 +139,7 @@ class EfficientBertConfig(PreTrainedConfig):
         if self.intermediate_sizes is None:
             divisors = spread(PUBLISHED_EXPANSION_DIVISORS, layers)
             self.intermediate_sizes = [max(1, self.hidden_size // divisor) for divisor in divisors]
-        for name in ("ffn_expressions", "ffn_stacks", "intermediate_sizes"):
+        for name in PER_LAYER:
             value = getattr(self, name)
             setattr(self, name, list(value) if isinstance(value, list) else [value] * layers)
         self.ffn_expressions = [str(parse(text)) for text in self.ffn_expressions]
@@ -147,36 +163,30 @@ class EfficientBertConfig(PreTrainedConfig):
 
     def validate_layers(self):
         """Part of `@strict`-powered validation: one feed-forward network per layer, each fitting its sizes."""
-        for name in ("ffn_expressions", "ffn_stacks", "intermediate_sizes"):
+        for name in PER_LAYER:
             value = getattr(self, name)
             if not isinstance(value, list) or len(value) != self.num_hidden_layers:
-                found = f"{len(value)} entries" if isinstance(value, list) else repr(value)
-                raise ValueError(
-                    f"{name} must have one entry for each of {self.num_hidden_layers} layers, not {found}"
-                )
-        for name in ("ffn_stacks", "intermediate_sizes"):
-            for layer, size in enumerate(getattr(self, name)):
-                if size < 1:
-                    raise ValueError(f"{name} must be positive, not {size} in layer {layer}")
+                found = f"{len(value)}" if isinstance(value, list) else repr(value)
+                raise ValueError(f"{name} must have {self.num_hidden_layers} entries, one for each layer, not {found}")
         for expression, intermediate_size in zip(self.ffn_expressions, self.intermediate_sizes):
             check_widths(parse(expression), self.hidden_size, intermediate_size)
 
-    def validate_sizes(self):
-        """Part of `@strict`-powered validation: numbers that must be positive, and probabilities."""
-        for name in ("head_dim", "layer_norm_eps", "initializer_range"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, not {value}")
+    def validate_heads(self):
+        """Part of `@strict`-powered validation: a whole width for every head."""
+        if self.head_dim is None:
+            raise ValueError(
+                f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
+                f"({self.num_attention_heads}), or head_dim be given"
+            )
+
+    def validate_pad_token(self):
+        """Part of `@strict`-powered validation: the padding token is in the vocabulary."""
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(f"pad_token_id ({self.pad_token_id}) must be below vocab_size ({self.vocab_size})")
 
     def to_diff_dict(self) -> dict[str, Any]:
         """As the library's, but always with what is derived from other fields when it is absent."""
-        derived = ("head_dim", "ffn_expressions", "ffn_stacks", "intermediate_sizes")
-        return super().to_diff_dict() | {name: getattr(self, name) for name in derived}
+        return super().to_diff_dict() | {name: getattr(self, name) for name in ("head_dim", *PER_LAYER)}
 
 
 EfficientBertConfig.register_for_auto_class()

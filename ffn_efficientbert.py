@@ -1,8 +1,8 @@
 """The feed-forward expression language of EfficientBERT (Dong et al., Findings of EMNLP 2021, section 3.1).
 
 An expression says what one feed-forward network computes from its input `x`, for example
-`linear2(gelu(linear1(x)))`. It is parsed into immutable nodes, checked against the rules of the search space, printed in
-one canonical form, and evaluated on tensors. No text is ever executed.
+`linear2(gelu(linear1(x)))`. It is parsed into immutable nodes, checked against the rules of the search space, printed
+in one canonical form, and evaluated on tensors. No text is ever executed.
 
 A new unary or binary operator is one more line in `UNARY` or `BINARY`.
 """

@@ -1,4 +1,4 @@
-"""PyTorch EfficientBERT (Dong et al., Findings of EMNLP 2021): a BERT-like encoder with searched feed-forward networks.
+"""PyTorch EfficientBERT (Dong et al., Findings of EMNLP 2021): an encoder with searched feed-forward networks.
 
 Shapes in the comments: B sequences, L tokens, E embedding size, D hidden size, H heads of size d.
 """
@@ -29,7 +29,7 @@ from .ffn_efficientbert import evaluate, parse, uses_gate
 
 
 class EfficientBertEmbeddings(nn.Module):
-    """Narrow token table, three neighbours projected to the hidden size (MobileBERT, Sun et al., 2020, section 3.3)."""
+    """Narrow token table, three neighbours projected to the hidden size (MobileBERT, "Embedding Factorization")."""
 
     def __init__(self, config: EfficientBertConfig):
         super().__init__()
@@ -50,16 +50,17 @@ class EfficientBertEmbeddings(nn.Module):
     ) -> torch.Tensor:
         embeds = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds  # (B, L, E)
         following, preceding = embeds[:, 1:], embeds[:, :-1]
-        if attention_mask is not None and isinstance(attention_mask, torch.Tensor):
+        if attention_mask is not None:
             # A neighbour that a token may not attend to counts as zeros: padding, or another packed sequence.
             if attention_mask.dim() == 2:
-                sees_following, sees_preceding = attention_mask[:, 1:], attention_mask[:, :-1]
+                allowed = attention_mask.to(torch.bool)
+                sees_following, sees_preceding = allowed[:, 1:], allowed[:, :-1]
             else:
                 allowed = attention_mask if attention_mask.dtype == torch.bool else attention_mask == 0
-                sees_following = allowed[:, 0].diagonal(1, -2, -1)
-                sees_preceding = allowed[:, 0].diagonal(-1, -2, -1)
-            following = following * sees_following[..., None].to(embeds.dtype)
-            preceding = preceding * sees_preceding[..., None].to(embeds.dtype)
+                allowed = allowed[:, 0].expand(-1, embeds.shape[1], -1)
+                sees_following, sees_preceding = allowed.diagonal(1, 1, 2), allowed.diagonal(-1, 1, 2)
+            following = following * sees_following[..., None]
+            preceding = preceding * sees_preceding[..., None]
         following = nn.functional.pad(following, (0, 0, 0, 1))
         preceding = nn.functional.pad(preceding, (0, 0, 1, 0))
         hidden_states = self.projection(torch.cat((following, embeds, preceding), dim=-1))  # (B, L, 3E) -> (B, L, D)
@@ -86,7 +87,9 @@ def eager_attention_forward(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention in plain products: the only implementation that returns its probabilities, `(B, H, L, L)`."""
     scores = torch.matmul(query, key.transpose(2, 3)) * scaling
-    if attention_mask is not None:
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    elif attention_mask is not None:
         scores = scores + attention_mask
     probabilities = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     probabilities = nn.functional.dropout(probabilities, p=dropout, training=module.training)
@@ -188,6 +191,7 @@ class EfficientBertModel(EfficientBertPreTrainedModel):
 
     def __init__(self, config: EfficientBertConfig):
         super().__init__(config)
+        config.validate()  # single fields may have been assigned since it was made
         self.embeddings = EfficientBertEmbeddings(config)
         self.layers = nn.ModuleList(EfficientBertLayer(config, index) for index in range(config.num_hidden_layers))
         self.gradient_checkpointing = False
@@ -213,8 +217,9 @@ class EfficientBertModel(EfficientBertPreTrainedModel):
         r"""
         Args:
             input_ids: Token ids of shape `(B, L)`.
-            attention_mask: 1 for tokens to attend to, 0 for padding, of shape `(B, L)`; or who attends to whom, of shape
-                `(B, 1, L, L)`, boolean or additive. A neighbour outside the mask counts as zeros in the embedding.
+            attention_mask: 1 for tokens to attend to, 0 for padding, of shape `(B, L)`; or who attends to whom, of
+                shape `(B, 1, L, L)` or `(B, 1, 1, L)`, boolean or additive (0 where allowed). A neighbour outside the
+                mask counts as zeros in the embedding.
             token_type_ids: Segment ids of shape `(B, L)`; zeros by default.
             position_ids: Positions of shape `(B, L)`; 0 to L - 1 by default.
             inputs_embeds: Token embeddings of shape `(B, L, embedding_size)` instead of `input_ids`.
@@ -371,8 +376,8 @@ class EfficientBertForSequenceClassification(EfficientBertPreTrainedModel):
     ) -> SequenceClassifierOutput:
         r"""
         Args:
-            labels: Class ids of shape `(B,)`; floats of shape `(B,)` for regression or `(B, num_labels)` for multi-label
-                classification. Other arguments as in [`EfficientBertModel.forward`].
+            labels: Class ids of shape `(B,)`; floats of shape `(B,)` for regression or `(B, num_labels)` for
+                multi-label classification. Other arguments as in [`EfficientBertModel.forward`].
 
         Returns:
             `logits` of shape `(B, num_labels)` and, with `labels`, the `loss`.
