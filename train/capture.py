@@ -1,0 +1,86 @@
+"""What distillation looks at inside an encoder: hidden states, queries, keys and values of every layer."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from efficientbert.modeling_efficientbert import EfficientBertModel
+
+
+class CaptureError(RuntimeError):
+    """An encoder did not yield what was to be captured: never taken for a zero loss."""
+
+
+@dataclass(frozen=True)
+class Captures:
+    """Inner tensors of one forward pass.
+
+    Attributes:
+        hidden_states: Embedding output and every layer's output, each of shape `(B, L, D)`.
+        queries, keys, values: One tensor a layer, each of shape `(B, H, L, d)`.
+    """
+
+    hidden_states: tuple[torch.Tensor, ...]
+    queries: tuple[torch.Tensor, ...]
+    keys: tuple[torch.Tensor, ...]
+    values: tuple[torch.Tensor, ...]
+
+    def attention_scores(self, layer: int) -> torch.Tensor:
+        """Scaled dot products before softmax, without mask or position bias, of shape `(B, H, L, L)`."""
+        query, key = self.queries[layer], self.keys[layer]
+        return torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))
+
+
+class Recorder:
+    """Records the captures of an encoder through hooks, leaving its code alone.
+
+    Args:
+        encoder: A model that takes `output_hidden_states=True`.
+        projections: For every layer, its query, key and value linears, or the one linear that computes all three.
+        num_heads: Attention heads of every layer.
+    """
+
+    def __init__(self, encoder: nn.Module, projections: Sequence[Sequence[nn.Module]], num_heads: int):
+        self.encoder = encoder
+        self.num_layers = len(projections)
+        self.num_heads = num_heads
+        self._outputs: dict[tuple[int, int], torch.Tensor] = {}
+        for layer, linears in enumerate(projections):
+            for index, linear in enumerate(linears):
+                linear.register_forward_hook(self._hook(layer, index))
+
+    def _hook(self, layer: int, index: int) -> Callable:
+        def keep(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+            self._outputs[layer, index] = output
+
+        return keep
+
+    def record(self, forward: Callable[[], object]) -> Captures:
+        """Runs `forward`, a call of the encoder with `output_hidden_states=True`, and returns what passed by.
+
+        Raises:
+            CaptureError: if a layer is missing or a tensor has the wrong shape.
+        """
+        self._outputs.clear()
+        hidden_states = forward().hidden_states
+        outputs, self._outputs = self._outputs, {}
+        if hidden_states is None or len(hidden_states) != self.num_layers + 1:
+            found = 0 if hidden_states is None else len(hidden_states)
+            raise CaptureError(f"captured {found} hidden states of an encoder with {self.num_layers} layers")
+        captured = []
+        for layer in range(self.num_layers):
+            parts = [outputs[key] for key in sorted(outputs) if key[0] == layer]
+            parts = list(parts[0].chunk(3, dim=-1)) if len(parts) == 1 else parts
+            if len(parts) != 3 or any(part.shape[:2] != hidden_states[0].shape[:2] for part in parts):
+                raise CaptureError(f"captured no queries, keys and values in layer {layer} of {self.num_layers}")
+            captured.append([part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts])
+        queries, keys, values = zip(*captured)
+        return Captures(tuple(hidden_states), queries, keys, values)
+
+
+def student_recorder(encoder: EfficientBertModel) -> Recorder:
+    """The recorder of our own encoder."""
+    projections = [[layer.attention.qkv] for layer in encoder.layers]
+    return Recorder(encoder, projections, encoder.config.num_attention_heads)

@@ -1,0 +1,128 @@
+"""Unlabelled text: documents from any `datasets` source, cut to sequences of a fixed length."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, IterableDataset, load_dataset
+from transformers import PreTrainedTokenizerBase
+
+from efficientbert.train.script import InputError
+
+
+FILE_FORMATS = {".txt": "text", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv"}
+SHORTEST = 8  # tokens; shorter documents carry too little to learn from
+
+
+def load_documents(
+    source: str, name: str | None, split: str, column: str, streaming: bool
+) -> Dataset | IterableDataset:
+    """Documents, one a row, in the column `column`.
+
+    Args:
+        source: A Hub id, a folder that `load_dataset` understands, or one file (text: a document a line).
+        name: Configuration of the data set.
+        split: Split or slice of it, such as `train[:1000]` (a slice is not for streaming).
+        column: Name of the text column.
+        streaming: Whether to read it as it is needed, rather than cache it as a whole.
+
+    Raises:
+        InputError: if it cannot be loaded or has no such column.
+    """
+    path = Path(source)
+    try:
+        if path.is_file():
+            if path.suffix not in FILE_FORMATS:
+                raise InputError(f"corpus {source}: unknown kind of file; known are {', '.join(FILE_FORMATS)}")
+            documents = load_dataset(FILE_FORMATS[path.suffix], data_files=source, split=split, streaming=streaming)
+        else:
+            documents = load_dataset(source, name, split=split, streaming=streaming)
+    except InputError:
+        raise
+    except Exception as error:  # datasets raises what its readers raise
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise InputError(f"corpus {source}: cannot be loaded: {reason}") from None
+    columns = documents.column_names or list(next(iter(documents), {}))
+    if column not in columns:
+        raise InputError(f"corpus {source}: no column {column!r}; it has {', '.join(columns) or 'none'}")
+    return documents
+
+
+def cut_documents(
+    documents: Dataset | IterableDataset, column: str, tokenizer: PreTrainedTokenizerBase, length: int
+) -> Dataset | IterableDataset:
+    """Sequences of at most `length` tokens, each from one document, with the tokenizer's special tokens.
+
+    A document's last piece is kept if it fills half a sequence, or is the only one and no shorter than `SHORTEST`. With
+    cached documents the result is cached on disk by `datasets` and found again by the next run.
+
+    Returns:
+        Rows with `input_ids`.
+    """
+
+    def cut(rows: dict[str, list]) -> dict[str, list]:
+        pieces = tokenizer(
+            [text or "" for text in rows[column]],
+            truncation=True,
+            max_length=length,
+            return_overflowing_tokens=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+        origins = pieces["overflow_to_sample_mapping"]
+        kept = []
+        for index, ids in enumerate(pieces["input_ids"]):
+            only = origins.count(origins[index]) == 1 if len(ids) < length // 2 else False
+            if len(ids) >= (SHORTEST if only else length // 2):
+                kept.append(ids)
+        return {"input_ids": kept}
+
+    options: dict[str, Any] = {} if isinstance(documents, IterableDataset) else {"desc": "Tokenising"}
+    names = documents.column_names or list(next(iter(documents)))
+    return documents.map(cut, batched=True, batch_size=64, remove_columns=names, **options)
+
+
+def hold_out(
+    sequences: Dataset | IterableDataset, held_out: int, needed: int, source: str
+) -> tuple[list[dict[str, Any]], Dataset | IterableDataset]:
+    """The first `held_out` sequences, for scoring, and the rest, for training.
+
+    Raises:
+        InputError: if fewer than `needed` sequences are left for training.
+    """
+    first = list(sequences.take(held_out + needed))
+    if len(first) < held_out + needed:
+        raise InputError(
+            f"corpus {source}: gives {len(first)} sequences, too few: at least {held_out + needed} are needed, "
+            f"{held_out} of them held out"
+        )
+    return first[:held_out], sequences.skip(held_out)
+
+
+class PaddingCollator:
+    """Pads rows of `input_ids` to the longest of the batch.
+
+    Args:
+        pad_token_id: What to pad with.
+    """
+
+    def __init__(self, pad_token_id: int):
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """`input_ids` and `attention_mask`, each of shape `(B, L)`."""
+        ids = [torch.as_tensor(row["input_ids"]) for row in rows]
+        return {
+            "input_ids": torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id),
+            "attention_mask": torch.nn.utils.rnn.pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
+        }
+
+
+def batches(
+    rows: list[dict[str, Any]], batch_size: int, collator: PaddingCollator, device: torch.device
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Collated batches of `rows` in order, on a device."""
+    for start in range(0, len(rows), batch_size):
+        batch = collator(rows[start : start + batch_size])
+        yield {key: tensor.to(device) for key, tensor in batch.items()}

@@ -1,0 +1,290 @@
+"""The one training loop, over Accelerate: accumulate, clip, step, log, checkpoint, resume."""
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate.utils import set_seed
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, Sampler
+from tqdm.auto import tqdm
+
+from efficientbert.train.script import InputError
+
+
+@dataclass(kw_only=True)
+class LoopArguments:
+    """What every training run can be told."""
+
+    learning_rate: float = field(default=5e-4, metadata={"help": "Peak learning rate of AdamW."})
+    batch_size: int = field(default=32, metadata={"help": "Sequences a process takes at a time."})
+    gradient_accumulation_steps: int = field(default=1, metadata={"help": "Batches of a process to one optimizer step."})
+    warmup_ratio: float = field(default=0.1, metadata={"help": "Part of all steps in which the learning rate rises."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay, not applied to biases and norms."})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "Largest norm of the gradient; longer ones are cut."})
+    seed: int = field(default=0, metadata={"help": "Seed of weights, order of the data and dropout."})
+    mixed_precision: str = field(default="no", metadata={"help": "no, bf16 or fp16."})
+    gradient_checkpointing: bool = field(default=False, metadata={"help": "Recompute layers to save memory."})
+    checkpoint_steps: int = field(default=200, metadata={"help": "Optimizer steps between checkpoints."})
+    log_steps: int = field(default=10, metadata={"help": "Optimizer steps between log rows."})
+    tracker: str | None = field(default=None, metadata={"help": "Tracker of accelerate: tensorboard, wandb, all, …"})
+
+    def check(self) -> None:
+        """Checks values that no run can work with.
+
+        Raises:
+            InputError: naming the argument.
+        """
+        for name in ("batch_size", "gradient_accumulation_steps", "checkpoint_steps", "log_steps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}: must be at least 1, not {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise InputError(f"learning_rate: must be above 0, not {self.learning_rate}")
+        if not 0 <= self.warmup_ratio <= 1:
+            raise InputError(f"warmup_ratio: must be between 0 and 1, not {self.warmup_ratio}")
+        if self.mixed_precision not in ("no", "bf16", "fp16"):
+            raise InputError(f"mixed_precision: must be no, bf16 or fp16, not {self.mixed_precision!r}")
+
+
+class Objective(Protocol):
+    """What a run minimises. The loop adds nothing to it and knows nothing of it."""
+
+    def count(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What the losses of this batch are sums over, such as its valid tokens."""
+
+    def __call__(
+        self, model: nn.Module, batch: Mapping[str, torch.Tensor], counts: Mapping[str, torch.Tensor], step: int
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss of a batch as a share of the whole one, and terms to log; `counts` are of the whole batch."""
+
+
+class EpochSampler(Sampler[int]):
+    """All indices in an order that depends on the seed and the epoch alone, so that a resumed run sees the same."""
+
+    def __init__(self, size: int, seed: int):
+        self.size = size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of an epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return iter(torch.randperm(self.size, generator=generator).tolist())
+
+    def __len__(self) -> int:
+        return self.size
+
+
+@dataclass
+class Progress:
+    """How far a run has come; part of every checkpoint."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0  # batches of this process already taken in this epoch
+    log: list[dict[str, float]] = field(default_factory=list)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For accelerate's checkpoints."""
+        return vars(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """For accelerate's checkpoints."""
+        vars(self).update(state)
+
+
+def make_accelerator(args: LoopArguments, work: Path) -> Accelerator:
+    """The accelerator of a run, with its seed set on every process and its tracker started."""
+    accelerator = Accelerator(
+        mixed_precision=args.mixed_precision,
+        log_with=args.tracker,
+        project_dir=work,
+        dataloader_config=DataLoaderConfiguration(split_batches=False),
+    )
+    set_seed(args.seed, device_specific=True)
+    return accelerator
+
+
+def make_optimizer(model: nn.Module, args: LoopArguments) -> torch.optim.AdamW:
+    """AdamW, without weight decay on biases and norms."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": args.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=args.learning_rate, fused=True)
+
+
+def linear_schedule(warmup_steps: int, max_steps: int) -> Callable[[int], float]:
+    """Factor of the peak learning rate: rises linearly from step 1, then falls linearly to 0."""
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        return max(0.0, (max_steps - step) / max(1, max_steps - warmup_steps))
+
+    return factor
+
+
+def train(
+    accelerator: Accelerator,
+    model: nn.Module,
+    objective: Objective,
+    dataset: Any,
+    collator: Callable[[list], dict[str, torch.Tensor]],
+    args: LoopArguments,
+    max_steps: int,
+    checkpoints: Path,
+    description: str,
+) -> list[dict[str, float]]:
+    """Trains `model` in place for `max_steps` optimizer steps, going on from the newest checkpoint if there is one.
+
+    Args:
+        accelerator: As of `make_accelerator`.
+        model: What to train; every call of it in the objective goes through the prepared module.
+        objective: What to minimise.
+        dataset: Rows with a length, or a stream of rows with `set_epoch`.
+        collator: Rows to a batch of tensors.
+        args: Settings of the run.
+        max_steps: Optimizer steps.
+        checkpoints: Folder of this run's checkpoints.
+        description: Text of the progress bar.
+
+    Returns:
+        One row for every `log_steps` steps: step, learning rate, loss and its terms, averaged since the last row.
+
+    Raises:
+        InputError: if an epoch holds less than one batch for every process.
+    """
+    streaming = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__")
+    sampler = None if streaming else EpochSampler(len(dataset), args.seed)
+    loader = DataLoader(dataset, args.batch_size, sampler=sampler, collate_fn=collator, drop_last=True)
+    optimizer = make_optimizer(model, args)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, linear_schedule(math.ceil(args.warmup_ratio * max_steps), max_steps)
+    )
+    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    progress = Progress()
+    accelerator.register_for_checkpointing(schedule, progress)
+    newest = newest_checkpoint(checkpoints)
+    if newest is not None:
+        accelerator.load_state(str(newest))
+
+    bar = tqdm(
+        total=max_steps, initial=progress.step, desc=description, unit="step", disable=not accelerator.is_main_process
+    )
+    model.train()
+    sums: dict[str, torch.Tensor] = {}
+    groups = _groups(accelerator, loader, sampler if sampler is not None else dataset, progress, args)
+    while progress.step < max_steps:
+        group = next(groups)
+        counts = _whole_counts(accelerator, objective, group)
+        for index, batch in enumerate(group):
+            last = index == len(group) - 1
+            with nullcontext() if last else accelerator.no_sync(model):
+                with accelerator.autocast():
+                    loss, terms = objective(model, batch, counts, progress.step)
+                # Gradients are averaged over processes, but counts are of all of them together.
+                accelerator.backward(loss * accelerator.num_processes)
+            for name, value in {"loss": loss, **terms}.items():
+                sums[name] = sums.get(name, 0) + value.detach()
+        accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        rate = schedule.get_last_lr()[0]
+        schedule.step()
+        progress.step += 1
+        bar.update()
+        checkpoint_due = progress.step % args.checkpoint_steps == 0 and progress.step < max_steps
+        # Every checkpoint ends a log row, so that a run that goes on from it averages over the same steps.
+        if progress.step % args.log_steps == 0 or progress.step == max_steps or checkpoint_due:
+            row = _log_row(accelerator, sums, progress, rate)
+            sums = {}
+            bar.set_postfix(loss=f"{row['loss']:.3f}")
+            if args.tracker:
+                accelerator.log(row, step=progress.step)
+        if checkpoint_due:
+            save_checkpoint(accelerator, checkpoints, progress.step)
+    bar.close()
+    accelerator.wait_for_everyone()
+    return progress.log
+
+
+def _groups(
+    accelerator: Accelerator, loader: DataLoader, ordered: Any, progress: Progress, args: LoopArguments
+) -> Iterator[list[dict[str, torch.Tensor]]]:
+    """The batches of one optimizer step at a time, epoch after epoch, from where `progress` stands."""
+    group = []
+    while True:
+        ordered.set_epoch(progress.epoch)
+        resumed = progress.batch > 0
+        batches = accelerator.skip_first_batches(loader, progress.batch) if resumed else loader
+        taken = 0
+        for batch in batches:
+            taken += 1
+            progress.batch += 1
+            group.append(batch)
+            if len(group) == args.gradient_accumulation_steps:
+                yield group
+                group = []
+        if taken == 0 and not resumed:
+            raise InputError(f"data: less than one batch of {args.batch_size} rows for every process")
+        progress.epoch += 1
+        progress.batch = 0
+
+
+def _whole_counts(
+    accelerator: Accelerator, objective: Objective, group: list[dict[str, torch.Tensor]]
+) -> dict[str, torch.Tensor]:
+    """Counts summed over the batches of one step and over all processes."""
+    counts: dict[str, torch.Tensor] = {}
+    for batch in group:
+        for name, count in objective.count(batch).items():
+            counts[name] = counts.get(name, 0) + count
+    return {name: accelerator.reduce(count, "sum") for name, count in counts.items()}
+
+
+def _log_row(
+    accelerator: Accelerator, sums: dict[str, torch.Tensor], progress: Progress, rate: float
+) -> dict[str, float]:
+    """Averages of the logged terms since the last row, over all processes, appended to the log."""
+    since = progress.step - (progress.log[-1]["step"] if progress.log else 0)
+    row = {"step": progress.step, "learning_rate": rate}
+    for name, total in sums.items():
+        row[name] = accelerator.reduce(total, "sum").item() / since
+    progress.log.append(row)
+    return row
+
+
+def save_checkpoint(accelerator: Accelerator, checkpoints: Path, step: int) -> None:
+    """Writes a checkpoint under a temporary name, moves it, and drops the older ones."""
+    final = checkpoints / f"step-{step:08d}"
+    temporary = checkpoints / "writing"
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(temporary))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        os.replace(temporary, final)
+        for old in checkpoints.glob("step-*"):
+            if old != final:
+                shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+
+
+def newest_checkpoint(checkpoints: Path) -> Path | None:
+    """The newest complete checkpoint, if there is one."""
+    return max(checkpoints.glob("step-*"), default=None)

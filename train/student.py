@@ -1,0 +1,87 @@
+"""A student in training: the encoder, and the projection to the teacher's width that is not shipped with it."""
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from efficientbert.configuration_efficientbert import EfficientBertConfig
+from efficientbert.modeling_efficientbert import EfficientBertModel
+from efficientbert.train.capture import Captures, student_recorder
+from efficientbert.train.script import InputError
+from efficientbert.train.teacher import Teacher
+
+
+PROJECTION_FILE = "distillation_projection.safetensors"
+
+
+class Student(nn.Module):
+    """An encoder with its distillation projection; calling it yields captures in the teacher's width.
+
+    Args:
+        encoder: The encoder to train.
+        teacher_size: Hidden size of the teacher.
+    """
+
+    def __init__(self, encoder: EfficientBertModel, teacher_size: int):
+        super().__init__()
+        self.encoder = encoder
+        self.projection = nn.Linear(encoder.config.hidden_size, teacher_size)
+        self.recorder = student_recorder(encoder)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Captures:
+        """Captures of a batch of shape `(B, L)`; hidden states come projected, of shape `(B, L, teacher_size)`."""
+        captures = self.recorder.record(
+            lambda: self.encoder(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
+        )
+        projected = tuple(self.projection(states) for states in captures.hidden_states)
+        return Captures(projected, captures.queries, captures.keys, captures.values)
+
+
+def fit_config(config: EfficientBertConfig, teacher: Teacher) -> EfficientBertConfig:
+    """A copy of `config` with the vocabulary, positions, segments and special tokens of a teacher."""
+    fields = config.to_dict() | {
+        "vocab_size": teacher.vocab_size,
+        "max_position_embeddings": teacher.max_positions,
+        "type_vocab_size": teacher.num_segments,
+        "pad_token_id": teacher.tokenizer.pad_token_id,
+        "bos_token_id": teacher.tokenizer.bos_token_id,
+        "eos_token_id": teacher.tokenizer.eos_token_id,
+    }
+    return EfficientBertConfig(**fields)
+
+
+def uniform_layer_map(student_layers: int, teacher: Teacher) -> tuple[int, ...]:
+    """For every student layer, the teacher layer it learns from, counted from 0 (paper, section 3.3).
+
+    Raises:
+        InputError: if the teacher has fewer layers than the student.
+    """
+    if teacher.num_layers < student_layers:
+        raise InputError(
+            f"teacher {teacher.name}: has {teacher.num_layers} layers, fewer than the student's {student_layers}; "
+            f"choose a student of at most {teacher.num_layers} layers"
+        )
+    return tuple((layer + 1) * teacher.num_layers // student_layers - 1 for layer in range(student_layers))
+
+
+def save_projection(projection: nn.Linear, folder: Path) -> None:
+    """Keeps a projection beside a saved encoder, for later training."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in projection.state_dict().items()}
+    temporary = folder / (PROJECTION_FILE + ".partial")
+    save_file(tensors, temporary)
+    os.replace(temporary, folder / PROJECTION_FILE)
+
+
+def load_projection(projection: nn.Linear, folder: Path) -> bool:
+    """Loads a projection kept beside an encoder, where there is one of the same shape; tells whether it did."""
+    path = folder / PROJECTION_FILE
+    if not path.exists():
+        return False
+    tensors = load_file(path)
+    if tensors["weight"].shape != projection.weight.shape:
+        return False
+    projection.load_state_dict(tensors)
+    return True
