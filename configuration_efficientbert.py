@@ -184,10 +184,6 @@ class EfficientBertConfig(PreTrainedConfig):
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(f"pad_token_id ({self.pad_token_id}) must be below vocab_size ({self.vocab_size})")
 
-    def to_diff_dict(self) -> dict[str, Any]:
-        """As the library's, but always with what is derived from other fields when it is absent."""
-        return super().to_diff_dict() | {name: getattr(self, name) for name in ("head_dim", *PER_LAYER)}
-
 
 EfficientBertConfig.register_for_auto_class()
 
