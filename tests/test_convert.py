@@ -14,6 +14,7 @@ from transformers import (
     AutoModelForMultipleChoice,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     BertTokenizerFast,
 )
 
@@ -372,14 +373,28 @@ def test_heads_that_are_not_converted_are_named(tmp_path, capsys):
     assert set(load_file(folder / "model.safetensors")) == set(AutoModel.from_pretrained(folder).state_dict())
 
 
+def save_tokenizer(path, words):
+    """A BERT tokenizer with five special tokens and this many words."""
+    path.mkdir()
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{index}" for index in range(words))]
+    (path / "vocab.txt").write_text("\n".join(names))
+    BertTokenizerFast(str(path / "vocab.txt")).save_pretrained(path)
+    return str(path)
+
+
 def test_tokenizer_is_saved_with_the_model(tmp_path):
-    (tmp_path / "tokenizer").mkdir()
-    vocabulary = tmp_path / "tokenizer" / "vocab.txt"
-    vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "word"]))
-    BertTokenizerFast(str(vocabulary)).save_pretrained(tmp_path / "tokenizer")
     path = save(tmp_path / "F.bin", random_checkpoint(12, [12]))
-    folder = main(arguments(tmp_path, path, tokenizer=str(tmp_path / "tokenizer")))
-    assert (folder / "tokenizer.json").exists() and (folder / "model.safetensors").exists()
+    tokenizer = save_tokenizer(tmp_path / "tokenizer", VOCAB - 5)
+    folder = main(arguments(tmp_path, path, tokenizer=tokenizer))
+    assert (folder / "model.safetensors").exists()
+    assert AutoTokenizer.from_pretrained(folder)("word3")["input_ids"] == [2, 8, 3]
+
+
+def test_tokenizer_of_another_vocabulary_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "F.bin", random_checkpoint(12, [12]))
+    tokenizer = save_tokenizer(tmp_path / "tokenizer", VOCAB - 4)
+    assert_refused(tmp_path, capsys, ["has 41 tokens, the checkpoint 40"], ["--tokenizer", tokenizer])
 
 
 def test_the_same_conversion_again_is_kept_and_another_refused(tmp_path, capsys):

@@ -390,16 +390,19 @@ def convert(
     return model.eval(), projection, left_out
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, vocab_size: int) -> PreTrainedTokenizerBase:
     """A tokenizer from a folder or the Hub.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is none, or it has more tokens than the model.
     """
     try:
-        return AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise InputError(f"--tokenizer {name}: cannot be loaded: {error}") from None
+    if len(tokenizer) > vocab_size:
+        raise InputError(f"--tokenizer {name}: has {len(tokenizer)} tokens, the checkpoint {vocab_size}")
+    return tokenizer
 
 
 def main(args: ConvertArguments) -> Path:
@@ -421,7 +424,7 @@ def main(args: ConvertArguments) -> Path:
         return folder.path
     checkpoint = Checkpoint(args.checkpoint, read_weights(args.checkpoint, file))
     model, projection, left_out = convert(checkpoint, ffns, args.num_attention_heads, task)
-    tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else None
+    tokenizer = load_tokenizer(args.tokenizer, model.config.vocab_size) if args.tokenizer else None
     folder.open()
     logging.disable_progress_bar()
     model.save_pretrained(folder.work)
