@@ -54,8 +54,8 @@ def cut_documents(
 ) -> Dataset | IterableDataset:
     """Sequences of at most `length` tokens, each from one document, with the tokenizer's special tokens.
 
-    A document's last piece is kept if it fills half a sequence, or is the only one and no shorter than `SHORTEST`. With
-    cached documents the result is cached on disk by `datasets` and found again by the next run.
+    A document's last piece is kept if it fills half a sequence, or is the only one and no shorter than `SHORTEST`.
+    With cached documents the result is cached on disk by `datasets` and found again by the next run.
 
     Returns:
         Rows with `input_ids`.

@@ -55,7 +55,9 @@ class DistillArguments(LoopArguments, CorpusArguments):
     output_dir: str = field(metadata={"help": "Folder to write; an interrupted run into it is resumed."})
     student: str = field(
         default="efficientbert",
-        metadata={"help": f"Preset ({', '.join(PRESETS)}), config.json, or a checkpoint folder or Hub id to go on from."},
+        metadata={
+            "help": f"Preset ({', '.join(PRESETS)}), config.json, or a checkpoint folder or Hub id to go on from."
+        },
     )
     initialization: str = field(
         default="teacher", metadata={"help": "Of a preset or config: from the 'teacher', or 'random'."}
@@ -169,6 +171,10 @@ class Text:
     training: Any
     collator: PaddingCollator
 
+    def sample_batch(self, device: torch.device) -> dict[str, torch.Tensor]:
+        """The sample as one batch."""
+        return next(batches(self.sample, len(self.sample), self.collator, device))
+
 
 def prepare_text(args: CorpusArguments, teacher: Teacher, batch_size: int, seed: int) -> Text:
     """Loads, cuts and divides the corpus.
@@ -228,7 +234,7 @@ def load_student(args: DistillArguments, teacher: Teacher, text: Text, device: t
         student = Student(EfficientBertModel(config), teacher.hidden_size).to(device)
         if args.initialization == "teacher":
             layer_map = uniform_layer_map(config.num_hidden_layers, teacher)
-            initialize_from_teacher(student, teacher, layer_map, batches(text.sample, 16, text.collator, device))
+            initialize_from_teacher(student, teacher, layer_map, text.sample_batch(device))
         return student
     try:
         encoder = EfficientBertModel.from_pretrained(args.student)
@@ -259,7 +265,9 @@ def load_config(path: Path) -> EfficientBertConfig:
         raise InputError(f"config {path}: {' '.join(str(error).split())}") from None
 
 
-def distill(accelerator: Accelerator, student: Student, objective: GeneralDistillation, text: Text, args: Any, work: Path):
+def distill(
+    accelerator: Accelerator, student: Student, objective: GeneralDistillation, text: Text, args: Any, work: Path
+):
     """Trains a student by general distillation; see `efficientbert.train.loop.train` for what is returned."""
     if args.gradient_checkpointing:
         student.encoder.gradient_checkpointing_enable()

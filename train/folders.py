@@ -13,8 +13,9 @@ from efficientbert.train.script import InputError
 class OutputFolder:
     """A folder that appears under its name only when everything in it is written.
 
-    Until `finish`, all files live in `work`, which is `PATH.partial`: checkpoints in `work / "checkpoints"`, the rest as it
-    shall stand in the end. A run that was killed leaves `PATH.partial`, and the same run started again goes on from it.
+    Until `finish`, all files live in `work`, which is `PATH.partial`: checkpoints in `work / "checkpoints"`, the rest
+    as it shall stand in the end. A run that was killed leaves `PATH.partial`, and the same run started again goes on
+    from it.
 
     Args:
         path: The final folder.

@@ -1,12 +1,12 @@
 """Initialisation of a student from its teacher: no weight is copied, the teacher's maps are compressed.
 
 The student's channels are the leading principal directions P of the teacher's hidden states, so that a student state s
-stands for the teacher state P s. Every linear map of the teacher's embeddings and attention is carried over into that basis
-and cut to the student's sizes by the best approximation of lower rank. The feed-forward networks, which have no counterpart,
-start almost silent.
+stands for the teacher state P s. Every linear map of the teacher's embeddings and attention is carried over into that
+basis and cut to the student's sizes by the best approximation of lower rank. The feed-forward networks, which have no
+counterpart, start almost silent.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -17,10 +17,7 @@ from efficientbert.train.teacher import Teacher
 
 @torch.no_grad()
 def initialize_from_teacher(
-    student: Student,
-    teacher: Teacher,
-    layer_map: tuple[int, ...],
-    batches: Iterable[Mapping[str, torch.Tensor]],
+    student: Student, teacher: Teacher, layer_map: tuple[int, ...], sample: Mapping[str, torch.Tensor]
 ) -> None:
     """Sets all weights of a freshly made student from its teacher.
 
@@ -28,33 +25,58 @@ def initialize_from_teacher(
         student: Encoder and projection with random weights, of any width, depth and number of heads.
         teacher: The teacher.
         layer_map: For every student layer, the teacher layer it learns from, counted from 0.
-        batches: A sample of text as `input_ids` and `attention_mask`, a few thousand tokens at least.
+        sample: Text as `input_ids` and `attention_mask`, each of shape `(B, L)`, a few thousand tokens at least.
     """
-    states = _sample_states(teacher, batches)
+    valid = sample["attention_mask"].bool()
+    states = [states[valid].double() for states in teacher(sample).hidden_states]
     basis = principal_directions(torch.cat(states), student.encoder.config.hidden_size)
     student.projection.weight.copy_(basis)
     student.projection.bias.zero_()
     projected = [state @ basis for state in states]
     _initialize_embeddings(student, teacher, basis)
-    _set_norm(student.encoder.embeddings.layer_norm, projected[0])
     for index, teacher_layer in enumerate(layer_map):
         layer = student.encoder.layers[index]
         source = projected[layer_map[index - 1] + 1 if index else 0]
         _initialize_attention(layer.attention, teacher, teacher_layer, basis, source)
-        _set_norm(layer.layer_norm, projected[teacher_layer + 1])
         for ffn in layer.ffns:
             ffn.linear2.weight.mul_(0.1)
-            _set_norm(ffn.layer_norm, projected[teacher_layer + 1])
+    _fit_norms(student, [projected[0], *(projected[layer + 1] for layer in layer_map)], sample)
 
 
-def _sample_states(teacher: Teacher, batches: Iterable[Mapping[str, torch.Tensor]]) -> list[torch.Tensor]:
-    """Valid teacher states of a sample: for the embedding and every layer, shape `(N, teacher_size)`, float64."""
-    collected: list[list[torch.Tensor]] = [[] for _ in range(teacher.num_layers + 1)]
-    for batch in batches:
-        valid = batch["attention_mask"].bool()
-        for index, states in enumerate(teacher(batch).hidden_states):
-            collected[index].append(states[valid].double())
-    return [torch.cat(states) for states in collected]
+def _fit_norms(student: Student, targets: list[torch.Tensor], sample: Mapping[str, torch.Tensor]) -> None:
+    """Fits every LayerNorm, first to last, to the projected teacher states that its layer shall yield.
+
+    Least squares over the sample, with one weight for all channels (one a channel follows chance) and a bias for each.
+    Each norm sees what the ones before it, already fitted, make of the sample.
+
+    Args:
+        student: Everything but its norms is initialised.
+        targets: For the embedding and every layer, shape `(N, D)`, N valid tokens.
+        sample: The text.
+    """
+    valid = sample["attention_mask"].bool()
+
+    def fit(target: torch.Tensor) -> Callable:
+        def before(norm: nn.LayerNorm, inputs: tuple[torch.Tensor]) -> None:
+            normalized = nn.functional.layer_norm(inputs[0][valid].double(), norm.normalized_shape, eps=norm.eps)
+            centred = normalized - normalized.mean(0)
+            weight = (centred * (target - target.mean(0))).sum() / centred.square().sum()
+            norm.weight.fill_(weight)
+            norm.bias.copy_(target.mean(0) - weight * normalized.mean(0))
+
+        return before
+
+    encoder = student.encoder
+    hooks = [encoder.embeddings.layer_norm.register_forward_pre_hook(fit(targets[0]))]
+    for layer, target in zip(encoder.layers, targets[1:]):
+        for norm in (layer.layer_norm, *(ffn.layer_norm for ffn in layer.ffns)):
+            hooks.append(norm.register_forward_pre_hook(fit(target)))
+    training = encoder.training
+    encoder.eval()
+    encoder(input_ids=sample["input_ids"], attention_mask=sample["attention_mask"])
+    encoder.train(training)
+    for hook in hooks:
+        hook.remove()
 
 
 def principal_directions(states: torch.Tensor, size: int) -> torch.Tensor:
@@ -72,22 +94,14 @@ def principal_directions(states: torch.Tensor, size: int) -> torch.Tensor:
     return nn.functional.pad(directions, (0, size - directions.shape[1]))
 
 
-def _set_norm(norm: nn.LayerNorm, states: torch.Tensor) -> None:
-    """One weight for all channels, such that the output has the mean per-token deviation of `states`."""
-    norm.weight.fill_(states.std(-1, correction=0).mean())
-    norm.bias.zero_()
-
-
 def _initialize_embeddings(student: Student, teacher: Teacher, basis: torch.Tensor) -> None:
     """Token, position and segment tables in the student's basis; the token table and its projection by truncated SVD."""
     source, target = teacher.model.embeddings, student.encoder.embeddings
     norm = source.LayerNorm
     # The teacher's LayerNorm weight, and ELECTRA's projection behind it, act before the basis does.
     into_basis = basis
-    shift = torch.zeros(basis.shape[0], dtype=torch.float64)
     if hasattr(teacher.model, "embeddings_project"):
         into_basis = teacher.model.embeddings_project.weight.double().T @ basis
-        shift = teacher.model.embeddings_project.bias.double()
     into_basis = norm.weight.double()[:, None] * into_basis
     into_basis = into_basis - into_basis.mean(0, keepdim=True)
 
@@ -114,9 +128,9 @@ def _initialize_attention(
 ) -> None:
     """Every student head takes the best low-rank query-key and value-output products of a teacher head.
 
-    Best is meant in expectation over `states`, projected teacher states of shape `(N, D)`: the products are weighted by their
-    second moment. With fewer student heads, the teacher heads that write most are kept; with more, heads share a teacher
-    head and divide its value-output product among them.
+    Best is meant in expectation over `states`, projected teacher states of shape `(N, D)`: the products are weighted
+    by their second moment. With fewer student heads, the teacher heads that write most are kept; with more, heads
+    share a teacher head and divide its value-output product among them.
     """
     heads, head_dim = attention.config.num_attention_heads, attention.head_dim
     query, key, value, output = teacher.attention_linears(layer)
@@ -169,7 +183,8 @@ def _square_root(moment: torch.Tensor) -> torch.Tensor:
 def _factors(
     left: torch.Tensor, right: torch.Tensor, metric: torch.Tensor, rank: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Matrices of at most `rank` rows with the product nearest to `left.T @ right`, weighted by `metric` on both sides.
+    """Matrices of at most `rank` rows with the product nearest to `left.T @ right`, weighted by `metric` on both
+    sides.
 
     Args:
         left, right: Shape `(d, D)`.

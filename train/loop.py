@@ -5,13 +5,13 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator, DataLoaderConfiguration
-from accelerate.utils import set_seed
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 from tqdm.auto import tqdm
@@ -25,7 +25,9 @@ class LoopArguments:
 
     learning_rate: float = field(default=5e-4, metadata={"help": "Peak learning rate of AdamW."})
     batch_size: int = field(default=32, metadata={"help": "Sequences a process takes at a time."})
-    gradient_accumulation_steps: int = field(default=1, metadata={"help": "Batches of a process to one optimizer step."})
+    gradient_accumulation_steps: int = field(
+        default=1, metadata={"help": "Batches of a process to one optimizer step."}
+    )
     warmup_ratio: float = field(default=0.1, metadata={"help": "Part of all steps in which the learning rate rises."})
     weight_decay: float = field(default=0.01, metadata={"help": "Weight decay, not applied to biases and norms."})
     max_grad_norm: float = field(default=1.0, metadata={"help": "Largest norm of the gradient; longer ones are cut."})
@@ -103,15 +105,21 @@ class Progress:
         vars(self).update(state)
 
 
-def make_accelerator(args: LoopArguments, work: Path) -> Accelerator:
-    """The accelerator of a run, with its seed set on every process and its tracker started."""
+def make_accelerator(args: LoopArguments, work: Path, find_unused_parameters: bool = False) -> Accelerator:
+    """The accelerator of a run, with its seed set and its tracker started.
+
+    Args:
+        args: Settings of the run.
+        work: Folder for the tracker's files.
+        find_unused_parameters: Whether a step may leave parameters without a gradient.
+    """
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,
         log_with=args.tracker,
         project_dir=work,
-        dataloader_config=DataLoaderConfiguration(split_batches=False),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=find_unused_parameters)],
     )
-    set_seed(args.seed, device_specific=True)
+    set_seed(args.seed)
     return accelerator
 
 
@@ -174,6 +182,10 @@ def train(
         optimizer, linear_schedule(math.ceil(args.warmup_ratio * max_steps), max_steps)
     )
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    if accelerator.num_processes > 1:
+        set_seed(args.seed, device_specific=True)  # weights began equal; dropout shall differ
+    if args.tracker:
+        accelerator.init_trackers(description.lower().replace(" ", "-"), config=asdict(args))
     progress = Progress()
     accelerator.register_for_checkpointing(schedule, progress)
     newest = newest_checkpoint(checkpoints)

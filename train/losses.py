@@ -1,7 +1,8 @@
 """Distillation losses: pure functions of the captures of a student and a teacher.
 
-All are sums divided by a count that the caller gives, the number of valid tokens or token pairs in the *whole* batch over
-all accumulation steps and processes, so that the gradient does not depend on how the batch is cut. Padding never counts.
+All are sums divided by a count that the caller gives, the number of valid tokens or token pairs in the *whole* batch
+over all accumulation steps and processes, so that the gradient does not depend on how the batch is cut. Padding never
+counts.
 """
 
 from collections.abc import Iterable, Mapping

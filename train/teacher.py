@@ -102,8 +102,9 @@ class Teacher:
     def _check_captures(self) -> None:
         """Holds captured queries and keys against the attention probabilities that the model itself reports.
 
-        log p - score is a constant per row, plus a position bias where the family has one; neither the mask nor the bias
-        depends on the tokens, so what remains after removing the row mean must be the same for two different inputs.
+        log p - score is a constant per row, plus a position bias where the family has one; neither the mask nor the
+        bias depends on the tokens, so what remains after removing the row mean must be the same for two different
+        inputs.
         """
         generator = torch.Generator().manual_seed(0)
         input_ids = torch.randint(0, len(self.tokenizer), (2, 8), generator=generator)

@@ -1,0 +1,74 @@
+"""How good a candidate is before it is trained on its own: from its slice of the supernet, lower is better."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from efficientbert.train.distill import GeneralDistillation, Text, score_student
+from efficientbert.train.student import Student
+from efficientbert.train.tasks import TaskCollator, TaskData
+
+
+class Score(Protocol):
+    """Rates a stand-alone slice."""
+
+    def __call__(self, student: Student) -> float:
+        """The loss of the slice."""
+
+
+@dataclass(frozen=True)
+class HeldOutText:
+    """The distillation loss on held-out text, as it is trained.
+
+    Attributes:
+        objective: Teacher, scales and layer map.
+        text: Whose held-out rows are scored.
+    """
+
+    objective: GeneralDistillation
+    text: Text
+
+    def __call__(self, student: Student) -> float:
+        """The loss of the slice."""
+        return score_student(student, self.objective, self.text.held_out, self.text.collator)["loss"]
+
+
+@dataclass(frozen=True)
+class TaskProbe:
+    """The error of a linear model on the slice's mean-pooled hidden states, trained on part of a task's train split.
+
+    Attributes:
+        data: Train split of the task; its last third is scored.
+        collator: Makes batches of its rows.
+    """
+
+    data: TaskData
+    collator: TaskCollator
+
+    def __call__(self, student: Student) -> float:
+        """Error rate, or for regression the part of the variance that is not explained."""
+        features, labels = self._features(student), np.asarray(self.data.rows["label"])
+        split = len(labels) * 2 // 3
+        if self.data.label_names is None:
+            probe = make_pipeline(StandardScaler(), Ridge())
+        else:
+            probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500, C=0.1))
+        probe.fit(features[:split], labels[:split])
+        return 1.0 - probe.score(features[split:], labels[split:])
+
+    @torch.no_grad()
+    def _features(self, student: Student) -> np.ndarray:
+        student.eval()
+        pooled = []
+        for rows in self.data.rows.iter(batch_size=64):
+            batch = self.collator([dict(zip(rows, values)) for values in zip(*rows.values())])
+            inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+            states = student.encoder(**inputs).last_hidden_state
+            mask = batch["attention_mask"][..., None].float()
+            pooled.append(((states * mask).sum(1) / mask.sum(1)).numpy())
+        return np.concatenate(pooled)

@@ -1,0 +1,215 @@
+"""The search space (paper, section 3.1): what each layer may be, drawn and changed without leaving the budget."""
+
+import random
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from efficientbert.configuration_efficientbert import EfficientBertConfig
+from efficientbert.ffn_efficientbert import BINARY, UNARY, ExpressionError, parse
+from efficientbert.search.cost import Budget
+from efficientbert.train.script import InputError
+
+
+PLAIN = "linear2(gelu(linear1(x)))"
+GATED = "linear2(mul(gelu(linear1(x)), gate(x)))"
+STACKS = (1, 2, 3, 4)
+DIVISORS = (1, 2, 3, 4)  # expansion 1, 1/2, 1/3 and 1/4 of the base width
+REPAIRS = 200  # changes of one layer tried to bring one draw into the budget
+DRAWS = 100  # draws tried before a budget counts as impossible
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """The feed-forward networks of one layer: a canonical expression, how many in a row, and their inner width."""
+
+    expression: str
+    stack: int
+    intermediate_size: int
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One candidate: the choice of every layer, first to last. Everything else is the space's base configuration."""
+
+    layers: tuple[LayerChoice, ...]
+
+    def to_config(self, base: EfficientBertConfig) -> EfficientBertConfig:
+        """The configuration of this candidate; all other fields are those of `base`."""
+        fields = base.to_dict() | {
+            "ffn_expressions": [layer.expression for layer in self.layers],
+            "ffn_stacks": [layer.stack for layer in self.layers],
+            "intermediate_sizes": [layer.intermediate_size for layer in self.layers],
+        }
+        return EfficientBertConfig(**fields)
+
+    @classmethod
+    def from_config(cls, config: EfficientBertConfig) -> "Architecture":
+        """The architecture of a configuration."""
+        layers = zip(config.ffn_expressions, config.ffn_stacks, config.intermediate_sizes)
+        return cls(tuple(LayerChoice(*layer) for layer in layers))
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """As plain values."""
+        return [asdict(layer) for layer in self.layers]
+
+    @classmethod
+    def from_json(cls, value: list[dict[str, Any]]) -> "Architecture":
+        """Back from plain values."""
+        return cls(tuple(LayerChoice(**layer) for layer in value))
+
+
+def random_expression(rng: random.Random, gate: bool) -> str:
+    """A valid expression, drawn by growing a random tree around `linear2(... linear1(...) ...)`.
+
+    Args:
+        rng: Source of randomness.
+        gate: Whether the third linear may be used.
+    """
+
+    def from_input() -> str:
+        """Of width hidden, without a linear."""
+        kind = rng.random()
+        if kind < 0.7:
+            return "x"
+        if kind < 0.9:
+            return f"{rng.choice(list(UNARY))}(x)"
+        return f"{rng.choice(list(BINARY))}(x, {rng.choice(list(UNARY))}(x))"
+
+    def decorate(core: str, partner: Callable[[], str]) -> str:
+        """Up to two operations around `core`."""
+        for _ in range(rng.choice((0, 1, 1, 2))):
+            if rng.random() < 0.6:
+                core = f"{rng.choice(list(UNARY))}({core})"
+            else:
+                core = f"{rng.choice(list(BINARY))}({core}, {partner()})"
+        return core
+
+    def inner_partner() -> str:
+        return "gate(x)" if gate and rng.random() < 0.5 else from_input()
+
+    while True:
+        inner = decorate(f"linear1({from_input()})", inner_partner)
+        text = decorate(f"linear2({inner})", from_input)
+        try:
+            return str(parse(text))
+        except ExpressionError:
+            continue
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """All architectures over a base configuration that a budget allows.
+
+    Attributes:
+        base: Sizes that are not searched.
+        base_width: Inner width at expansion 1.
+        gate: Whether expressions may use the third linear.
+        budget: What a candidate may cost.
+        cost: Cost of a configuration in the budget's metric.
+    """
+
+    base: EfficientBertConfig
+    base_width: int
+    gate: bool
+    budget: Budget
+    cost: Callable[[EfficientBertConfig], float]
+
+    def largest(self) -> Architecture:
+        """The whole supernet: every slice of it is an architecture of this space."""
+        layer = LayerChoice(GATED if self.gate else PLAIN, max(STACKS), self.base_width)
+        return Architecture((layer,) * self.base.num_hidden_layers)
+
+    def cost_of(self, architecture: Architecture) -> float:
+        """What an architecture costs."""
+        return self.cost(architecture.to_config(self.base))
+
+    def sample(self, rng: random.Random) -> Architecture:
+        """A random architecture within the budget.
+
+        Raises:
+            InputError: if the budget cannot be met.
+        """
+        for _ in range(DRAWS):
+            layers = tuple(
+                LayerChoice(random_expression(rng, self.gate), rng.choice(STACKS), self._width(rng.choice(DIVISORS)))
+                for _ in range(self.base.num_hidden_layers)
+            )
+            found = self._repair(Architecture(layers), rng)
+            if found is not None:
+                return found
+        raise self._impossible()
+
+    def mutate(self, architecture: Architecture, rng: random.Random) -> Architecture:
+        """A neighbour within the budget: one layer gets another expression, stack or width.
+
+        Raises:
+            InputError: if no neighbour meets the budget.
+        """
+        for _ in range(DRAWS):
+            index = rng.randrange(len(architecture.layers))
+            layer = architecture.layers[index]
+            kind = rng.choice(("expression", "stack", "intermediate_size"))
+            value = {
+                "expression": lambda: random_expression(rng, self.gate),
+                "stack": lambda: rng.choice(STACKS),
+                "intermediate_size": lambda: self._width(rng.choice(DIVISORS)),
+            }[kind]()
+            found = self._repair(_with_layer(architecture, index, replace(layer, **{kind: value})), rng)
+            if found is not None and found != architecture:
+                return found
+        raise self._impossible()
+
+    def plain(self) -> EfficientBertConfig:
+        """The plain shape: one gelu network a layer, all of one width, as large as the budget allows.
+
+        Raises:
+            InputError: if no width meets the budget.
+        """
+
+        def config(width: int) -> EfficientBertConfig:
+            layer = LayerChoice(PLAIN, 1, width)
+            return Architecture((layer,) * self.base.num_hidden_layers).to_config(self.base)
+
+        low, high = 1, 64 * self.base_width  # cost rises with width: bisection for the largest that is allowed
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self.cost(config(middle)) <= self.budget.maximum else (low, middle - 1)
+        if not self.budget.contains(self.cost(config(low))):
+            raise self._impossible()
+        return config(low)
+
+    def _width(self, divisor: int) -> int:
+        return max(1, self.base_width // divisor)
+
+    def _repair(self, architecture: Architecture, rng: random.Random) -> Architecture | None:
+        """Changes stacks and widths one step at a time until the budget is met, if it can be."""
+        widths = sorted({self._width(divisor) for divisor in DIVISORS})
+        for _ in range(REPAIRS):
+            cost = self.cost_of(architecture)
+            if self.budget.contains(cost):
+                return architecture
+            step = -1 if cost > self.budget.maximum else 1
+            moves = []
+            for index, layer in enumerate(architecture.layers):
+                for name, options in (("stack", STACKS), ("intermediate_size", widths)):
+                    position = options.index(getattr(layer, name)) + step
+                    if 0 <= position < len(options):
+                        moves.append(_with_layer(architecture, index, replace(layer, **{name: options[position]})))
+            if not moves:
+                return None
+            architecture = rng.choice(moves)
+        return None
+
+    def _impossible(self) -> InputError:
+        smallest = Architecture((LayerChoice(PLAIN, 1, self._width(max(DIVISORS))),) * self.base.num_hidden_layers)
+        return InputError(
+            f"budget: no architecture has {self.budget.metric} between {self.budget.minimum:,.6g} and "
+            f"{self.budget.maximum:,.6g}; those of this space range from {self.cost_of(smallest):,.6g} to "
+            f"{self.cost_of(self.largest()):,.6g}"
+        )
+
+
+def _with_layer(architecture: Architecture, index: int, layer: LayerChoice) -> Architecture:
+    """A copy with one layer replaced."""
+    return Architecture(architecture.layers[:index] + (layer,) + architecture.layers[index + 1 :])
