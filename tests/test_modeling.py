@@ -255,6 +255,14 @@ def test_attention_implementations_agree(implementation):
     torch.testing.assert_close(found[mask.bool()], expected[mask.bool()], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_a_token_that_may_attend_to_nothing_is_no_nan(implementation):
+    model = tiny_model(attn_implementation=implementation)
+    mask = torch.ones(1, 1, 5, 5, dtype=torch.bool)
+    mask[:, :, 2] = False
+    assert model(random_ids(1, 5), mask).last_hidden_state.isfinite().all()
+
+
 def test_switching_the_implementation_reaches_the_layers():
     model = tiny_model(attn_implementation="sdpa")
     model.set_attn_implementation("eager")
