@@ -30,3 +30,20 @@ def plot_search(rows: Sequence[dict[str, Any]], metric: str, path: Path) -> None
     over_cost.set(xlabel=metric, ylabel="loss of the slice")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
+
+
+def plot_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draws held-out loss and task accuracy of several models side by side.
+
+    Args:
+        rows: Each with `model`, `held_out["loss"]` and `task["accuracy"]`.
+        path: PNG file to write.
+    """
+    names = [row["model"] for row in rows]
+    figure, (loss, accuracy) = pyplot.subplots(1, 2, figsize=(8, 3.5), layout="constrained")
+    loss.bar(names, [row["held_out"]["loss"] for row in rows], color="tab:blue")
+    loss.set(title="distillation loss on held-out text", ylabel="loss")
+    accuracy.bar(names, [row["task"]["accuracy"] for row in rows], color="tab:orange")
+    accuracy.set(title="task, validation split", ylabel="accuracy", ylim=(0, 1))
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

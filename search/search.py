@@ -29,6 +29,7 @@ from efficientbert.search.sampler import Evaluated, Evolution
 from efficientbert.search.scores import HeldOutText, Score, TaskProbe
 from efficientbert.search.space import Architecture, SearchSpace
 from efficientbert.search.supernet import Supernet
+from efficientbert.train.checkpoint import write_checkpoint
 from efficientbert.train.distill import (
     CorpusArguments,
     GeneralDistillation,
@@ -248,8 +249,8 @@ def main(args: SearchArguments) -> None:
         best = min(rows, key=lambda row: row["loss"])
         student = supernet.extract(Architecture.from_json(best["architecture"]))
         result = score_student(student, objective, text.held_out, text.collator)
-        student.encoder.save_pretrained(folder.work)
-        teacher.tokenizer.save_pretrained(folder.work)
+        result |= {args.budget: best["cost"], "candidates": len(rows)}
+        write_checkpoint(folder.work, student.encoder, teacher.tokenizer, "search", args, result)
         save_projection(student.projection, folder.work)
         plot_search(rows, args.budget, folder.work / "search.png")
         print(f"best of {len(rows)}: {args.budget} {best['cost']:,.6g}, {args.score} loss {best['loss']:.4f}")

@@ -18,6 +18,7 @@ from torch import nn
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.train.capture import Captures
+from efficientbert.train.checkpoint import write_checkpoint
 from efficientbert.train.corpus import PaddingCollator, batches, cut_documents, hold_out, load_documents
 from efficientbert.train.folders import OutputFolder, write_json
 from efficientbert.train.initialization import initialize_from_teacher
@@ -304,8 +305,7 @@ def main(args: DistillArguments) -> None:
     log = distill(accelerator, student, objective, text, args, folder.work)
     if accelerator.is_main_process:
         result = score_student(student, objective, text.held_out, text.collator)
-        student.encoder.save_pretrained(folder.work)
-        teacher.tokenizer.save_pretrained(folder.work)
+        write_checkpoint(folder.work, student.encoder, teacher.tokenizer, "distill", args, result, args.student)
         save_projection(student.projection, folder.work)
         write_json(folder.work / "training_log.json", log)
         print("held-out " + "  ".join(f"{name} {value:.4f}" for name, value in result.items()))

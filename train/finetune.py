@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
+from efficientbert.train.checkpoint import write_checkpoint
 from efficientbert.train.folders import OutputFolder, write_json
 from efficientbert.train.loop import LoopArguments, make_accelerator, train
 from efficientbert.train.scoring import predict, score_predictions
@@ -166,13 +167,13 @@ def main(args: FinetuneArguments) -> None:
         f"Fine-tuning on {args.task or Path(args.data).name}",
     )
     if accelerator.is_main_process:
+        result = {}
         if scored is not None:
             outputs = predict(model, scored.rows, collator, args.batch_size)
             result = score_predictions(outputs, scored, args.metric_name(scored.label_names is None))
             write_json(folder.work / "results.json", {"split": args.eval_split, "metrics": result})
             print("  ".join(f"{name} {value:.4f}" for name, value in result.items()))
-        model.save_pretrained(folder.work)
-        tokenizer.save_pretrained(folder.work)
+        write_checkpoint(folder.work, model, tokenizer, "finetune", args, result, args.model)
         write_json(folder.work / "training_log.json", log)
         print(folder.finish())
     accelerator.end_training()

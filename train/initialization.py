@@ -95,7 +95,7 @@ def principal_directions(states: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def _initialize_embeddings(student: Student, teacher: Teacher, basis: torch.Tensor) -> None:
-    """Token, position and segment tables in the student's basis; the token table and its projection by truncated SVD."""
+    """Token, position and segment tables in the student's basis; the token table and its projection by SVD."""
     source, target = teacher.model.embeddings, student.encoder.embeddings
     norm = source.LayerNorm
     # The teacher's LayerNorm weight, and ELECTRA's projection behind it, act before the basis does.

@@ -116,7 +116,7 @@ def make_accelerator(args: LoopArguments, work: Path, find_unused_parameters: bo
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,
         log_with=args.tracker,
-        project_dir=work,
+        project_dir=work / "logs",
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=find_unused_parameters)],
     )
     set_seed(args.seed)

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from huggingface_hub import EvalResult
 from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
+from efficientbert.train.card import add_results
 from efficientbert.train.folders import write_json
 from efficientbert.train.metrics import load_metric
 from efficientbert.train.script import InputError, run_script
@@ -77,6 +79,22 @@ def load_scored_model(args: EvaluateArguments) -> PreTrainedModel:
     return model.to(args.device)
 
 
+def card_results(args: EvaluateArguments, result: dict[str, float]) -> list[EvalResult]:
+    """The figures as the model card takes them."""
+    return [
+        EvalResult(
+            task_type="text-classification",
+            dataset_type=args.data,
+            dataset_name=args.task or Path(args.data).name,
+            dataset_config=args.data_name or args.task,
+            dataset_split=args.split,
+            metric_type=name,
+            metric_value=value,
+        )
+        for name, value in result.items()
+    ]
+
+
 def main(args: EvaluateArguments) -> dict[str, Any]:
     """Runs the job; prints and returns the figures."""
     if args.batch_size < 1:
@@ -106,6 +124,8 @@ def main(args: EvaluateArguments) -> dict[str, Any]:
         "rows": len(data.rows),
         "metrics": result,
     }
+    if args.update_card:
+        add_results(Path(args.model), card_results(args, result))
     if args.output_json:
         write_json(Path(args.output_json), report)
     return report

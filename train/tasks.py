@@ -200,7 +200,7 @@ class TaskCollator:
         self.pad_token_id = pad_token_id
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """`input_ids`, `attention_mask` and, where there are any, `token_type_ids` of shape `(B, L)`; `labels`, `(B,)`."""
+        """`input_ids`, `attention_mask` and, where rows have them, `token_type_ids`, `(B, L)`; `labels`, `(B,)`."""
 
         def pad(values: list[list[int]], padding: int) -> torch.Tensor:
             tensors = [torch.as_tensor(value) for value in values]

@@ -130,8 +130,8 @@ class Teacher:
             rest = rest - rest.mean(-1, keepdim=True)
             if not torch.allclose(rest[0], rest[1], atol=1e-2):
                 raise InputError(
-                    f"teacher {self.name}: queries and keys captured in layer {layer} do not give the attention of model "
-                    f"type {self.model.config.model_type!r}; it cannot be a teacher"
+                    f"teacher {self.name}: queries and keys captured in layer {layer} do not give the attention of "
+                    f"model type {self.model.config.model_type!r}; it cannot be a teacher"
                 )
         if len(outputs[0].attentions or ()) != self.num_layers:
             raise InputError(f"teacher {self.name}: reports no attention probabilities to check the captures against")

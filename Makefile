@@ -1,0 +1,22 @@
+# make quickstart: sets up an environment and runs the main job.   make test: sets up and passes the tests.
+VENV ?= .venv
+PYTHON = $(VENV)/bin/python
+
+.PHONY: quickstart test lint
+
+quickstart: $(VENV)/installed
+	$(VENV)/bin/pip install -q --no-deps --require-hashes -r examples/quickstart/requirements.txt
+	$(PYTHON) examples/quickstart/quickstart.py
+
+test: $(VENV)/installed
+	$(PYTHON) -m pytest
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+$(VENV)/installed: setup.py constraints.txt
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install -q -c constraints.txt torch
+	$(VENV)/bin/pip install -q -c constraints.txt -e ".[test]"
+	touch $@
