@@ -1,0 +1,97 @@
+"""Teachers of every family: what is captured is what the model computes."""
+
+import pytest
+import torch
+from torch import nn
+
+from efficientbert.train.capture import CaptureError, Recorder
+from efficientbert.train.script import InputError
+from efficientbert.train.teacher import Teacher
+
+
+FAMILIES = ("bert", "roberta", "electra", "mpnet", "distilbert")
+
+
+def make_batch(teacher: Teacher) -> dict[str, torch.Tensor]:
+    ids = torch.randint(5, 60, (2, 9), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(ids)
+    ids[1, 6:], mask[1, 6:] = teacher.tokenizer.pad_token_id, 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_captures_give_the_reported_attention_and_states(family, teacher_folder):
+    teacher = Teacher.load(teacher_folder(family))
+    batch = make_batch(teacher)
+    captures = teacher(batch)
+    teacher.model.set_attn_implementation("eager")
+    outputs = teacher.model(**batch, output_hidden_states=True, output_attentions=True)
+    assert len(captures.hidden_states) == 5 and len(captures.queries) == 4
+    for mine, reported in zip(captures.hidden_states, outputs.hidden_states):
+        torch.testing.assert_close(mine, reported, rtol=1e-4, atol=1e-5)
+    bias = torch.zeros(1, 3, 9, 9)
+    if family == "mpnet":
+        bias = teacher.model.encoder.compute_position_bias(outputs.hidden_states[0])
+    mask = torch.where(batch["attention_mask"].bool(), 0.0, -torch.inf)[:, None, None]
+    for layer, reported in enumerate(outputs.attentions):
+        expected = (captures.attention_scores(layer) + bias + mask).softmax(-1)
+        torch.testing.assert_close(expected, reported, rtol=1e-4, atol=1e-5)
+        value = captures.values[layer]
+        linear = teacher.attention_linears(layer)[2]
+        by_hand = linear(outputs.hidden_states[layer]).view(2, 9, 3, 8).transpose(1, 2)
+        torch.testing.assert_close(value, by_hand, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("family", "positions", "offset", "segments"),
+    [("bert", 64, 0, 2), ("roberta", 64, 2, 1), ("electra", 64, 0, 2), ("mpnet", 64, 2, 1), ("distilbert", 64, 0, 1)],
+)
+def test_table_sizes(family, positions, offset, segments, teacher_folder):
+    teacher = Teacher.load(teacher_folder(family))
+    assert (teacher.max_positions, teacher.position_offset, teacher.num_segments) == (positions, offset, segments)
+
+
+def test_a_family_that_cannot_be_captured_is_refused_by_name(teacher_folder):
+    with pytest.raises(InputError, match="deberta-v2.*BERT, RoBERTa, ELECTRA, MPNet, DistilBERT"):
+        Teacher.load(teacher_folder("deberta"))
+
+
+def test_attention_that_is_not_queries_times_keys_is_refused(teacher_folder):
+    teacher = Teacher.load(teacher_folder("bert"))
+    attention = teacher.model.encoder.layer[2].attention.self
+    attention.scaling *= 2
+    with pytest.raises(InputError, match="layer 2 do not give the attention"):
+        Teacher(teacher.model, teacher.tokenizer, "changed")
+
+
+def test_a_tokenizer_larger_than_the_vocabulary_is_refused(teacher_folder):
+    teacher = Teacher.load(teacher_folder("bert"))
+    teacher.tokenizer.add_tokens(["more"])
+    with pytest.raises(InputError, match="66 tokens but its vocabulary 65 rows"):
+        Teacher(teacher.model, teacher.tokenizer, "changed")
+
+
+def test_a_teacher_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="cannot be loaded"):
+        Teacher.load(str(tmp_path / "nothing"))
+
+
+def test_a_missing_capture_is_an_error_not_a_zero():
+    class Silent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unused = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+
+        def forward(self):
+            class Outputs:
+                hidden_states = (torch.zeros(1, 2, 4), torch.zeros(1, 2, 4))
+
+            return Outputs()
+
+    silent = Silent()
+    recorder = Recorder(silent, [list(silent.unused)], num_heads=2)
+    with pytest.raises(CaptureError, match="layer 0"):
+        recorder.record(silent)
+    two_layers = Recorder(silent, [list(silent.unused)] * 2, num_heads=2)
+    with pytest.raises(CaptureError, match="2 hidden states of an encoder with 2 layers"):
+        two_layers.record(silent)
