@@ -1,0 +1,260 @@
+"""The side-by-side benchmark: counts against closed forms, statistics against made-up times, output, bad input."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModel, BertConfig, BertModel, DistilBertConfig, DistilBertModel, T5Config, T5Model
+
+from efficientbert import EfficientBertConfig, EfficientBertModel
+from efficientbert.search import benchmark
+from efficientbert.search.benchmark import (
+    BenchmarkArguments,
+    Report,
+    Timing,
+    command_of,
+    count_encoder_parameters,
+    count_model_flops,
+    format_table,
+    load_config,
+    load_model,
+    main,
+    make_inputs,
+    measure_memory,
+    measure_times,
+    peak_memory,
+    summarize,
+)
+from efficientbert.search.cost import count_flops
+from efficientbert.train.script import InputError, run_script
+
+
+SMALL_BERT = BertConfig(
+    vocab_size=60,
+    hidden_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    intermediate_size=40,
+    max_position_embeddings=32,
+)
+SMALL_OURS = EfficientBertConfig(
+    vocab_size=50, embedding_size=8, hidden_size=24, num_attention_heads=3, max_position_embeddings=32
+)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A small BERT, a small model of ours, and one that cannot run on tokens and a mask alone."""
+    root = tmp_path_factory.mktemp("models")
+    BertModel(SMALL_BERT).save_pretrained(root / "bert")
+    EfficientBertModel(SMALL_OURS).save_pretrained(root / "ours")
+    t5 = T5Config(vocab_size=60, d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=4)
+    T5Model(t5).save_pretrained(root / "t5")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("bert-base", 108_891_648),  # 109,482,240 with the pooler
+        ("tinybert-4", 14_252_592),
+        ("tinybert-6", 66_364_416),
+        ("minilm-l6-h384", 22_565_376),
+        ("minilm-l12-h384", 33_212_160),
+    ],
+)
+def test_published_sizes(name, parameters):
+    with torch.device("meta"):
+        assert count_encoder_parameters(AutoModel.from_config(load_config(name))) == parameters
+
+
+def test_flops_of_bert_are_its_matrix_products_without_the_pooler():
+    hidden, ffn, length = 24, 40, 11
+    model = BertModel._from_config(SMALL_BERT, attn_implementation="eager").eval()
+    layer = 4 * hidden * hidden + 2 * hidden * ffn + 2 * length * hidden
+    assert count_model_flops(model, length) == 2 * length * 2 * layer
+
+
+def test_flops_of_ours_are_the_formula():
+    assert count_model_flops(EfficientBertModel(SMALL_OURS), 7) == count_flops(SMALL_OURS, 7)
+
+
+def test_flops_of_a_model_without_a_pooler():
+    config = DistilBertConfig(vocab_size=60, dim=24, hidden_dim=40, n_layers=1, n_heads=3, max_position_embeddings=32)
+    model = DistilBertModel._from_config(config, attn_implementation="eager").eval()
+    assert count_model_flops(model, 5) == 2 * 5 * (4 * 24 * 24 + 2 * 24 * 40 + 2 * 5 * 24)
+
+
+def test_folders_load_with_their_weights(folders):
+    stored = BertModel.from_pretrained(folders / "bert").state_dict()
+    loaded = load_model(str(folders / "bert"), "bfloat16")
+    assert not loaded.training and loaded.dtype == torch.bfloat16
+    for name, tensor in loaded.state_dict().items():
+        torch.testing.assert_close(tensor.float(), stored[name], atol=1e-2, rtol=1e-2)
+
+
+def test_inputs_fit_every_model():
+    models = [BertModel(SMALL_BERT), EfficientBertModel(SMALL_OURS)]
+    inputs = make_inputs(models, 16, 30, "cpu")
+    assert inputs["input_ids"].shape == (16, 30) and inputs["attention_mask"].all()
+    assert inputs["input_ids"].min() == 0 and inputs["input_ids"].max() == 49
+
+
+def test_statistics():
+    timing = summarize(16, [5.0, 1.0, 2.0, 4.0, 3.0], [30.0, 10.0, 20.0], 1000)
+    assert timing == Timing(16, 3.0, 2.0, 4.0, pytest.approx(20 / 3), 1000)
+
+
+def test_times_go_to_their_model_and_batch(monkeypatch):
+    def fake_rounds(models, inputs, rounds):
+        for number in range(rounds):
+            yield [100 * index + 10 * len(inputs["input_ids"]) + number for index in range(len(models))]
+
+    monkeypatch.setattr(benchmark, "time_rounds", fake_rounds)
+    args = BenchmarkArguments(["a", "b"], batch_sizes=[1, 4], sequence_length=3, rounds=2)
+    models = [BertModel(SMALL_BERT), EfficientBertModel(SMALL_OURS)]
+    assert measure_times(models, args, "cpu") == [{1: [10, 11], 4: [40, 41]}, {1: [110, 111], 4: [140, 141]}]
+
+
+def test_compiled_models_are_timed_when_asked(monkeypatch):
+    timed = []
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: (model, dynamic))
+    monkeypatch.setattr(benchmark, "time_rounds", lambda models, inputs, rounds: timed.append(models) or iter([[1.0]]))
+    model = BertModel(SMALL_BERT)
+    for chosen in (True, False):
+        measure_times([model], BenchmarkArguments(["a"], [1], rounds=1, compile=chosen), "cpu")
+    assert timed == [[(model, False)], [model]]
+
+
+def test_peak_memory_holds_the_weights_and_little_else(tmp_path):
+    big = BertConfig(
+        vocab_size=600_000, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+    )
+    model = BertModel(big)
+    weights = sum(tensor.nbytes for tensor in model.parameters())
+    model.save_pretrained(tmp_path / "big")
+    held = bytearray(500_000_000)  # what this process holds must not count
+    peaks = measure_memory(BenchmarkArguments([str(tmp_path / "big")], [16, 1], sequence_length=64, threads=1))
+    assert len(held) and len(peaks) == 1 and set(peaks[0]) == {1, 16}
+    assert weights <= peaks[0][1] <= peaks[0][16] < 2.5 * weights
+
+
+def test_table_and_json(folders, tmp_path, capsys):
+    models = [str(folders / "bert"), str(folders / "ours")]
+    args = BenchmarkArguments(
+        models, [2, 1], sequence_length=9, threads=1, rounds=2, output_json=str(tmp_path / "speed.json")
+    )
+    threads = torch.get_num_threads()
+    reports = main(args)
+    torch.set_num_threads(threads)
+    output = capsys.readouterr().out
+    result = json.loads((tmp_path / "speed.json").read_text())
+
+    assert [report.model for report in reports] == models
+    assert reports[1].parameters == EfficientBertModel(SMALL_OURS).num_parameters()
+    assert reports[1].flops_per_sequence == count_flops(SMALL_OURS, 9)
+    for report, first in zip(reports, [reports[0]] * 2):
+        assert [timing.batch_size for timing in report.timings] == [2, 1]
+        for timing, reference in zip(report.timings, first.timings):
+            assert 0 < timing.lower_quartile_ms <= timing.median_ms <= timing.upper_quartile_ms
+            assert timing.peak_memory_bytes > 0
+            assert math.isclose(timing.speed_up, reference.median_ms / timing.median_ms)
+    assert result["models"][1]["flops_per_sequence"] == reports[1].flops_per_sequence
+    assert result["models"][1]["timings"][0]["median_ms"] == reports[1].timings[0].median_ms
+    assert result["machine"]["torch"] == torch.__version__ and result["arguments"]["sequence_length"] == 9
+    assert result["command"] == command_of(args) and command_of(args) in output
+    table = [line for line in output.splitlines() if line.startswith("|")]
+    assert (
+        len(table) == 4 and len({len(line) for line in table}) == 1 and len({line.count("|") for line in table}) == 1
+    )
+
+
+def test_table():
+    reports = [
+        Report("bert-base", 108_891_648, 22_347_251_712, [Timing(1, 100.0, 99.0, 104.26, 1.0, 466_837_504)]),
+        Report("tiny", 9_100_000, 1_420_000_000, [Timing(1, 12.5, 12.0, 13.0, 8.0, 52_428_800)]),
+    ]
+    assert format_table(reports).splitlines() == [
+        "| model     | encoder parameters (no pooler) | FLOPs per sequence | batch 1: ms (quartiles) | speed-up "
+        "| peak MiB |",
+        "| --------- | -----------------------------: | -----------------: | ----------------------: | -------: "
+        "| -------: |",
+        "| bert-base |                        108.89M |             22.35G |      100.0 (99.0-104.3) |     1.0x "
+        "|      445 |",
+        "| tiny      |                          9.10M |              1.42G |        12.5 (12.0-13.0) |     8.0x "
+        "|       50 |",
+    ]
+
+
+def test_command_gives_the_arguments_back():
+    assert command_of(BenchmarkArguments(["bert-base", "my folder"])) == (
+        "efficientbert benchmark --models bert-base 'my folder'"
+    )
+    args = BenchmarkArguments(["a"], [1, 8], compile=True, output_json="speed.json")
+    assert command_of(args) == (
+        "efficientbert benchmark --models a --batch_sizes 1 8 --compile True --output_json speed.json"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--models", "bert-huge"], "model 'bert-huge': cannot be found"),
+        (["--models", "no/such-model"], "model 'no/such-model': cannot be found"),
+        (["--models", "."], "model '.': cannot be found"),
+        (["--models", "bert-base", "bert-huge"], "model 'bert-huge': cannot be found"),
+        (["--batch_sizes", "0"], "--batch_sizes [0]: must be positive"),
+        (["--batch_sizes", "2", "2"], "--batch_sizes [2, 2]: must be positive and different"),
+        (["--sequence_length", "0"], "--sequence_length 0: must be positive"),
+        (["--rounds", "-1"], "--rounds -1: must be positive"),
+        (["--threads", "0"], "--threads 0: must be positive"),
+        (["--dtype", "int8"], "--dtype int8: unknown; known are float32"),
+        (["--output_json", "no/such/folder/x.json"], "--output_json no/such/folder/x.json: cannot be written"),
+        (["--output_json", "."], "--output_json .: cannot be written"),
+        (["--models", "t5"], "model 't5': cannot be run on 4 tokens"),
+    ],
+)
+def test_bad_input_ends_with_one_line(folders, monkeypatch, capsys, flags, message):
+    monkeypatch.chdir(folders)
+    argv = ["--models", "bert", "--sequence_length", "4", "--rounds", "1", "--threads", "1", *flags]
+    threads = torch.get_num_threads()
+    with pytest.raises(SystemExit) as stopped:
+        run_script(main, BenchmarkArguments, "benchmark", argv)
+    torch.set_num_threads(threads)
+    captured = capsys.readouterr()
+    errors = [line for line in captured.err.splitlines() if "error:" in line]
+    assert stopped.value.code == 2 and captured.out == ""
+    assert len(errors) == 1 and message in errors[0] and captured.err.endswith(errors[0] + "\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("ours", {"sequence_length": 33}, "model '.*ours': cannot be run on 33 tokens"),
+        ("bert", {"sequence_length": 33}, "model '.*bert': cannot be run on 33 tokens"),
+        (
+            "bert",
+            {"sequence_length": 4, "attention": "quantum"},
+            "model '.*bert': cannot be run with attention 'quantum'",
+        ),
+    ],
+)
+def test_models_that_cannot_run_are_refused(folders, name, changes, message):
+    args = BenchmarkArguments([], threads=torch.get_num_threads(), **changes)
+    with pytest.raises(InputError, match=message):
+        peak_memory(str(folders / name), args)
+
+
+@pytest.mark.parametrize("command", [["-m", "efficientbert", "benchmark"], ["search/benchmark.py"]])
+def test_runs_as_command_and_by_path(command):
+    finished = subprocess.run(
+        [sys.executable, *command, "--models", "bert-huge"],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 2 and finished.stderr.startswith("efficientbert benchmark: error: model 'bert-huge'")
