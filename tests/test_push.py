@@ -1,0 +1,403 @@
+"""Uploading, for real: against a small server of the Hub's protocol on this machine."""
+
+import base64
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import yaml
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from efficientbert import EfficientBertConfig, EfficientBertForSequenceClassification
+from efficientbert.configuration_efficientbert import AUTO_MAP
+from efficientbert.train.push import PushArguments, cli, main
+from efficientbert.train.script import InputError
+
+
+ROOT = Path(__file__).parents[1]
+CODE_FILES = {"configuration_efficientbert.py", "ffn_efficientbert.py", "modeling_efficientbert.py"}
+TOKEN = "hf_of_the_test"
+
+
+class Hub(ThreadingHTTPServer):
+    """Keeps what is committed in `files`, by revision and path; paths with a part in `refuse` get that status."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), HubHandler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.repos, self.branches, self.messages, self.large, self.files, self.refuse = {}, [], [], {}, {}, {}
+
+
+class HubHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args):
+        pass
+
+    def answer(self, value, status=200, code=None):
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        if code:
+            self.send_header("X-Error-Code", code)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def refused(self):
+        for part, status in self.server.refuse.items():
+            if part in self.path:
+                self.answer({"error": f"refused with {status}"}, status)
+                return True
+        if not self.path.startswith("/lfs/") and self.headers["Authorization"] != f"Bearer {TOKEN}":
+            self.answer({"error": "Invalid username or password."}, 401)
+            return True
+        return False
+
+    def do_GET(self):
+        self.answer({"error": "Entry not found"}, 404, "EntryNotFound")
+
+    do_HEAD = do_GET
+
+    def do_PUT(self):
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.large[hashlib.sha256(content).hexdigest()] = content
+        self.answer({})
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.refused():
+            return
+        hub, path = self.server, self.path.split("?")[0]
+        if path == "/api/repos/create":
+            request = json.loads(body)
+            name = f"{request['organization']}/{request['name']}"
+            hub.repos[name] = request
+            self.answer({"url": f"{hub.url}/{name}"})
+        elif path == "/api/validate-yaml":
+            text = json.loads(body)["content"]
+            assert isinstance(yaml.safe_load(text.split("---")[1]), dict)
+            self.answer({"errors": [], "warnings": []})
+        elif path.endswith("/info/lfs/objects/batch"):
+            objects = json.loads(body)["objects"]
+            actions = [{**o, "actions": {"upload": {"href": f"{hub.url}/lfs/{o['oid']}"}}} for o in objects]
+            self.answer({"transfer": "basic", "objects": actions})
+        elif "/preupload/" in path:
+            modes = [
+                {
+                    "path": file["path"],
+                    "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
+                    "shouldIgnore": False,
+                    "oid": None,
+                }
+                for file in json.loads(body)["files"]
+            ]
+            self.answer({"files": modes})
+        elif "/branch/" in path:
+            hub.branches.append(path.split("/branch/")[1])
+            self.answer({})
+        elif "/commit/" in path:
+            files = hub.files.setdefault(path.split("/commit/")[1], {})
+            for line in body.splitlines():
+                entry = json.loads(line)
+                value = entry["value"]
+                if entry["key"] == "header":
+                    hub.messages.append(value["summary"])
+                elif entry["key"] == "file":
+                    files[value["path"]] = base64.b64decode(value["content"])
+                elif entry["key"] == "lfsFile":
+                    files[value["path"]] = hub.large[value["oid"]]
+            self.answer({"commitUrl": f"{hub.url}/user/name/commit/1", "commitOid": "1" * 40})
+        else:
+            self.answer({"error": f"unknown {path}"}, 404)
+
+
+@pytest.fixture
+def hub():
+    server = Hub()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def in_process(hub, monkeypatch):
+    """Lets this very process talk to the server."""
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    return hub
+
+
+def tiny_model():
+    sizes = {"vocab_size": 32, "embedding_size": 4, "hidden_size": 8, "num_attention_heads": 2, "num_labels": 3}
+    config = EfficientBertConfig(**sizes, num_hidden_layers=2, max_position_embeddings=16)
+    return EfficientBertForSequenceClassification(config)
+
+
+def tiny_tokenizer():
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "[PAD]": 1, "cat": 2}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A finished folder, with what a training leaves behind."""
+    folder = tmp_path / "student"
+    tiny_model().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlibrary_name: transformers\n---\n# student\n")
+    (folder / "provenance.json").write_text("[]")
+    (folder / ".eval_results").mkdir()
+    (folder / ".eval_results" / "rte.yaml").write_text("- value: 0.5\n")
+    return folder
+
+
+def add_training_files(folder):
+    names = [
+        "run.json",
+        "optimizer.bin",
+        "distillation_projection.safetensors",
+        "README.md.partial",
+        "training_args.bin",
+    ]
+    names += [
+        "checkpoints/step_1/model.safetensors",
+        "checkpoint-500/config.json",
+        "logs/events.out.tfevents.1",
+        ".lock",
+    ]
+    names += ["corpus.partial/part.json", "__pycache__/ffn_efficientbert.pyc", "random_states_0.pkl"]
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"training only")
+    return names
+
+
+def contents(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def environment(hub, token=TOKEN):
+    changed = {"HF_ENDPOINT": hub.url, "HF_TOKEN": token, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    return {**os.environ, **changed}
+
+
+def push(hub, *arguments, token=TOKEN):
+    command = [sys.executable, "-m", "efficientbert.train.push", *map(str, arguments)]
+    return subprocess.run(command, env=environment(hub, token), capture_output=True, text=True)
+
+
+def test_the_command_uploads_everything_but_training_files(hub, folder):
+    finished = contents(folder)
+    training = add_training_files(folder)
+    done = push(hub, "--folder", folder, "--repo_id", "user/name", "--private", "--commit_message", "The model")
+    assert done.returncode == 0, done.stderr
+    assert hub.files == {"main": finished}
+    assert hub.repos["user/name"]["visibility"] == "private"
+    assert hub.messages == ["The model"] and hub.branches == []
+    assert done.stdout.splitlines()[-1] == f"{hub.url}/user/name"
+    assert all(name in done.stdout.splitlines()[0] for name in training)
+    assert contents(folder).keys() == {*finished, *training}
+
+
+def test_a_refused_token_is_one_line(hub, folder):
+    done = push(hub, "--folder", folder, "--repo_id", "user/name", token="hf_wrong")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("efficientbert push: error: upload to user/name: the token is not accepted")
+    assert "hf_wrong" not in done.stderr and not hub.files
+
+
+def test_save_pretrained_and_push_to_hub_send_code_and_auto_map(hub, folder):
+    """The library's own way to the Hub: what arrives is what the package's code is."""
+    code = (
+        "import sys\n"
+        "from efficientbert import EfficientBertForSequenceClassification\n"
+        "from transformers import AutoTokenizer\n"
+        "EfficientBertForSequenceClassification.from_pretrained(sys.argv[1]).push_to_hub('user/name')\n"
+        "AutoTokenizer.from_pretrained(sys.argv[1]).push_to_hub('user/name')\n"
+    )
+    command = [sys.executable, "-c", code, str(folder)]
+    done = subprocess.run(command, env=environment(hub), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    arrived = hub.files["main"]
+    for name in CODE_FILES:
+        assert arrived[name] == (ROOT / name).read_bytes()
+    assert json.loads(arrived["config.json"])["auto_map"] == AUTO_MAP
+    assert "tokenizer_config.json" in arrived
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert arrived[name] == (folder / name).read_bytes()
+
+
+def run(folder, capsys, monkeypatch, *arguments):
+    """The command in this process: exit code, last line of stdout, stderr."""
+    monkeypatch.setattr(sys, "argv", ["push", "--folder", str(folder), "--repo_id", "user/name", *arguments])
+    try:
+        cli()
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+    output = capsys.readouterr()
+    return code, output.out.splitlines()[-1:], output.err
+
+
+def test_a_revision_is_made_and_filled(in_process, folder, capsys, monkeypatch):
+    code, last, _ = run(folder, capsys, monkeypatch, "--revision", "v1")
+    assert (code, last) == (0, [f"{in_process.url}/user/name/tree/v1"])
+    assert in_process.branches == ["v1"]
+    assert in_process.files == {"v1": contents(folder)}
+    assert in_process.repos["user/name"].get("visibility") != "private"
+
+
+@pytest.mark.parametrize(
+    ("part", "status", "message"),
+    [
+        ("/api/repos/create", 500, "500"),
+        ("/api/repos/create", 403, "the token is not accepted"),
+        ("/branch/", 400, "400"),
+        ("/preupload/", 404, "404"),
+        ("/commit/", 500, "500"),
+        ("/commit/", 401, "the token is not accepted"),
+    ],
+)
+def test_a_refusal_is_one_line(in_process, folder, capsys, monkeypatch, part, status, message):
+    in_process.refuse[part] = status
+    code, last, errors = run(folder, capsys, monkeypatch, "--revision", "v1")
+    error = errors.splitlines()[-1]
+    assert code == 2 and last == [] and not in_process.files
+    assert error.startswith("efficientbert push: error: upload to user/name: ") and message in error
+    assert TOKEN not in errors and "Traceback" not in errors
+
+
+def test_an_unreachable_hub_is_one_line(in_process, folder, capsys, monkeypatch):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+    code, last, errors = run(folder, capsys, monkeypatch)
+    assert (code, last, errors.count("\n")) == (2, [], 1)
+    assert errors.startswith("efficientbert push: error: upload to user/name: ")
+
+
+def test_offline_mode_is_one_line(in_process, folder, capsys, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    code, _, errors = run(folder, capsys, monkeypatch)
+    assert (code, errors.count("\n")) == (2, 1) and "offline" in errors.lower()
+
+
+def test_no_token_is_one_line(in_process, folder, monkeypatch, tmp_path):
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no_token"))
+    with pytest.raises(InputError, match="no token for the Hub"):
+        main(PushArguments(folder=str(folder), repo_id="user/name"))
+
+
+@pytest.mark.parametrize("repo_id", ["name", "a/b/c", "user/na me", "", "user/..", "-user/name"])
+def test_bad_repo_ids(in_process, folder, repo_id):
+    with pytest.raises(InputError, match=r"^repo_id '"):
+        main(PushArguments(folder=str(folder), repo_id=repo_id))
+    assert not in_process.repos
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "README.md", *sorted(CODE_FILES)])
+def test_a_missing_file_is_named(in_process, folder, name):
+    (folder / name).unlink()
+    with pytest.raises(InputError, match=f"has no {name}$"):
+        main(PushArguments(folder=str(folder), repo_id="user/name"))
+    assert not in_process.repos
+
+
+def edit_config(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    config = {key: value for key, value in {**config, **changes}.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+BROKEN = {
+    "other_model": (lambda f: edit_config(f, model_type="bert"), "model_type 'bert', not 'efficientbert'"),
+    "no_auto_map": (lambda f: edit_config(f, auto_map=None), "auto_map in config.json has AutoConfig as None"),
+    "half_auto_map": (
+        lambda f: edit_config(f, auto_map={k: v for k, v in AUTO_MAP.items() if k != "AutoModelForMaskedLM"}),
+        "has AutoModelForMaskedLM as None",
+    ),
+    "foreign_auto_map": (
+        lambda f: edit_config(f, auto_map={**AUTO_MAP, "AutoModel": "other/repo--modeling.Model"}),
+        "has AutoModel as 'other/repo--modeling.Model'",
+    ),
+    "invalid_config": (lambda f: edit_config(f, hidden_size=-8), "config.json does not load: "),
+    "no_json": (lambda f: (f / "config.json").write_text("{"), "config.json is no JSON object: "),
+    "no_mapping": (lambda f: (f / "config.json").write_text("[]"), "config.json is no JSON object: "),
+    "other_sizes": (
+        lambda f: edit_config(f, vocab_size=33),
+        "model.safetensors (does not load|has mismatched keys): ",
+    ),
+    "more_layers": (
+        lambda f: edit_config(
+            f, num_hidden_layers=3, ffn_stacks=1, intermediate_sizes=4, ffn_expressions="linear2(gelu(linear1(x)))"
+        ),
+        "model.safetensors (does not load|has m[a-z]+ keys): ",
+    ),
+    "cut_weights": (
+        lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-9]),
+        "model.safetensors does not load: ",
+    ),
+    "no_weights": (
+        lambda f: (f / "model.safetensors").write_bytes(b"no weights"),
+        "model.safetensors does not load: ",
+    ),
+    "cut_code": (
+        lambda f: (f / "ffn_efficientbert.py").write_text("def parse(text:\n"),
+        "ffn_efficientbert.py is no Python: ",
+    ),
+    "cut_tokenizer": (lambda f: (f / "tokenizer.json").write_text("{"), "the tokenizer does not load: "),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_folder_that_does_not_load_is_not_uploaded(in_process, folder, capsys, monkeypatch, name):
+    breaking, message = BROKEN[name]
+    breaking(folder)
+    code, last, errors = run(folder, capsys, monkeypatch)
+    assert (code, last, errors.count("\n")) == (2, [], 1), errors
+    with pytest.raises(InputError, match=message):
+        main(PushArguments(folder=str(folder), repo_id="user/name"))
+    assert not in_process.repos and not in_process.files
+
+
+def test_code_in_the_folder_is_not_run(in_process, folder, tmp_path):
+    for name in CODE_FILES:
+        with open(folder / name, "a") as file:
+            file.write(f"\nopen({str(tmp_path / 'ran')!r}, 'w')\n")
+    main(PushArguments(folder=str(folder), repo_id="user/name"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_unfinished_or_missing_folder(in_process, folder, tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        main(PushArguments(folder=str(tmp_path / "nowhere"), repo_id="user/name"))
+    unfinished = folder.rename(tmp_path / "student.partial")
+    with pytest.raises(InputError, match="unfinished run"):
+        main(PushArguments(folder=str(unfinished), repo_id="user/name"))
+
+
+def test_a_folder_without_tokenizer_is_complete(in_process, folder):
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    main(PushArguments(folder=str(folder), repo_id="user/name"))
+    assert in_process.files == {"main": contents(folder)}
