@@ -197,7 +197,7 @@ def train(
     )
     model.train()
     sums: dict[str, torch.Tensor] = {}
-    groups = _groups(accelerator, loader, sampler if sampler is not None else dataset, progress, args)
+    groups = _groups(accelerator, loader, progress, args)
     while progress.step < max_steps:
         group = next(groups)
         counts = _whole_counts(accelerator, objective, group)
@@ -233,16 +233,21 @@ def train(
 
 
 def _groups(
-    accelerator: Accelerator, loader: DataLoader, ordered: Any, progress: Progress, args: LoopArguments
+    accelerator: Accelerator, loader: DataLoader, progress: Progress, args: LoopArguments
 ) -> Iterator[list[dict[str, torch.Tensor]]]:
     """The batches of one optimizer step at a time, epoch after epoch, from where `progress` stands."""
     group = []
     while True:
-        ordered.set_epoch(progress.epoch)
+        loader.set_epoch(progress.epoch)
         resumed = progress.batch > 0
-        batches = accelerator.skip_first_batches(loader, progress.batch) if resumed else loader
+        batches = iter(accelerator.skip_first_batches(loader, progress.batch) if resumed else loader)
         taken = 0
-        for batch in batches:
+        while True:
+            # An iterator draws random numbers when it starts; dropout's must not depend on where a run was resumed.
+            with torch.random.fork_rng(devices=[]):
+                batch = next(batches, None)
+            if batch is None:
+                break
             taken += 1
             progress.batch += 1
             group.append(batch)

@@ -1,0 +1,92 @@
+"""Documents to sequences: lengths, special tokens, what is dropped, and what is refused."""
+
+import json
+
+import pytest
+import torch
+from datasets import Dataset
+
+from efficientbert.train.corpus import PaddingCollator, cut_documents, hold_out, load_documents
+from efficientbert.train.script import InputError
+from efficientbert.train.teacher import Teacher
+
+
+@pytest.fixture(scope="module")
+def tokenizer(teacher_folder):
+    return Teacher.load(teacher_folder("bert")).tokenizer
+
+
+def document(words: int) -> str:
+    return " ".join(f"word{index % 60}" for index in range(words))
+
+
+def test_documents_are_cut_with_special_tokens_and_nothing_is_lost(tokenizer):
+    rows = cut_documents(Dataset.from_dict({"text": [document(28), document(14)]}), "text", tokenizer, 16)
+    ids = [row["input_ids"] for row in rows]
+    assert [len(row) for row in ids] == [16, 16, 16]
+    assert all(row[0] == tokenizer.cls_token_id and row[-1] == tokenizer.sep_token_id for row in ids)
+    words = [token for row in ids[:2] for token in row[1:-1]]
+    assert words == tokenizer(document(28), add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (5, []),  # shorter than the shortest
+        (6, [8]),  # 8 tokens, the only piece: kept though below half a sequence of 20
+        (18, [20]),
+        (18 + 7, [20]),  # the rest has 9 tokens, below half
+        (18 + 8, [20, 10]),
+    ],
+)
+def test_short_rests_are_dropped(words, kept, tokenizer):
+    rows = cut_documents(Dataset.from_dict({"text": [document(words)]}), "text", tokenizer, 20)
+    assert [len(row["input_ids"]) for row in rows] == kept
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".json", ".parquet", ".csv"])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_every_kind_of_file_gives_the_same(suffix, streaming, tmp_path, tokenizer):
+    texts = [document(20), document(33), document(14)]
+    path = tmp_path / f"corpus{suffix}"
+    if suffix == ".txt":
+        path.write_text("\n".join(texts), encoding="utf-8")
+    elif suffix.startswith(".json"):
+        path.write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
+    elif suffix == ".parquet":
+        Dataset.from_dict({"text": texts}).to_parquet(path)
+    else:
+        Dataset.from_dict({"text": texts}).to_csv(path, index=False)
+    documents = load_documents(str(path), None, "train", "text", streaming)
+    rows = list(cut_documents(documents, "text", tokenizer, 16))
+    expected = cut_documents(Dataset.from_dict({"text": texts}), "text", tokenizer, 16)
+    assert [row["input_ids"] for row in rows] == expected["input_ids"][:]
+
+
+def test_held_out_rows_are_not_trained_on(tokenizer):
+    rows = Dataset.from_dict({"input_ids": [[index] for index in range(10)]})
+    held_out, training = hold_out(rows, 3, 5, "corpus")
+    assert [row["input_ids"][0] for row in held_out] == [0, 1, 2]
+    assert [row["input_ids"][0] for row in training] == list(range(3, 10))
+    with pytest.raises(InputError, match="gives 10 sequences, too few: at least 11"):
+        hold_out(rows, 3, 8, "corpus")
+
+
+def test_padding(tokenizer):
+    batch = PaddingCollator(9)([{"input_ids": [1, 2, 3]}, {"input_ids": [4]}])
+    assert torch.equal(batch["input_ids"], torch.tensor([[1, 2, 3], [4, 9, 9]]))
+    assert torch.equal(batch["attention_mask"], torch.tensor([[1, 1, 1], [1, 0, 0]]))
+
+
+def test_what_cannot_be_a_corpus(tmp_path):
+    (tmp_path / "image.png").write_bytes(b"x")
+    (tmp_path / "broken.parquet").write_bytes(b"not parquet")
+    (tmp_path / "other.jsonl").write_text('{"body": "a"}\n', encoding="utf-8")
+    for name, message in (
+        ("image.png", "unknown kind of file"),
+        ("broken.parquet", "cannot be loaded"),
+        ("nothing-there", "cannot be loaded"),
+        ("other.jsonl", "no column 'text'; it has body"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_documents(str(tmp_path / name), None, "train", "text", False)

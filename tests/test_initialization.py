@@ -1,0 +1,126 @@
+"""Initialisation from the teacher: exact where the student is large enough, near where it is not."""
+
+import math
+
+import pytest
+import torch
+
+from efficientbert.configuration_efficientbert import EfficientBertConfig
+from efficientbert.modeling_efficientbert import EfficientBertModel
+from efficientbert.train.initialization import initialize_from_teacher, principal_directions
+from efficientbert.train.losses import count_valid, distillation_terms
+from efficientbert.train.student import Student, fit_config, uniform_layer_map
+from efficientbert.train.teacher import Teacher
+
+
+FAMILIES = ("bert", "roberta", "electra", "mpnet", "distilbert")
+
+
+def make_sample(teacher: Teacher, rows: int = 48, length: int = 24) -> dict[str, torch.Tensor]:
+    ids = torch.randint(5, 65, (rows, length), generator=torch.Generator().manual_seed(3))
+    mask = torch.ones_like(ids)
+    ids[::3, 20:], mask[::3, 20:] = teacher.tokenizer.pad_token_id, 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def make_student(teacher: Teacher, **sizes) -> Student:
+    fields = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "embedding_size": 16, "head_dim": 8}
+    torch.manual_seed(0)
+    config = EfficientBertConfig(**(fields | sizes))
+    return Student(EfficientBertModel(fit_config(config, teacher)), teacher.hidden_size).eval()
+
+
+@torch.no_grad()
+def total_terms(student: Student, teacher: Teacher, sample: dict[str, torch.Tensor]) -> tuple[float, float]:
+    layer_map = uniform_layer_map(student.encoder.config.num_hidden_layers, teacher)
+    captures = student(**sample)
+    counts = count_valid(sample["attention_mask"])
+    terms = distillation_terms(captures, teacher(sample), layer_map, sample["attention_mask"], counts)
+    return sum(terms["hidden_states"]).item(), sum(terms["attention_scores"]).item()
+
+
+def test_principal_directions_are_those_of_the_singular_value_decomposition():
+    states = torch.randn(200, 5, dtype=torch.float64) * torch.tensor([1.0, 4.0, 2.0, 0.5, 3.0])
+    directions = principal_directions(states, 3)
+    _, _, right = torch.linalg.svd(states)
+    overlap = (directions.T @ right[:3].T).abs()
+    torch.testing.assert_close(overlap, torch.eye(3, dtype=torch.float64), atol=1e-8, rtol=0)
+    padded = principal_directions(states, 7)
+    assert padded.shape == (5, 7) and padded[:, 5:].abs().sum() == 0
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet", "electra"])
+def test_first_layer_is_exact_when_nothing_has_to_be_cut(family, teacher_folder):
+    """As wide as the teacher, the whole token table, all heads: embedding and first scores are the teacher's."""
+    teacher = Teacher.load(teacher_folder(family))
+    student = make_student(teacher, embedding_size=24, num_hidden_layers=4)
+    sample = make_sample(teacher)
+    initialize_from_teacher(student, teacher, (0, 1, 2, 3), sample)
+    mine, theirs = student(**sample), teacher(sample)
+    valid = sample["attention_mask"].bool()
+    # What is lost: the student's LayerNorm removes the mean over channels of a rotated basis.
+    error = (mine.hidden_states[0] - theirs.hidden_states[0])[valid].square().mean()
+    assert error < 0.15 * theirs.hidden_states[0][valid].var()
+    projected = theirs.hidden_states[0] @ student.projection.weight
+    query, key, _ = student.encoder.layers[0].attention.qkv(projected).chunk(3, -1)
+    query, key = (t.unflatten(-1, (3, 8)).transpose(1, 2) for t in (query, key))
+    scores = query @ key.transpose(-1, -2) / 8**0.5
+    pairs = (valid[:, None, :, None] & valid[:, None, None, :]).expand_as(scores)
+    torch.testing.assert_close(scores[pairs], theirs.attention_scores(0)[pairs], rtol=1e-3, atol=1e-3)
+
+
+def test_value_output_product_is_exact_when_nothing_has_to_be_cut(teacher_folder):
+    teacher = Teacher.load(teacher_folder("bert"))
+    student = make_student(teacher, num_hidden_layers=4)
+    sample = make_sample(teacher)
+    initialize_from_teacher(student, teacher, (0, 1, 2, 3), sample)
+    basis = student.projection.weight.double()
+    states = torch.randn(10, 24, dtype=torch.float64)
+    _, _, value, output = teacher.attention_linears(1)
+    attention = student.encoder.layers[1].attention
+    for head in range(3):
+        rows = slice(8 * head, 8 * head + 8)
+        theirs = (states @ value.weight.double()[rows].T + value.bias.double()[rows]) @ output.weight.double()[:, rows].T
+        weight, bias = attention.qkv.weight.double()[48:][rows], attention.qkv.bias.double()[48:][rows]
+        mine = (states @ basis @ weight.T + bias) @ attention.output.weight.double()[:, rows].T @ basis.T
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"hidden_size": 18, "head_dim": 6},
+        {"hidden_size": 36, "head_dim": 12},
+        {"hidden_size": 20, "head_dim": 5, "num_hidden_layers": 4, "embedding_size": 40},
+        {"ffn_expressions": "linear2(mul(swish(linear1(x)), gate(x)))", "intermediate_sizes": 16, "ffn_stacks": 2},
+    ],
+    ids=["narrower", "wider", "deep", "gated"],
+)
+def test_every_teacher_and_shape_starts_nearer_than_random(family, sizes, teacher_folder):
+    teacher = Teacher.load(teacher_folder(family))
+    student, sample = make_student(teacher, **sizes), make_sample(teacher)
+    random_hidden, _ = total_terms(student, teacher, sample)
+    layer_map = uniform_layer_map(student.encoder.config.num_hidden_layers, teacher)
+    initialize_from_teacher(student, teacher, layer_map, sample)
+    hidden, scores = total_terms(student, teacher, sample)
+    # The scores of a random teacher's later layers hang on what its random FFNs made of the input: no student has that.
+    assert hidden < 0.5 * random_hidden and math.isfinite(scores)
+    assert all(parameter.isfinite().all() for parameter in student.parameters())
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4, 6, 7])
+def test_unequal_head_counts(heads, teacher_folder):
+    """More heads divide a teacher head's value-output product; together they still write what it wrote."""
+    teacher = Teacher.load(teacher_folder("bert"))
+    student = make_student(teacher, num_attention_heads=heads, head_dim=8, num_hidden_layers=4)
+    sample = make_sample(teacher)
+    initialize_from_teacher(student, teacher, (0, 1, 2, 3), sample)
+    assert all(parameter.isfinite().all() for parameter in student.parameters())
+    if heads % teacher.num_heads == 0:
+        attention, basis = student.encoder.layers[0].attention, student.projection.weight.double()
+        inner = heads * 8
+        product = attention.output.weight.double() @ attention.qkv.weight.double()[2 * inner :]
+        _, _, value, output = teacher.attention_linears(0)
+        whole = basis.T @ output.weight.double() @ value.weight.double() @ basis
+        torch.testing.assert_close(product, whole, rtol=1e-3, atol=1e-3)

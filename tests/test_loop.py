@@ -1,0 +1,178 @@
+"""The training loop: accumulation, schedule, data order, and resuming to the same bits."""
+
+import dataclasses
+
+import pytest
+import torch
+from datasets import Dataset
+from torch import nn
+
+from efficientbert.train.loop import (
+    EpochSampler,
+    LoopArguments,
+    linear_schedule,
+    make_accelerator,
+    make_optimizer,
+    newest_checkpoint,
+    train,
+)
+from efficientbert.train.script import InputError
+
+
+class Killed(Exception):
+    """Stands for the end of a process in the middle of a run."""
+
+
+class Regression:
+    """Mean squared error over a whole batch of unequal rows, as a sum over a count."""
+
+    def __init__(self, killed_at: int | None = None):
+        self.killed_at = killed_at
+        self.seen: list[list[float]] = []
+
+    def count(self, batch):
+        return {"rows": torch.tensor(float(len(batch["x"])))}
+
+    def __call__(self, model, batch, counts, step):
+        if step == self.killed_at:
+            raise Killed
+        self.seen.append(batch["x"][:, 0].tolist())
+        error = (model(batch["x"]).squeeze(-1) - batch["y"]).square().sum()
+        return error / counts["rows"], {"error": error / counts["rows"]}
+
+
+def make_model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.2), nn.LayerNorm(8), nn.Linear(8, 1))
+
+
+def make_rows(size: int = 20) -> Dataset:
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(size, 3, generator=generator)
+    return Dataset.from_dict({"x": x.tolist(), "y": x.sum(1).tolist()})
+
+
+def collate(rows):
+    return {name: torch.tensor([row[name] for row in rows]) for name in ("x", "y")}
+
+
+def run(folder, objective, model=None, steps=11, rows=None, **changes):
+    args = LoopArguments(**({"batch_size": 4, "checkpoint_steps": 3, "log_steps": 2, "learning_rate": 0.05} | changes))
+    accelerator = make_accelerator(args, folder)
+    model = model or make_model()
+    log = train(
+        accelerator, model, objective, rows or make_rows(), collate, args, steps, folder / "checkpoints", "Testing"
+    )
+    return model, log
+
+
+@pytest.mark.parametrize("killed_at", [1, 3, 7, 10])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_killed_run_goes_on_to_the_same_bits(killed_at, accumulation, tmp_path):
+    changes = {"gradient_accumulation_steps": accumulation}
+    whole, whole_log = run(tmp_path / "whole", Regression(), **changes)
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", Regression(killed_at), **changes)
+    resumed = Regression()
+    model, log = run(tmp_path / "cut", resumed, **changes)
+    for name, parameter in whole.state_dict().items():
+        assert torch.equal(parameter, model.state_dict()[name]), name
+    assert log == whole_log
+    assert len(resumed.seen) == (11 - killed_at // 3 * 3) * accumulation
+
+
+def test_a_streamed_run_goes_on_to_the_same_bits(tmp_path):
+    def stream():
+        return make_rows().to_iterable_dataset().shuffle(seed=1, buffer_size=8)
+
+    whole, _ = run(tmp_path / "whole", Regression(), rows=stream())
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", Regression(8), rows=stream())
+    model, _ = run(tmp_path / "cut", Regression(), rows=stream())
+    for name, parameter in whole.state_dict().items():
+        assert torch.equal(parameter, model.state_dict()[name]), name
+
+
+def test_only_the_newest_checkpoint_is_kept_and_half_a_one_is_ignored(tmp_path):
+    with pytest.raises(Killed):
+        run(tmp_path, Regression(8))
+    checkpoints = tmp_path / "checkpoints"
+    assert [path.name for path in checkpoints.iterdir()] == ["step-00000006"]
+    (checkpoints / "writing").mkdir()
+    (checkpoints / "writing" / "model.safetensors").write_bytes(b"half")
+    assert newest_checkpoint(checkpoints).name == "step-00000006"
+    run(tmp_path, Regression())
+
+
+def test_accumulation_gives_the_gradient_of_the_whole_batch(tmp_path):
+    models = []
+    for batch_size, accumulation in ((8, 1), (4, 2), (2, 4)):
+        model = make_model()
+        model[1].p = 0.0
+        folder = tmp_path / str(batch_size)
+        changes = {"batch_size": batch_size, "gradient_accumulation_steps": accumulation, "checkpoint_steps": 100}
+        models.append(run(folder, Regression(), model, steps=4, rows=make_rows(16), **changes)[0])
+    for model in models[1:]:
+        for one, other in zip(models[0].parameters(), model.parameters()):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_every_row_once_an_epoch_in_a_new_order(tmp_path):
+    objective = Regression()
+    run(tmp_path, objective, steps=10)
+    epochs = [sum(objective.seen[:5], []), sum(objective.seen[5:], [])]
+    rows = sorted(row["x"][0] for row in make_rows())
+    for epoch in epochs:
+        assert sorted(epoch) == pytest.approx(rows)
+    assert epochs[0] != epochs[1]
+    assert list(EpochSampler(9, 1)) != list(EpochSampler(9, 2))
+
+
+def test_schedule():
+    factor = linear_schedule(4, 10)
+    assert [factor(step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert [factor(step) for step in (4, 7, 10)] == pytest.approx([1.0, 0.5, 0.0])
+    assert linear_schedule(0, 2)(0) == 1.0
+
+
+def test_weight_decay_spares_biases_and_norms():
+    model = make_model()
+    decayed, spared = make_optimizer(model, LoopArguments(weight_decay=0.3)).param_groups
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.3, 0.0)
+    assert {id(p) for p in decayed["params"]} == {id(model[0].weight), id(model[3].weight)}
+
+
+def test_log_rows_average_since_the_last_row(tmp_path):
+    losses = []
+
+    class Recorded(Regression):
+        def __call__(self, model, batch, counts, step):
+            loss, terms = super().__call__(model, batch, counts, step)
+            losses.append(loss.item())
+            return loss, terms
+
+    _, log = run(tmp_path, Recorded(), steps=7, checkpoint_steps=3)
+    assert [row["step"] for row in log] == [2, 3, 4, 6, 7]
+    assert log[0]["loss"] == pytest.approx(sum(losses[:2]) / 2, rel=1e-5)
+    assert log[1]["loss"] == pytest.approx(losses[2], rel=1e-5)
+    assert log[3]["error"] == pytest.approx(sum(losses[4:6]) / 2, rel=1e-5)
+
+
+def test_less_than_a_batch_is_refused(tmp_path):
+    with pytest.raises(InputError, match="less than one batch of 4 rows"):
+        run(tmp_path, Regression(), rows=make_rows(3))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("batch_size", 0), ("learning_rate", 0.0), ("learning_rate", float("nan")), ("warmup_ratio", 1.5)]
+    + [("mixed_precision", "fp8"), ("checkpoint_steps", 0), ("gradient_accumulation_steps", -1)],
+)
+def test_values_no_run_can_work_with(name, value):
+    with pytest.raises(InputError, match=name):
+        dataclasses.replace(LoopArguments(), **{name: value}).check()
+
+
+def test_tracker(tmp_path):
+    run(tmp_path, Regression(), tracker="tensorboard")
+    assert list((tmp_path / "logs").rglob("events.out.tfevents.*"))
