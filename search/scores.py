@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from efficientbert.train.distill import GeneralDistillation, Text, score_student
+from efficientbert.train.general import GeneralDistillation, Text, score_student
 from efficientbert.train.student import Student
 from efficientbert.train.tasks import TaskCollator, TaskData
 
@@ -52,7 +52,7 @@ class TaskProbe:
 
     def __call__(self, student: Student) -> float:
         """Error rate, or for regression the part of the variance that is not explained."""
-        features, labels = self._features(student), np.asarray(self.data.rows["label"])
+        features, labels = self._features(student), np.asarray(self.data.rows["labels"])
         split = len(labels) * 2 // 3
         if self.data.label_names is None:
             probe = make_pipeline(StandardScaler(), Ridge())

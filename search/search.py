@@ -30,21 +30,19 @@ from efficientbert.search.scores import HeldOutText, Score, TaskProbe
 from efficientbert.search.space import Architecture, SearchSpace
 from efficientbert.search.supernet import Supernet
 from efficientbert.train.checkpoint import write_checkpoint
-from efficientbert.train.distill import (
+from efficientbert.train.folders import OutputFolder, write_json
+from efficientbert.train.general import (
     CorpusArguments,
     GeneralDistillation,
     Text,
-    check_heads,
-    load_config,
     prepare_text,
     score_student,
     teacher_scales,
 )
-from efficientbert.train.folders import OutputFolder, write_json
 from efficientbert.train.initialization import initialize_from_teacher
 from efficientbert.train.loop import LoopArguments, make_accelerator, train
 from efficientbert.train.script import InputError, run_script
-from efficientbert.train.student import fit_config, save_projection, uniform_layer_map
+from efficientbert.train.student import check_heads, fit_config, load_config, save_projection, uniform_layer_map
 from efficientbert.train.tasks import TaskArguments, TaskCollator, load_task
 from efficientbert.train.teacher import Teacher
 
@@ -72,6 +70,9 @@ class SearchArguments(LoopArguments, CorpusArguments):
     score: str = field(default="text", metadata={"help": "On held-out 'text', or by a linear probe on a 'task'."})
     task: str | None = field(default=None, metadata={"help": "GLUE task for --score task."})
     task_data: str = field(default="nyu-mll/glue", metadata={"help": "Hub id, folder or file for --score task."})
+    task_text_column: str | None = field(default=None, metadata={"help": "Its text column, if it is no GLUE task."})
+    task_text_pair_column: str | None = field(default=None, metadata={"help": "Its second text column, if any."})
+    task_label_column: str = field(default="label", metadata={"help": "Its label column."})
     task_rows: int = field(default=1000, metadata={"help": "Rows of its train split for --score task."})
     learning_rate: float = field(default=1.5e-3, metadata={"help": "Peak learning rate of AdamW."})
     batch_size: int = field(default=16, metadata={"help": "Sequences a process takes at a time."})
@@ -230,7 +231,14 @@ def main(args: SearchArguments) -> None:
     text = prepare_text(args, teacher, args.batch_size * accelerator.num_processes, args.seed)
     task = None
     if args.score == "task":
-        task_args = TaskArguments(task=args.task, data=args.task_data, max_length=args.max_length)
+        task_args = TaskArguments(
+            task=args.task,
+            data=args.task_data,
+            text_column=args.task_text_column,
+            text_pair_column=args.task_text_pair_column,
+            label_column=args.task_label_column,
+            max_length=args.max_length,
+        )
         task = load_task(task_args, f"train[:{args.task_rows}]", teacher.tokenizer)
     if accelerator.is_main_process:
         folder.open()

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.ffn_efficientbert import BINARY, UNARY, ExpressionError, parse
+from efficientbert.ffn_efficientbert import BINARY, UNARY, ExpressionError, check_widths, parse
 from efficientbert.search.cost import Budget
 from efficientbert.train.script import InputError
 
@@ -59,12 +59,13 @@ class Architecture:
         return cls(tuple(LayerChoice(**layer) for layer in value))
 
 
-def random_expression(rng: random.Random, gate: bool) -> str:
+def random_expression(rng: random.Random, gate: bool, wide: bool = False) -> str:
     """A valid expression, drawn by growing a random tree around `linear2(... linear1(...) ...)`.
 
     Args:
         rng: Source of randomness.
         gate: Whether the third linear may be used.
+        wide: Whether it must also hold for an inner width above the hidden size, where crops go the other way.
     """
 
     def from_input() -> str:
@@ -92,7 +93,10 @@ def random_expression(rng: random.Random, gate: bool) -> str:
         inner = decorate(f"linear1({from_input()})", inner_partner)
         text = decorate(f"linear2({inner})", from_input)
         try:
-            return str(parse(text))
+            expression = parse(text)
+            if wide:
+                check_widths(expression, hidden_size=1, intermediate_size=2)
+            return str(expression)
         except ExpressionError:
             continue
 
@@ -132,7 +136,7 @@ class SearchSpace:
         """
         for _ in range(DRAWS):
             layers = tuple(
-                LayerChoice(random_expression(rng, self.gate), rng.choice(STACKS), self._width(rng.choice(DIVISORS)))
+                LayerChoice(self._expression(rng), rng.choice(STACKS), self._width(rng.choice(DIVISORS)))
                 for _ in range(self.base.num_hidden_layers)
             )
             found = self._repair(Architecture(layers), rng)
@@ -151,7 +155,7 @@ class SearchSpace:
             layer = architecture.layers[index]
             kind = rng.choice(("expression", "stack", "intermediate_size"))
             value = {
-                "expression": lambda: random_expression(rng, self.gate),
+                "expression": lambda: self._expression(rng),
                 "stack": lambda: rng.choice(STACKS),
                 "intermediate_size": lambda: self._width(rng.choice(DIVISORS)),
             }[kind]()
@@ -178,6 +182,9 @@ class SearchSpace:
         if not self.budget.contains(self.cost(config(low))):
             raise self._impossible()
         return config(low)
+
+    def _expression(self, rng: random.Random) -> str:
+        return random_expression(rng, self.gate, wide=self.base_width > self.base.hidden_size)
 
     def _width(self, divisor: int) -> int:
         return max(1, self.base_width // divisor)

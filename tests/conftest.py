@@ -7,13 +7,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-import random  # noqa: E402 - the environment must be set before the libraries read it
-from pathlib import Path  # noqa: E402
+import random
+from pathlib import Path
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402
-from transformers import (  # noqa: E402
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
     BertConfig,
     BertModel,
     DebertaV2Config,
@@ -36,7 +36,9 @@ WORDS = [f"word{index}" for index in range(60)]
 
 def make_tokenizer(roberta: bool = False) -> PreTrainedTokenizerFast:
     """A tokenizer of whole words; special tokens first, in the order of BERT or of RoBERTa."""
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"] if roberta else ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    special = (
+        ["<s>", "<pad>", "</s>", "<unk>", "<mask>"] if roberta else ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    )
     start, end, pad, unk, mask = (0, 2, 1, 3, 4) if roberta else (2, 3, 0, 1, 4)
     vocabulary = {word: index for index, word in enumerate(special + WORDS)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=special[unk]))

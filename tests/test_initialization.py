@@ -80,7 +80,9 @@ def test_value_output_product_is_exact_when_nothing_has_to_be_cut(teacher_folder
     attention = student.encoder.layers[1].attention
     for head in range(3):
         rows = slice(8 * head, 8 * head + 8)
-        theirs = (states @ value.weight.double()[rows].T + value.bias.double()[rows]) @ output.weight.double()[:, rows].T
+        theirs = (states @ value.weight.double()[rows].T + value.bias.double()[rows]) @ output.weight.double()[
+            :, rows
+        ].T
         weight, bias = attention.qkv.weight.double()[48:][rows], attention.qkv.bias.double()[48:][rows]
         mine = (states @ basis @ weight.T + bias) @ attention.output.weight.double()[:, rows].T @ basis.T
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
@@ -104,7 +106,7 @@ def test_every_teacher_and_shape_starts_nearer_than_random(family, sizes, teache
     layer_map = uniform_layer_map(student.encoder.config.num_hidden_layers, teacher)
     initialize_from_teacher(student, teacher, layer_map, sample)
     hidden, scores = total_terms(student, teacher, sample)
-    # The scores of a random teacher's later layers hang on what its random FFNs made of the input: no student has that.
+    # A random teacher's later scores hang on what its random FFNs made of the input: no student has those.
     assert hidden < 0.5 * random_hidden and math.isfinite(scores)
     assert all(parameter.isfinite().all() for parameter in student.parameters())
 

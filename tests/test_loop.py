@@ -120,7 +120,7 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(tmp_path):
 def test_every_row_once_an_epoch_in_a_new_order(tmp_path):
     objective = Regression()
     run(tmp_path, objective, steps=10)
-    epochs = [sum(objective.seen[:5], []), sum(objective.seen[5:], [])]
+    epochs = [[x for batch in part for x in batch] for part in (objective.seen[:5], objective.seen[5:])]
     rows = sorted(row["x"][0] for row in make_rows())
     for epoch in epochs:
         assert sorted(epoch) == pytest.approx(rows)

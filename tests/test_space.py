@@ -7,7 +7,7 @@ import random
 import pytest
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.ffn_efficientbert import parse, uses_gate
+from efficientbert.ffn_efficientbert import check_widths, parse, uses_gate
 from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.search.cost import Budget, count_flops, count_parameters
 from efficientbert.search.space import Architecture, SearchSpace, random_expression
@@ -29,6 +29,14 @@ def test_random_expressions_are_valid_canonical_and_varied():
     assert len(set(drawn)) > 250
     assert 50 < sum(uses_gate(parse(text)) for text in drawn) < 450
     assert not any(uses_gate(parse(random_expression(rng, gate=False))) for _ in range(200))
+
+
+def test_expressions_for_wide_networks_fit_them():
+    rng = random.Random(5)
+    for _ in range(200):
+        expression = parse(random_expression(rng, gate=True, wide=True))
+        check_widths(expression, 4, 9)
+        check_widths(expression, 9, 4)
 
 
 def test_draws_and_mutations_stay_within_an_exact_budget():
@@ -59,7 +67,7 @@ def test_a_draw_depends_on_its_generator_alone():
 def test_an_impossible_budget_is_named_with_what_is_possible(minimum, maximum):
     space = make_space(minimum, maximum)
     largest = EfficientBertModel(space.largest().to_config(space.base)).num_parameters()
-    with pytest.raises(InputError, match="no architecture has parameters between .*range from") as error:
+    with pytest.raises(InputError, match=r"no architecture has parameters between .*range from") as error:
         space.sample(random.Random(0))
     assert f"{largest:,.6g}" in str(error.value)
 

@@ -52,7 +52,7 @@ def test_table_sizes(family, positions, offset, segments, teacher_folder):
 
 
 def test_a_family_that_cannot_be_captured_is_refused_by_name(teacher_folder):
-    with pytest.raises(InputError, match="deberta-v2.*BERT, RoBERTa, ELECTRA, MPNet, DistilBERT"):
+    with pytest.raises(InputError, match=r"deberta-v2.*BERT, RoBERTa, ELECTRA, MPNet, DistilBERT"):
         Teacher.load(teacher_folder("deberta"))
 
 

@@ -15,6 +15,16 @@ FILE_FORMATS = {".txt": "text", ".json": "json", ".jsonl": "json", ".parquet": "
 SHORTEST = 8  # tokens; shorter documents carry too little to learn from
 
 
+def check_not_empty(path: Path, what: str) -> None:
+    """A file without a byte is refused before a reader stumbles over it.
+
+    Raises:
+        InputError: naming the file; `what` says what it was to be.
+    """
+    if path.stat().st_size == 0:
+        raise InputError(f"{what} {path}: is empty")
+
+
 def load_documents(
     source: str, name: str | None, split: str, column: str, streaming: bool
 ) -> Dataset | IterableDataset:
@@ -33,6 +43,7 @@ def load_documents(
     path = Path(source)
     try:
         if path.is_file():
+            check_not_empty(path, "corpus")
             if path.suffix not in FILE_FORMATS:
                 raise InputError(f"corpus {source}: unknown kind of file; known are {', '.join(FILE_FORMATS)}")
             documents = load_dataset(FILE_FORMATS[path.suffix], data_files=source, split=split, streaming=streaming)

@@ -5,47 +5,36 @@
 """
 
 import dataclasses
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from accelerate import Accelerator
-from torch import nn
 
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
-from efficientbert.train.capture import Captures
 from efficientbert.train.checkpoint import write_checkpoint
-from efficientbert.train.corpus import PaddingCollator, batches, cut_documents, hold_out, load_documents
 from efficientbert.train.folders import OutputFolder, write_json
+from efficientbert.train.general import (
+    CorpusArguments,
+    GeneralDistillation,
+    Text,
+    prepare_text,
+    score_student,
+    teacher_scales,
+)
 from efficientbert.train.initialization import initialize_from_teacher
 from efficientbert.train.loop import LoopArguments, make_accelerator, train
-from efficientbert.train.losses import Scales, count_valid, distillation_terms, estimate_scales
 from efficientbert.train.script import InputError, run_script
-from efficientbert.train.student import Student, fit_config, load_projection, save_projection, uniform_layer_map
+from efficientbert.train.student import (
+    Student,
+    check_heads,
+    fit_config,
+    load_config,
+    load_projection,
+    save_projection,
+    uniform_layer_map,
+)
 from efficientbert.train.teacher import Teacher
-
-
-SCALES_FILE = "teacher_scales.json"
-
-
-@dataclass(kw_only=True)
-class CorpusArguments:
-    """Where unlabelled text comes from and how it is cut."""
-
-    corpus: str = field(metadata={"help": "Hub id, folder, or a .txt, .json, .jsonl, .csv or .parquet file."})
-    corpus_name: str | None = field(default=None, metadata={"help": "Configuration of the corpus."})
-    corpus_split: str = field(default="train", metadata={"help": "Split of the corpus, or a slice: train[:1000]."})
-    text_column: str = field(default="text", metadata={"help": "Column with the documents."})
-    streaming: bool = field(default=False, metadata={"help": "Read the corpus as it is needed; nothing is cached."})
-    max_length: int = field(default=128, metadata={"help": "Tokens in a sequence."})
-    held_out: int = field(default=64, metadata={"help": "Sequences kept for scoring, never trained on."})
-    init_sequences: int = field(
-        default=64, metadata={"help": "Sequences from which teacher statistics are taken at the start."}
-    )
 
 
 @dataclass(kw_only=True)
@@ -74,151 +63,6 @@ class DistillArguments(LoopArguments, CorpusArguments):
             raise InputError(f"initialization: must be teacher or random, not {self.initialization!r}")
         if self.max_steps < 0:
             raise InputError(f"max_steps: must be at least 0, not {self.max_steps}")
-
-
-class GeneralDistillation:
-    """Hidden states and attention scores of all layers, each term over the teacher's own variance.
-
-    Args:
-        teacher: The teacher.
-        scales: Its variances.
-        layer_map: For every student layer, the teacher layer it learns from, counted from 0.
-    """
-
-    def __init__(self, teacher: Teacher, scales: Scales, layer_map: tuple[int, ...]):
-        self.teacher = teacher
-        self.scales = scales
-        self.layer_map = layer_map
-
-    def count(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Valid tokens and pairs of a batch."""
-        return count_valid(batch["attention_mask"])
-
-    def __call__(
-        self, model: nn.Module, batch: Mapping[str, torch.Tensor], counts: Mapping[str, torch.Tensor], step: int
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The scaled sum of all terms, and the sums per kind."""
-        return self.loss(model(**batch), self.teacher(batch), batch, counts)
-
-    def loss(
-        self,
-        student: Captures,
-        teacher: Captures,
-        batch: Mapping[str, torch.Tensor],
-        counts: Mapping[str, torch.Tensor],
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """As calling it, for captures that are there already."""
-        terms = distillation_terms(student, teacher, self.layer_map, batch["attention_mask"], counts)
-        states = (0, *(layer + 1 for layer in self.layer_map))
-        hidden = sum(t / self.scales.hidden_states[state] for t, state in zip(terms["hidden_states"], states))
-        scores = sum(
-            t / self.scales.attention_scores[layer] for t, layer in zip(terms["attention_scores"], self.layer_map)
-        )
-        return hidden + scores, {"hidden_states": hidden, "attention_scores": scores}
-
-
-@torch.no_grad()
-def score_student(
-    student: nn.Module, objective: GeneralDistillation, held_out: list[dict[str, Any]], collator: PaddingCollator
-) -> dict[str, float]:
-    """How near a student is to its teacher on held-out text.
-
-    Returns:
-        `loss` as trained, `hidden_state_mse` and `attention_score_mse` as raw sums over all terms, and `cosine` to the
-        teacher's last hidden states, averaged over tokens.
-    """
-    student.eval()
-    device = next(student.parameters()).device
-    totals: dict[str, float] = {}
-    tokens = pairs = 0
-    for batch in batches(held_out, 16, collator, device):
-        counts = count_valid(batch["attention_mask"])
-        mine, theirs = student(**batch), objective.teacher(batch)
-        terms = distillation_terms(mine, theirs, objective.layer_map, batch["attention_mask"], counts)
-        _, scaled = objective.loss(mine, theirs, batch, counts)
-        cosine = nn.functional.cosine_similarity(mine.hidden_states[-1], theirs.hidden_states[-1], dim=-1)
-        cosine = (cosine * batch["attention_mask"]).sum() / counts["tokens"]
-        by_token = {
-            "hidden_state_mse": sum(terms["hidden_states"]),
-            "scaled_hidden_states": scaled["hidden_states"],
-            "cosine": cosine,
-        }
-        by_pair = {
-            "attention_score_mse": sum(terms["attention_scores"]),
-            "scaled_attention_scores": scaled["attention_scores"],
-        }
-        for name, value in by_token.items():
-            totals[name] = totals.get(name, 0.0) + value.item() * counts["tokens"].item()
-        for name, value in by_pair.items():
-            totals[name] = totals.get(name, 0.0) + value.item() * counts["pairs"].item()
-        tokens += counts["tokens"].item()
-        pairs += counts["pairs"].item()
-    student.train()
-    means = {name: total / (pairs if "attention" in name else tokens) for name, total in totals.items()}
-    return {
-        "loss": means["scaled_hidden_states"] + means["scaled_attention_scores"],
-        "hidden_state_mse": means["hidden_state_mse"],
-        "attention_score_mse": means["attention_score_mse"],
-        "cosine": means["cosine"],
-    }
-
-
-@dataclass(frozen=True)
-class Text:
-    """A corpus ready for one teacher: held-out and sample rows, and the sequences to train on."""
-
-    held_out: list[dict[str, Any]]
-    sample: list[dict[str, Any]]
-    training: Any
-    collator: PaddingCollator
-
-    def sample_batch(self, device: torch.device) -> dict[str, torch.Tensor]:
-        """The sample as one batch."""
-        return next(batches(self.sample, len(self.sample), self.collator, device))
-
-
-def prepare_text(args: CorpusArguments, teacher: Teacher, batch_size: int, seed: int) -> Text:
-    """Loads, cuts and divides the corpus.
-
-    Raises:
-        InputError: if it cannot be loaded, is too short, or its sequences are longer than the teacher takes.
-    """
-    if not 8 <= args.max_length <= teacher.max_positions:
-        raise InputError(
-            f"max_length: must be between 8 and the {teacher.max_positions} positions of teacher {teacher.name}, "
-            f"not {args.max_length}"
-        )
-    documents = load_documents(args.corpus, args.corpus_name, args.corpus_split, args.text_column, args.streaming)
-    sequences = cut_documents(documents, args.text_column, teacher.tokenizer, args.max_length)
-    held_out, training = hold_out(sequences, args.held_out, max(batch_size, args.init_sequences), args.corpus)
-    sample = list(training.take(args.init_sequences))
-    if args.streaming:
-        training = training.shuffle(seed=seed, buffer_size=10_000)
-    return Text(held_out, sample, training, PaddingCollator(teacher.tokenizer.pad_token_id))
-
-
-def teacher_scales(teacher: Teacher, text: Text, folder: Path, device: torch.device) -> Scales:
-    """The teacher's variances, estimated once in a run and kept in `folder`."""
-    path = folder / SCALES_FILE
-    if not path.exists():
-        sample = batches(text.sample, 16, text.collator, device)
-        scales = estimate_scales((teacher(batch), batch["attention_mask"]) for batch in sample)
-        write_json(path, dataclasses.asdict(scales))
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    return Scales(tuple(stored["hidden_states"]), tuple(stored["attention_scores"]))
-
-
-def check_heads(config: EfficientBertConfig, teacher: Teacher) -> None:
-    """Attention scores are compared head by head.
-
-    Raises:
-        InputError: if student and teacher have different numbers of heads.
-    """
-    if config.num_attention_heads != teacher.num_heads:
-        raise InputError(
-            f"student: has {config.num_attention_heads} attention heads but teacher {teacher.name} has "
-            f"{teacher.num_heads}; their attention scores can only be compared head by head"
-        )
 
 
 def load_student(args: DistillArguments, teacher: Teacher, text: Text, device: torch.device) -> Student:
@@ -254,37 +98,6 @@ def load_student(args: DistillArguments, teacher: Teacher, text: Text, device: t
     return student
 
 
-def load_config(path: Path) -> EfficientBertConfig:
-    """A configuration from a JSON file.
-
-    Raises:
-        InputError: if it cannot be read or is invalid.
-    """
-    try:
-        return EfficientBertConfig.from_json_file(path)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"config {path}: {' '.join(str(error).split())}") from None
-
-
-def distill(
-    accelerator: Accelerator, student: Student, objective: GeneralDistillation, text: Text, args: Any, work: Path
-):
-    """Trains a student by general distillation; see `efficientbert.train.loop.train` for what is returned."""
-    if args.gradient_checkpointing:
-        student.encoder.gradient_checkpointing_enable()
-    return train(
-        accelerator,
-        student,
-        objective,
-        text.training,
-        text.collator,
-        args,
-        args.max_steps,
-        work / "checkpoints",
-        "Distilling",
-    )
-
-
 def main(args: DistillArguments) -> None:
     """Runs the job from arguments to a finished folder."""
     args.check()
@@ -302,7 +115,19 @@ def main(args: DistillArguments) -> None:
     layer_map = uniform_layer_map(student.encoder.config.num_hidden_layers, teacher)
     scales = teacher_scales(teacher, text, folder.work, accelerator.device)
     objective = GeneralDistillation(teacher, scales, layer_map)
-    log = distill(accelerator, student, objective, text, args, folder.work)
+    if args.gradient_checkpointing:
+        student.encoder.gradient_checkpointing_enable()
+    log = train(
+        accelerator,
+        student,
+        objective,
+        text.training,
+        text.collator,
+        args,
+        args.max_steps,
+        folder.work / "checkpoints",
+        "Distilling",
+    )
     if accelerator.is_main_process:
         result = score_student(student, objective, text.held_out, text.collator)
         write_checkpoint(folder.work, student.encoder, teacher.tokenizer, "distill", args, result, args.student)

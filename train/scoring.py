@@ -61,7 +61,7 @@ def score_predictions(logits: np.ndarray, data: TaskData, metric: str) -> dict[s
         metric: Name for `load_metric`.
     """
     predictions = logits[:, 0] if data.label_names is None else logits.argmax(-1)
-    return load_metric(metric).compute(predictions=predictions, references=data.rows["label"])
+    return load_metric(metric).compute(predictions=predictions, references=data.rows["labels"])
 
 
 def load_scored_model(args: EvaluateArguments) -> PreTrainedModel:

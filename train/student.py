@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.modeling_efficientbert import EfficientBertModel
+from efficientbert.modeling_efficientbert import EfficientBertAttention, EfficientBertModel
 from efficientbert.train.capture import Captures, student_recorder
 from efficientbert.train.script import InputError
 from efficientbert.train.teacher import Teacher
@@ -20,6 +20,9 @@ PROJECTION_FILE = "distillation_projection.safetensors"
 class Student(nn.Module):
     """An encoder with its distillation projection; calling it yields captures in the teacher's width.
 
+    It trains without dropout, which only blurs targets that a teacher gives for every token; the encoder's configuration
+    keeps it for fine-tuning.
+
     Args:
         encoder: The encoder to train.
         teacher_size: Hidden size of the teacher.
@@ -30,6 +33,11 @@ class Student(nn.Module):
         self.encoder = encoder
         self.projection = nn.Linear(encoder.config.hidden_size, teacher_size)
         self.recorder = student_recorder(encoder)
+        for module in encoder.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+            elif isinstance(module, EfficientBertAttention):
+                module.attention_dropout = 0.0
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Captures:
         """Captures of a batch of shape `(B, L)`; hidden states come projected, of shape `(B, L, teacher_size)`."""
@@ -51,6 +59,31 @@ def fit_config(config: EfficientBertConfig, teacher: Teacher) -> EfficientBertCo
         "eos_token_id": teacher.tokenizer.eos_token_id,
     }
     return EfficientBertConfig(**fields)
+
+
+def load_config(path: Path) -> EfficientBertConfig:
+    """A configuration from a JSON file.
+
+    Raises:
+        InputError: if it cannot be read or is invalid.
+    """
+    try:
+        return EfficientBertConfig.from_json_file(path)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"config {path}: {' '.join(str(error).split())}") from None
+
+
+def check_heads(config: EfficientBertConfig, teacher: Teacher) -> None:
+    """Attention scores are compared head by head.
+
+    Raises:
+        InputError: if student and teacher have different numbers of heads.
+    """
+    if config.num_attention_heads != teacher.num_heads:
+        raise InputError(
+            f"student: has {config.num_attention_heads} attention heads but teacher {teacher.name} has "
+            f"{teacher.num_heads}; their attention scores can only be compared head by head"
+        )
 
 
 def uniform_layer_map(student_layers: int, teacher: Teacher) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import torch
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
 from transformers import PreTrainedTokenizerBase
 
-from efficientbert.train.corpus import FILE_FORMATS
+from efficientbert.train.corpus import FILE_FORMATS, check_not_empty
 from efficientbert.train.script import InputError
 
 
@@ -70,7 +70,8 @@ class TaskData:
     """Rows of one split, with what their labels mean.
 
     Attributes:
-        rows: Each with `input_ids`, `label` (class id, or a float for regression) and, where the tokenizer makes them,
+        rows: Each with `input_ids`, `labels` (class id, or a float for regression) and, where the tokenizer makes
+        them,
             `token_type_ids`.
         label_names: Names of the classes, in the order of their ids; None for regression.
     """
@@ -88,6 +89,7 @@ def load_split(args: TaskArguments, split: str) -> Dataset:
     first, second = args.columns()
     try:
         if Path(args.data).is_file():
+            check_not_empty(Path(args.data), "data")
             suffix = Path(args.data).suffix
             if suffix not in FILE_FORMATS:
                 raise InputError(f"data {args.data}: unknown kind of file; known are {', '.join(FILE_FORMATS)}")
@@ -161,14 +163,13 @@ def encode(
         )
         kept = {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
         labels = [label_of(value, index) for value, index in zip(batch[args.label_column], indices)]
-        return kept | {"label": labels}
+        return kept | {"labels": labels}
 
     return rows.map(
         encode_batch,
         batched=True,
         with_indices=True,
         remove_columns=rows.column_names,
-        features=None,
         load_from_cache_file=False,
         desc="Tokenising",
     )
@@ -212,5 +213,5 @@ class TaskCollator:
         }
         if "token_type_ids" in rows[0]:
             batch["token_type_ids"] = pad([row["token_type_ids"] for row in rows], 0)
-        batch["labels"] = torch.tensor([row["label"] for row in rows])
+        batch["labels"] = torch.tensor([row["labels"] for row in rows])
         return batch

@@ -1,0 +1,360 @@
+"""The commands end to end on tiny models: what they write, how they resume, and what they refuse."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+
+from efficientbert.__main__ import SCRIPTS
+from efficientbert.configuration_efficientbert import EfficientBertConfig
+from efficientbert.search import search
+from efficientbert.search.cost import count_parameters
+from efficientbert.train import distill, finetune, scoring
+from efficientbert.train.card import read_provenance
+from efficientbert.train.script import run_script
+
+
+ROOT = Path(__file__).parents[1]
+TEXT = ["--max_length", "24", "--held_out", "8", "--init_sequences", "16", "--batch_size", "4"]
+
+
+def call(module, arguments_class, *argv: str) -> None:
+    run_script(module.main, arguments_class, "test", list(map(str, argv)))
+
+
+def distill_arguments(teacher: str, corpus: str, student: str, output: Path, *more: str) -> list[str]:
+    arguments = ["--teacher", teacher, "--corpus", corpus, "--student", student, "--output_dir", str(output)]
+    return [*arguments, *TEXT, "--max_steps", "6", "--checkpoint_steps", "2", *more]
+
+
+def search_arguments(teacher: str, corpus: str, student: str, output: Path, *more: str) -> list[str]:
+    arguments = ["--teacher", teacher, "--corpus", corpus, "--student", student, "--output_dir", str(output)]
+    arguments += ["--warmup_steps", "2", "--sampled_steps", "4", "--num_candidates", "20", "--checkpoint_steps", "2"]
+    return [*arguments, *TEXT, "--minimum", "10000", "--maximum", "12000", *more]
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "mpnet", "distilbert"])
+def test_distill_from_every_family(family, teacher_folder, corpus_file, student_file, tmp_path):
+    arguments = distill_arguments(teacher_folder(family), corpus_file, student_file, tmp_path / "out")
+    call(distill, distill.DistillArguments, *arguments)
+    model = AutoModel.from_pretrained(tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    batch = tokenizer(["word1 word2", "word3 word4 word5"], padding=True, return_tensors="pt")
+    assert model(**batch).last_hidden_state.isfinite().all()
+    assert (
+        tokenizer("word7")["input_ids"] == AutoTokenizer.from_pretrained(teacher_folder(family))("word7")["input_ids"]
+    )
+    assert not (tmp_path / "out.partial").exists()
+    projection = load_file(tmp_path / "out" / "distillation_projection.safetensors")
+    assert projection["weight"].shape == (24, 18)
+    (step,) = read_provenance(tmp_path / "out")
+    assert step["step"] == "distill" and 0 < step["result"]["loss"] < 100
+    assert "How it was made" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
+def test_distillation_lowers_the_held_out_loss(teacher_folder, corpus_file, student_file, tmp_path):
+    losses = []
+    for steps in ("0", "60"):
+        arguments = distill_arguments(teacher_folder(), corpus_file, student_file, tmp_path / steps)
+        call(distill, distill.DistillArguments, *arguments, "--max_steps", steps, "--learning_rate", "3e-3")
+        losses.append(read_provenance(tmp_path / steps)[0]["result"]["loss"])
+    assert losses[1] < 0.8 * losses[0]
+
+
+def test_distill_goes_on_from_a_checkpoint_with_its_projection(teacher_folder, corpus_file, student_file, tmp_path):
+    call(
+        distill,
+        distill.DistillArguments,
+        *distill_arguments(teacher_folder(), corpus_file, student_file, tmp_path / "a"),
+    )
+    arguments = distill_arguments(
+        teacher_folder(), corpus_file, str(tmp_path / "a"), tmp_path / "b", "--max_steps", "0"
+    )
+    call(distill, distill.DistillArguments, *arguments)
+    for name in ("model.safetensors", "distillation_projection.safetensors"):
+        one, other = load_file(tmp_path / "a" / name), load_file(tmp_path / "b" / name)
+        assert all(torch.equal(tensor, other[key]) for key, tensor in one.items())
+    assert [step["step"] for step in read_provenance(tmp_path / "b")] == ["distill", "distill"]
+
+
+def test_streaming_gives_the_same_starting_student(teacher_folder, corpus_file, student_file, tmp_path):
+    for name, more in (("cached", []), ("streamed", ["--streaming", "true"])):
+        arguments = distill_arguments(teacher_folder(), corpus_file, student_file, tmp_path / name, *more)
+        call(distill, distill.DistillArguments, *arguments, "--max_steps", "0")
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("cached", "streamed"))
+    assert all(torch.equal(tensor, other[key]) for key, tensor in one.items())
+    arguments = distill_arguments(teacher_folder(), corpus_file, student_file, tmp_path / "run", "--streaming", "true")
+    call(distill, distill.DistillArguments, *arguments)
+
+
+def test_search_finds_the_best_of_its_history_within_the_budget(teacher_folder, corpus_file, student_file, tmp_path):
+    output = tmp_path / "out"
+    call(search, search.SearchArguments, *search_arguments(teacher_folder(), corpus_file, student_file, output))
+    rows = [json.loads(line) for line in (output / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 20 and all(10_000 <= row["cost"] <= 12_000 for row in rows)
+    best = min(rows, key=lambda row: row["loss"])
+    config = EfficientBertConfig.from_pretrained(output)
+    assert config.ffn_expressions == [layer["expression"] for layer in best["architecture"]]
+    assert AutoModel.from_pretrained(output).num_parameters() == best["cost"] == count_parameters(config)
+    (step,) = read_provenance(output)
+    assert step["result"]["loss"] == pytest.approx(best["loss"])
+    assert (output / "search.png").read_bytes().startswith(b"\x89PNG")
+    arguments = distill_arguments(teacher_folder(), corpus_file, str(output), tmp_path / "next")
+    call(distill, distill.DistillArguments, *arguments)
+    assert [step["step"] for step in read_provenance(tmp_path / "next")] == ["search", "distill"]
+
+
+def test_search_by_a_task(teacher_folder, corpus_file, student_file, task_file, tmp_path):
+    output = tmp_path / "out"
+    arguments = search_arguments(teacher_folder(), corpus_file, student_file, output, "--num_candidates", "3")
+    arguments += ["--score", "task", "--task_data", task_file, "--task_text_column", "text"]
+    call(search, search.SearchArguments, *arguments)
+    rows = [json.loads(line) for line in (output / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert all(0 <= row["loss"] <= 1 for row in rows)
+
+
+KILL_WHEN = """
+import os, signal, sys
+from efficientbert.train import loop
+from efficientbert.search import search
+from efficientbert.train import distill
+real, kill_at = loop.save_checkpoint, int(sys.argv.pop(1))
+def save(accelerator, checkpoints, step):
+    real(accelerator, checkpoints, step)
+    if step == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+loop.save_checkpoint = save
+real_score = search.HeldOutText.__call__
+scored = []
+def score(self, student):
+    scored.append(1)
+    if len(scored) == -kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real_score(self, student)
+search.HeldOutText.__call__ = score
+{"distill": distill, "search": search}[sys.argv.pop(1)].cli()
+"""
+
+
+@pytest.mark.parametrize(("command", "kill_at"), [("distill", 4), ("search", 4), ("search", -7)])
+def test_killed_and_started_again_gives_the_same(
+    command, kill_at, teacher_folder, corpus_file, student_file, tmp_path
+):
+    """kill -9 behind a checkpoint, or while the seventh candidate is scored."""
+    module, arguments_class, make = {
+        "distill": (distill, distill.DistillArguments, distill_arguments),
+        "search": (search, search.SearchArguments, search_arguments),
+    }[command]
+    whole, cut = tmp_path / "whole" / "out", tmp_path / "cut" / "out"
+    call(module, arguments_class, *make(teacher_folder(), corpus_file, student_file, whole))
+    arguments = make(teacher_folder(), corpus_file, student_file, cut)
+    ended = subprocess.run([sys.executable, "-c", KILL_WHEN, str(kill_at), command, *arguments], capture_output=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    assert not cut.exists() and (tmp_path / "cut" / "out.partial").exists()
+    call(module, arguments_class, *arguments)
+    one, other = load_file(whole / "model.safetensors"), load_file(cut / "model.safetensors")
+    assert all(torch.equal(tensor, other[key]) for key, tensor in one.items())
+    if command == "search":
+        histories = [(folder / "history.jsonl").read_text(encoding="utf-8").splitlines() for folder in (whole, cut)]
+        rows = [[{**json.loads(line), "seconds": 0} for line in history] for history in histories]
+        assert rows[0] == rows[1]
+
+
+@pytest.fixture(scope="module")
+def distilled(teacher_folder, corpus_file, student_file, tmp_path_factory) -> str:
+    """Folder of a tiny distilled student."""
+    output = tmp_path_factory.mktemp("distilled") / "out"
+    call(distill, distill.DistillArguments, *distill_arguments(teacher_folder(), corpus_file, student_file, output))
+    return str(output)
+
+
+def finetune_arguments(model: str, task_file: str, output: Path, *more: str) -> list[str]:
+    arguments = ["--model", model, "--data", task_file, "--text_column", "text", "--eval_split", "train"]
+    arguments += ["--num_epochs", "12", "--learning_rate", "3e-3", "--batch_size", "8", "--output_dir", str(output)]
+    return [*arguments, *more]
+
+
+def test_finetune_and_evaluate_own_data(distilled, task_file, tmp_path, capsys):
+    call(finetune, finetune.FinetuneArguments, *finetune_arguments(distilled, task_file, tmp_path / "f"))
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "f")
+    assert model.config.id2label == {0: "no", 1: "yes"}
+    results = json.loads((tmp_path / "f" / "results.json").read_text(encoding="utf-8"))
+    assert results["metrics"]["accuracy"] > 0.9
+    arguments = ["--model", tmp_path / "f", "--data", task_file, "--text_column", "text", "--split", "train"]
+    arguments += ["--output_json", tmp_path / "scores.json", "--update_card", "true"]
+    capsys.readouterr()
+    call(scoring, scoring.EvaluateArguments, *arguments)
+    report = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    assert report["metrics"] == pytest.approx(results["metrics"]) and report["rows"] == 64
+    assert f"{report['metrics']['accuracy']:.4f}" in capsys.readouterr().out
+    assert "model-index" in (tmp_path / "f" / "README.md").read_text(encoding="utf-8")
+    assert [step["step"] for step in read_provenance(tmp_path / "f")] == ["distill", "finetune"]
+
+
+def test_labels_are_found_by_name_not_position(distilled, task_file, tmp_path):
+    """The same rows in another order, written as other ids: the score stays."""
+    call(finetune, finetune.FinetuneArguments, *finetune_arguments(distilled, task_file, tmp_path / "f"))
+    lines = Path(task_file).read_text(encoding="utf-8").splitlines()
+    only_yes = tmp_path / "yes.csv"
+    only_yes.write_text("\n".join([lines[0], *(line for line in lines[1:] if line.endswith("yes"))]), encoding="utf-8")
+    arguments = ["--model", tmp_path / "f", "--data", only_yes, "--text_column", "text", "--split", "train"]
+    call(scoring, scoring.EvaluateArguments, *arguments, "--output_json", tmp_path / "scores.json")
+    assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["metrics"]["accuracy"] > 0.8
+
+
+def test_a_teacher_of_the_task_teaches_its_logits(distilled, teacher_folder, task_file, tmp_path):
+    """The teacher is fine-tuned by the same command; a teacher with swapped labels teaches the swapped task."""
+    call(finetune, finetune.FinetuneArguments, *finetune_arguments(teacher_folder(), task_file, tmp_path / "teacher"))
+    teacher = json.loads((tmp_path / "teacher" / "results.json").read_text(encoding="utf-8"))
+    assert teacher["metrics"]["accuracy"] > 0.9
+    swapped = AutoModelForSequenceClassification.from_pretrained(tmp_path / "teacher")
+    swapped.classifier.weight.data = swapped.classifier.weight.data.flip(0)
+    swapped.classifier.bias.data = swapped.classifier.bias.data.flip(0)
+    swapped.save_pretrained(tmp_path / "swapped")
+    arguments = finetune_arguments(distilled, task_file, tmp_path / "f", "--teacher", str(tmp_path / "swapped"))
+    call(finetune, finetune.FinetuneArguments, *arguments)
+    results = json.loads((tmp_path / "f" / "results.json").read_text(encoding="utf-8"))
+    assert results["metrics"]["accuracy"] < 0.1
+
+
+def test_regression(distilled, tmp_path):
+    rows = ["text,label"] + [f"word{index % 8} word9,{index % 8 / 2}" for index in range(64)]
+    (tmp_path / "task.csv").write_text("\n".join(rows), encoding="utf-8")
+    arguments = finetune_arguments(distilled, str(tmp_path / "task.csv"), tmp_path / "f", "--num_epochs", "60")
+    call(finetune, finetune.FinetuneArguments, *arguments)
+    results = json.loads((tmp_path / "f" / "results.json").read_text(encoding="utf-8"))
+    assert results["metrics"]["pearson"] > 0.8
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "f").config.problem_type == "regression"
+
+
+def test_an_output_folder_in_use_is_left_alone(teacher_folder, corpus_file, student_file, tmp_path, capsys):
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "precious.txt").write_text("mine", encoding="utf-8")
+    arguments = distill_arguments(teacher_folder(), corpus_file, student_file, output)
+    with pytest.raises(SystemExit) as ended:
+        call(distill, distill.DistillArguments, *arguments)
+    assert ended.value.code == 2 and "is not empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["out"] and (output / "precious.txt").read_text() == "mine"
+
+
+def test_a_complete_folder_is_not_made_again_nor_overwritten(
+    teacher_folder, corpus_file, student_file, tmp_path, capsys
+):
+    arguments = distill_arguments(teacher_folder(), corpus_file, student_file, tmp_path / "out")
+    call(distill, distill.DistillArguments, *arguments)
+    before = (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns
+    call(distill, distill.DistillArguments, *arguments)
+    assert "complete already" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        call(distill, distill.DistillArguments, *arguments, "--seed", "5")
+    assert ended.value.code == 2 and "holds a run with seed=0, not 5" in capsys.readouterr().err
+    assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == before
+
+
+BAD = [
+    ("distill", {"--teacher": "{tmp}/nothing"}, "teacher .*nothing: cannot be loaded"),
+    ("distill", {"--teacher": "{deberta}"}, "'deberta-v2' cannot be captured"),
+    ("distill", {"--corpus": "{tmp}/empty.txt"}, "is empty"),
+    ("distill", {"--corpus": "{tmp}/short.txt"}, "too few: at least 24"),
+    ("distill", {"--text_column": "body"}, "no column 'body'"),
+    ("distill", {"--student": "efficientbert-huge"}, "no preset, config.json or checkpoint"),
+    ("distill", {"--student": "{tmp}/broken.json"}, "config .*broken.json"),
+    ("distill", {"--student": "{tmp}/invalid.json"}, "directly on"),
+    ("distill", {"--student": "{tmp}/heads.json"}, "2 attention heads but teacher .* has 3"),
+    ("distill", {"--student": "{tmp}/deep.json"}, "4 layers, fewer than the student's 5"),
+    ("distill", {"--max_length": "1000"}, "max_length: must be between 8 and the 64 positions"),
+    ("distill", {"--learning_rate": "0"}, "learning_rate: must be above 0"),
+    ("distill", {"--initialization": "magic"}, "initialization: must be teacher or random"),
+    ("distill", {"--output_dir": "{tmp}/empty.txt"}, "is a file"),
+    ("search", {"--maximum": "500", "--minimum": "0"}, "no architecture has parameters between"),
+    ("search", {"--maximum": "1", "--minimum": "2"}, "is empty"),
+    ("search", {"--budget": "weight"}, "unknown metric 'weight'"),
+    ("search", {"--score": "taste"}, "score: must be text or task"),
+    ("search", {"--student": "{tmp}"}, "no preset"),
+    ("finetune", {"--data": "{tmp}/missing.csv"}, "cannot be loaded"),
+    ("finetune", {"--text_column": "body"}, "no column 'body'"),
+    ("finetune", {"--data": "{tmp}/holes.csv"}, "row 1: 'text' is None"),
+    ("finetune", {"--model": "{tmp}/nothing"}, "model .*nothing: no tokenizer"),
+    ("finetune", {"--task": "glue"}, "task 'glue': unknown"),
+    ("finetune", {"--num_epochs": "0"}, "num_epochs: must be above 0"),
+    ("evaluate", {"--model": "{teacher}"}, "no trained head"),
+    ("evaluate", {"--model": "{tmp}/nothing"}, "cannot be loaded"),
+]
+
+
+@pytest.mark.parametrize(("command", "changes", "message"), BAD)
+def test_bad_input_gets_one_line_exit_code_2_and_writes_nothing(
+    command, changes, message, teacher_folder, corpus_file, student_file, task_file, tmp_path, capsys
+):
+    files = {
+        "empty.txt": "",
+        "short.txt": "word1 word2 word3 word4 word5 word6 word7\n" * 10,
+        "broken.json": "{",
+        "invalid.json": '{"ffn_expressions": "linear2(linear1(x))"}',
+        "heads.json": '{"hidden_size": 18, "num_hidden_layers": 2, "num_attention_heads": 2}',
+        "deep.json": '{"hidden_size": 18, "num_hidden_layers": 5, "num_attention_heads": 3}',
+        "holes.csv": "text,label\nword1,a\n,b\nword2,a\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    output = tmp_path / "results" / "out"
+    text = {"--teacher": teacher_folder(), "--corpus": corpus_file, "--student": student_file}
+    sizes = {"--max_length": "24", "--held_out": "8", "--init_sequences": "16", "--output_dir": str(output)}
+    task = {"--model": teacher_folder(), "--data": task_file, "--text_column": "text"}
+    module, arguments_class, arguments = {
+        "distill": (distill, distill.DistillArguments, text | sizes),
+        "search": (search, search.SearchArguments, text | sizes),
+        "finetune": (finetune, finetune.FinetuneArguments, task | {"--output_dir": str(output)}),
+        "evaluate": (scoring, scoring.EvaluateArguments, task),
+    }[command]
+    values = {"tmp": tmp_path, "deberta": teacher_folder("deberta"), "teacher": teacher_folder()}
+    arguments = arguments | {key: value.format(**values) for key, value in changes.items()}
+    before = sorted(path for path in tmp_path.rglob("*"))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        call(module, arguments_class, *(word for pair in arguments.items() for word in pair))
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert ended.value.code == 2
+    assert last.startswith("efficientbert test: error: ")
+    assert re.search(message, last), last
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+def test_recipes(teacher_folder, corpus_file, student_file, tmp_path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"teacher: {teacher_folder()}\ncorpus: {corpus_file}\nstudent: {student_file}\nlearning_rate: 1e-3\n"
+        f"max_length: 24\nheld_out: 8\ninit_sequences: 16\nmax_steps: 9\noutput_dir: {tmp_path / 'out'}\n",
+        encoding="utf-8",
+    )
+    call(distill, distill.DistillArguments, recipe, "--max_steps", "0")
+    arguments = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    assert arguments["max_steps"] == 0 and arguments["learning_rate"] == 1e-3
+    recipe.write_text("teecher: x\n", encoding="utf-8")
+    with pytest.raises(SystemExit) as ended:
+        call(distill, distill.DistillArguments, recipe)
+    assert ended.value.code == 2 and "unknown argument 'teecher'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", sorted(SCRIPTS))
+def test_every_command_has_help(command):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    shown = subprocess.run(
+        [sys.executable, "-m", "efficientbert", command, "--help"], capture_output=True, text=True, env=environment
+    )
+    assert shown.returncode == 0 and "--" in shown.stdout and f"efficientbert {command}" in shown.stdout
+
+
+def test_scripts_run_by_path_and_as_modules():
+    for words in ([str(ROOT / "train" / "distill.py")], ["-m", "efficientbert.train.distill"]):
+        shown = subprocess.run([sys.executable, *words, "--help"], capture_output=True, text=True)
+        assert shown.returncode == 0 and "--teacher" in shown.stdout, shown.stderr
