@@ -1,0 +1,57 @@
+"""Output folders: complete or absent, never shared, never overwritten."""
+
+import json
+
+import pytest
+
+from efficientbert.train.folders import OutputFolder, write_json
+from efficientbert.train.script import InputError
+
+
+def test_a_folder_appears_only_when_finished(tmp_path):
+    folder = OutputFolder(tmp_path / "a" / "out", {"seed": 1}).open()
+    (folder.work / "checkpoints").mkdir()
+    (folder.work / "model.txt").write_text("weights", encoding="utf-8")
+    assert not folder.path.exists() and folder.work.name == "out.partial"
+    assert folder.finish() == tmp_path / "a" / "out"
+    assert sorted(path.name for path in folder.path.iterdir()) == ["model.txt", "run.json"]
+    assert not folder.work.exists()
+    assert OutputFolder(tmp_path / "a" / "out", {"seed": 1}).complete
+
+
+def test_an_empty_folder_may_be_filled(tmp_path):
+    (tmp_path / "out").mkdir()
+    OutputFolder(tmp_path / "out", {}).open().finish()
+    assert (tmp_path / "out" / "run.json").exists()
+
+
+def test_a_killed_run_is_taken_up_by_the_same_arguments_alone(tmp_path):
+    OutputFolder(tmp_path / "out", {"seed": 1, "rate": 0.5}).open().lock.close()
+    resumed = OutputFolder(tmp_path / "out", {"seed": 1, "rate": 0.5})
+    assert not resumed.complete
+    with pytest.raises(InputError, match=r"was begun by a run with rate=0\.5, not 0\.7"):
+        OutputFolder(tmp_path / "out", {"seed": 1, "rate": 0.7})
+
+
+def test_two_processes_do_not_work_on_one_folder(tmp_path):
+    first = OutputFolder(tmp_path / "out", {}).open()
+    with pytest.raises(InputError, match="another process is working on it"):
+        OutputFolder(tmp_path / "out", {}).open()
+    first.lock.close()
+    OutputFolder(tmp_path / "out", {}).open()
+
+
+@pytest.mark.parametrize("name", ["out", "out.partial"])
+def test_strange_folders_are_left_alone(name, tmp_path):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "mine.txt").write_text("x", encoding="utf-8")
+    with pytest.raises(InputError, match=f"{name}: is not empty"):
+        OutputFolder(tmp_path / "out", {})
+
+
+def test_json_is_written_whole(tmp_path):
+    write_json(tmp_path / "a.json", {"b": [1, 2]})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"b": [1, 2]}
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"b": object()})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"b": [1, 2]}
