@@ -59,8 +59,7 @@ def attention_score_loss(
         pairs: Valid (query, key) pairs in the whole batch.
     """
     error = (student.float() - teacher.float()).square().mean(1)
-    mask = attention_mask.to(error.dtype)
-    return torch.einsum("bqk,bq,bk->", error, mask, mask) / pairs
+    return (error * attention_mask[:, :, None] * attention_mask[:, None, :]).sum() / pairs
 
 
 def distillation_terms(

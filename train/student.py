@@ -20,8 +20,8 @@ PROJECTION_FILE = "distillation_projection.safetensors"
 class Student(nn.Module):
     """An encoder with its distillation projection; calling it yields captures in the teacher's width.
 
-    It trains without dropout, which only blurs targets that a teacher gives for every token; the encoder's configuration
-    keeps it for fine-tuning.
+    It trains without dropout, which only blurs targets that a teacher gives for every token; the encoder's
+    configuration keeps it for fine-tuning.
 
     Args:
         encoder: The encoder to train.
