@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from efficientbert.train.general import GeneralDistillation, Text, score_student
+from efficientbert.train.general import GeneralDistillation, HeldOut, score_student
 from efficientbert.train.student import Student
 from efficientbert.train.tasks import TaskCollator, TaskData
 
@@ -27,15 +27,15 @@ class HeldOutText:
 
     Attributes:
         objective: Teacher, scales and layer map.
-        text: Whose held-out rows are scored.
+        held_out: What is scored.
     """
 
     objective: GeneralDistillation
-    text: Text
+    held_out: HeldOut
 
     def __call__(self, student: Student) -> float:
         """The loss of the slice."""
-        return score_student(student, self.objective, self.text.held_out, self.text.collator)["loss"]
+        return score_student(student, self.objective, self.held_out)["loss"]
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from efficientbert.train.general import (
     CorpusArguments,
     GeneralDistillation,
     Text,
+    capture_held_out,
     prepare_text,
     score_student,
     teacher_scales,
@@ -228,7 +229,8 @@ def main(args: SearchArguments) -> None:
     accelerator = make_accelerator(args, folder.work, find_unused_parameters=True)
     teacher = Teacher.load(args.teacher, accelerator.device)
     space = make_space(args, teacher)
-    text = prepare_text(args, teacher, args.batch_size * accelerator.num_processes, args.seed)
+    with accelerator.main_process_first():  # the others find its cache
+        text = prepare_text(args, teacher, args.batch_size * accelerator.num_processes, args.seed)
     task = None
     if args.score == "task":
         task_args = TaskArguments(
@@ -245,18 +247,21 @@ def main(args: SearchArguments) -> None:
     accelerator.wait_for_everyone()
 
     layer_map = uniform_layer_map(space.base.num_hidden_layers, teacher)
-    objective = GeneralDistillation(teacher, teacher_scales(teacher, text, folder.work, accelerator.device), layer_map)
+    with accelerator.main_process_first():
+        scales = teacher_scales(teacher, text, folder.work, accelerator.device)
+    objective = GeneralDistillation(teacher, scales, layer_map)
     supernet = Supernet(space, teacher.hidden_size).to(accelerator.device)
     initialize_from_teacher(supernet.whole, teacher, layer_map, text.sample_batch(accelerator.device))
     train_supernet(accelerator, supernet, objective, text, args, folder.work)
     if accelerator.is_main_process:
-        score: Score = HeldOutText(objective, text)
+        held_out = capture_held_out(text, teacher, accelerator.device)
+        score: Score = HeldOutText(objective, held_out)
         if task is not None:
             score = TaskProbe(task, TaskCollator(teacher.tokenizer.pad_token_id))
         rows = evaluate_candidates(supernet, score, args, folder.work / "history.jsonl")
         best = min(rows, key=lambda row: row["loss"])
         student = supernet.extract(Architecture.from_json(best["architecture"]))
-        result = score_student(student, objective, text.held_out, text.collator)
+        result = score_student(student, objective, held_out)
         result |= {args.budget: best["cost"], "candidates": len(rows)}
         write_checkpoint(folder.work, student.encoder, teacher.tokenizer, "search", args, result)
         save_projection(student.projection, folder.work)

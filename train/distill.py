@@ -18,6 +18,7 @@ from efficientbert.train.general import (
     CorpusArguments,
     GeneralDistillation,
     Text,
+    capture_held_out,
     prepare_text,
     score_student,
     teacher_scales,
@@ -107,13 +108,15 @@ def main(args: DistillArguments) -> None:
         return
     accelerator = make_accelerator(args, folder.work)
     teacher = Teacher.load(args.teacher, accelerator.device)
-    text = prepare_text(args, teacher, args.batch_size * accelerator.num_processes, args.seed)
+    with accelerator.main_process_first():  # the others find its cache
+        text = prepare_text(args, teacher, args.batch_size * accelerator.num_processes, args.seed)
     student = load_student(args, teacher, text, accelerator.device)
     if accelerator.is_main_process:
         folder.open()
     accelerator.wait_for_everyone()
     layer_map = uniform_layer_map(student.encoder.config.num_hidden_layers, teacher)
-    scales = teacher_scales(teacher, text, folder.work, accelerator.device)
+    with accelerator.main_process_first():
+        scales = teacher_scales(teacher, text, folder.work, accelerator.device)
     objective = GeneralDistillation(teacher, scales, layer_map)
     if args.gradient_checkpointing:
         student.encoder.gradient_checkpointing_enable()
@@ -129,7 +132,8 @@ def main(args: DistillArguments) -> None:
         "Distilling",
     )
     if accelerator.is_main_process:
-        result = score_student(student, objective, text.held_out, text.collator)
+        held_out = capture_held_out(text, teacher, accelerator.device)
+        result = score_student(student, objective, held_out)
         write_checkpoint(folder.work, student.encoder, teacher.tokenizer, "distill", args, result, args.student)
         save_projection(student.projection, folder.work)
         write_json(folder.work / "training_log.json", log)

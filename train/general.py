@@ -114,7 +114,10 @@ class GeneralDistillation:
         counts: Mapping[str, torch.Tensor],
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """As calling it, for captures that are there already."""
-        terms = distillation_terms(student, teacher, self.layer_map, batch["attention_mask"], counts)
+        return self.scale(distillation_terms(student, teacher, self.layer_map, batch["attention_mask"], counts))
+
+    def scale(self, terms: Mapping[str, list[torch.Tensor]]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Terms over the teacher's variances: their sum, and the sums per kind."""
         states = (0, *(layer + 1 for layer in self.layer_map))
         hidden = sum(t / self.scales.hidden_states[state] for t, state in zip(terms["hidden_states"], states))
         scores = sum(
@@ -123,10 +126,16 @@ class GeneralDistillation:
         return hidden + scores, {"hidden_states": hidden, "attention_scores": scores}
 
 
+HeldOut = list[tuple[dict[str, torch.Tensor], Captures]]
+
+
+def capture_held_out(text: Text, teacher: Teacher, device: torch.device) -> HeldOut:
+    """The held-out batches with what the teacher makes of them."""
+    return [(batch, teacher(batch)) for batch in batches(text.held_out, 16, text.collator, device)]
+
+
 @torch.no_grad()
-def score_student(
-    student: nn.Module, objective: GeneralDistillation, held_out: list[dict[str, Any]], collator: PaddingCollator
-) -> dict[str, float]:
+def score_student(student: nn.Module, objective: GeneralDistillation, held_out: HeldOut) -> dict[str, float]:
     """How near a student is to its teacher on held-out text.
 
     Returns:
@@ -134,36 +143,16 @@ def score_student(
         teacher's last hidden states, averaged over tokens.
     """
     student.eval()
-    device = next(student.parameters()).device
-    totals: dict[str, float] = {}
-    tokens = pairs = 0
-    for batch in batches(held_out, 16, collator, device):
-        counts = count_valid(batch["attention_mask"])
-        mine, theirs = student(**batch), objective.teacher(batch)
+    counted = [objective.count(batch) for batch, _ in held_out]
+    counts = {name: sum(count[name] for count in counted) for name in counted[0]}
+    totals = {"loss": 0.0, "hidden_state_mse": 0.0, "attention_score_mse": 0.0, "cosine": 0.0}
+    for batch, theirs in held_out:
+        mine = student(**batch)
         terms = distillation_terms(mine, theirs, objective.layer_map, batch["attention_mask"], counts)
-        _, scaled = objective.loss(mine, theirs, batch, counts)
         cosine = nn.functional.cosine_similarity(mine.hidden_states[-1], theirs.hidden_states[-1], dim=-1)
-        cosine = (cosine * batch["attention_mask"]).sum() / counts["tokens"]
-        by_token = {
-            "hidden_state_mse": sum(terms["hidden_states"]),
-            "scaled_hidden_states": scaled["hidden_states"],
-            "cosine": cosine,
-        }
-        by_pair = {
-            "attention_score_mse": sum(terms["attention_scores"]),
-            "scaled_attention_scores": scaled["attention_scores"],
-        }
-        for name, value in by_token.items():
-            totals[name] = totals.get(name, 0.0) + value.item() * counts["tokens"].item()
-        for name, value in by_pair.items():
-            totals[name] = totals.get(name, 0.0) + value.item() * counts["pairs"].item()
-        tokens += counts["tokens"].item()
-        pairs += counts["pairs"].item()
+        totals["loss"] += objective.scale(terms)[0].item()
+        totals["hidden_state_mse"] += sum(terms["hidden_states"]).item()
+        totals["attention_score_mse"] += sum(terms["attention_scores"]).item()
+        totals["cosine"] += ((cosine * batch["attention_mask"]).sum() / counts["tokens"]).item()
     student.train()
-    means = {name: total / (pairs if "attention" in name else tokens) for name, total in totals.items()}
-    return {
-        "loss": means["scaled_hidden_states"] + means["scaled_attention_scores"],
-        "hidden_state_mse": means["hidden_state_mse"],
-        "attention_score_mse": means["attention_score_mse"],
-        "cosine": means["cosine"],
-    }
+    return totals

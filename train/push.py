@@ -31,6 +31,8 @@ TRAINING_ONLY = [
     "*.partial/*",
     "checkpoint*/*",
     "logs/*",
+    "supernet.safetensors",
+    "supernet_log.json",
     "runs/*",
     "*events.out.tfevents*",
     "*__pycache__/*",
