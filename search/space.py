@@ -5,8 +5,21 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.ffn_efficientbert import BINARY, UNARY, ExpressionError, check_widths, parse
+from efficientbert.configuration_efficientbert import PUBLISHED_EXPRESSIONS, EfficientBertConfig
+from efficientbert.ffn_efficientbert import (
+    BINARY,
+    UNARY,
+    Binary,
+    Expression,
+    ExpressionError,
+    Input,
+    Linear,
+    Unary,
+    check_widths,
+    parse,
+    uses_gate,
+    walk,
+)
 from efficientbert.search.cost import Budget
 from efficientbert.train.script import InputError
 
@@ -59,46 +72,61 @@ class Architecture:
         return cls(tuple(LayerChoice(**layer) for layer in value))
 
 
-def random_expression(rng: random.Random, gate: bool, wide: bool = False) -> str:
-    """A valid expression, drawn by growing a random tree around `linear2(... linear1(...) ...)`.
+def replace_part(node: Expression, old: Expression, new: Expression) -> Expression:
+    """A copy of an expression with one part, found by identity, put in another's place."""
+    if node is old:
+        return new
+    if isinstance(node, Input):
+        return node
+    if isinstance(node, Binary):
+        return Binary(node.name, replace_part(node.left, old, new), replace_part(node.right, old, new))
+    return type(node)(node.name, replace_part(node.operand, old, new))
+
+
+def mutate_expression(text: str, rng: random.Random, gate: bool, wide: bool = False) -> str:
+    """A valid neighbour of an expression: an operator exchanged, put in or taken out (paper, section 3.3).
 
     Args:
+        text: The expression.
         rng: Source of randomness.
         gate: Whether the third linear may be used.
         wide: Whether it must also hold for an inner width above the hidden size, where crops go the other way.
     """
-
-    def from_input() -> str:
-        """Of width hidden, without a linear."""
-        kind = rng.random()
-        if kind < 0.7:
-            return "x"
-        if kind < 0.9:
-            return f"{rng.choice(list(UNARY))}(x)"
-        return f"{rng.choice(list(BINARY))}(x, {rng.choice(list(UNARY))}(x))"
-
-    def decorate(core: str, partner: Callable[[], str]) -> str:
-        """Up to two operations around `core`."""
-        for _ in range(rng.choice((0, 1, 1, 2))):
-            if rng.random() < 0.6:
-                core = f"{rng.choice(list(UNARY))}({core})"
-            else:
-                core = f"{rng.choice(list(BINARY))}({core}, {partner()})"
-        return core
-
-    def inner_partner() -> str:
-        return "gate(x)" if gate and rng.random() < 0.5 else from_input()
-
+    expression = parse(text)
+    partners = [Input(), *(Unary(name, Input()) for name in UNARY)]
+    partners += [Linear("gate", Input())] * (len(partners) if gate else 0)
     while True:
-        inner = decorate(f"linear1({from_input()})", inner_partner)
-        text = decorate(f"linear2({inner})", from_input)
+        part = rng.choice(list(walk(expression)))
+        edits = [Unary(rng.choice(list(UNARY)), part), Binary(rng.choice(list(BINARY)), part, rng.choice(partners))]
+        if isinstance(part, Unary):
+            edits += [part.operand, Unary(rng.choice(list(UNARY)), part.operand)]
+        elif isinstance(part, Binary):
+            edits += [part.left, part.right, Binary(rng.choice(list(BINARY)), part.left, part.right)]
+        changed = replace_part(expression, part, rng.choice(edits))
         try:
-            expression = parse(text)
+            mutant = parse(str(changed))
+            check_widths(mutant, hidden_size=2, intermediate_size=1)
             if wide:
-                check_widths(expression, hidden_size=1, intermediate_size=2)
-            return str(expression)
+                check_widths(mutant, hidden_size=1, intermediate_size=2)
         except ExpressionError:
             continue
+        if mutant != expression and (gate or not uses_gate(mutant)):
+            return str(mutant)
+
+
+def random_expression(rng: random.Random, gate: bool, wide: bool = False) -> str:
+    """An expression that is known to be good, or a few mutations away from one (paper, section 3.3).
+
+    Args:
+        rng: Source of randomness.
+        gate: Whether the third linear may be used.
+        wide: As in [`mutate_expression`].
+    """
+    good = [PLAIN, GATED] if gate else [PLAIN]
+    text = rng.choice([*good, *(PUBLISHED_EXPRESSIONS if not wide else [])])
+    for _ in range(rng.choice((0, 0, 1, 2))):
+        text = mutate_expression(text, rng, gate, wide)
+    return text
 
 
 @dataclass(frozen=True)
@@ -136,7 +164,11 @@ class SearchSpace:
         """
         for _ in range(DRAWS):
             layers = tuple(
-                LayerChoice(self._expression(rng), rng.choice(STACKS), self._width(rng.choice(DIVISORS)))
+                LayerChoice(
+                    random_expression(rng, self.gate, self._wide),
+                    rng.choice(STACKS),
+                    self._width(rng.choice(DIVISORS)),
+                )
                 for _ in range(self.base.num_hidden_layers)
             )
             found = self._repair(Architecture(layers), rng)
@@ -154,11 +186,10 @@ class SearchSpace:
             index = rng.randrange(len(architecture.layers))
             layer = architecture.layers[index]
             kind = rng.choice(("expression", "stack", "intermediate_size"))
-            value = {
-                "expression": lambda: self._expression(rng),
-                "stack": lambda: rng.choice(STACKS),
-                "intermediate_size": lambda: self._width(rng.choice(DIVISORS)),
-            }[kind]()
+            if kind == "expression":
+                value = mutate_expression(layer.expression, rng, self.gate, self._wide)
+            else:
+                value = rng.choice(STACKS) if kind == "stack" else self._width(rng.choice(DIVISORS))
             found = self._repair(_with_layer(architecture, index, replace(layer, **{kind: value})), rng)
             if found is not None and found != architecture:
                 return found
@@ -183,8 +214,9 @@ class SearchSpace:
             raise self._impossible()
         return config(low)
 
-    def _expression(self, rng: random.Random) -> str:
-        return random_expression(rng, self.gate, wide=self.base_width > self.base.hidden_size)
+    @property
+    def _wide(self) -> bool:
+        return self.base_width > self.base.hidden_size
 
     def _width(self, divisor: int) -> int:
         return max(1, self.base_width // divisor)

@@ -7,10 +7,16 @@ import random
 import pytest
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.ffn_efficientbert import check_widths, parse, uses_gate
+from efficientbert.ffn_efficientbert import BINARY, UNARY, Input, Unary, check_widths, parse, uses_gate, walk
 from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.search.cost import Budget, count_flops, count_parameters
-from efficientbert.search.space import Architecture, SearchSpace, random_expression
+from efficientbert.search.space import (
+    Architecture,
+    SearchSpace,
+    mutate_expression,
+    random_expression,
+    replace_part,
+)
 from efficientbert.train.script import InputError
 
 
@@ -26,9 +32,30 @@ def test_random_expressions_are_valid_canonical_and_varied():
     rng = random.Random(0)
     drawn = [random_expression(rng, gate=True) for _ in range(500)]
     assert all(str(parse(text)) == text for text in drawn)
-    assert len(set(drawn)) > 250
+    assert len(set(drawn)) > 150
     assert 50 < sum(uses_gate(parse(text)) for text in drawn) < 450
     assert not any(uses_gate(parse(random_expression(rng, gate=False))) for _ in range(200))
+
+
+def test_mutations_reach_every_operator_and_stay_valid():
+    rng = random.Random(1)
+    text, names = "linear2(gelu(linear1(x)))", set()
+    for _ in range(600):
+        mutant = mutate_expression(text, rng, gate=True)
+        assert mutant != text and str(parse(mutant)) == mutant
+        text = mutant
+        names |= {part.name for part in walk(parse(text)) if not isinstance(part, Input)}
+    assert names == {*UNARY, *BINARY, "linear1", "linear2", "gate"}
+
+
+def test_only_the_named_part_is_replaced():
+    expression = parse("add(linear2(gelu(linear1(x))), gelu(x))")
+    changed = replace_part(expression, expression.right, Input())
+    assert str(changed) == "add(linear2(gelu(linear1(x))), x)"
+    inner = expression.left.operand
+    assert str(replace_part(expression, inner, Unary("tanh", inner.operand))) == (
+        "add(linear2(tanh(linear1(x))), gelu(x))"
+    )
 
 
 def test_expressions_for_wide_networks_fit_them():
