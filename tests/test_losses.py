@@ -112,20 +112,19 @@ def test_the_layer_map_chooses_teacher_layers():
     assert other["hidden_states"][1] > 0.1 and other["attention_scores"][0] > 0.1
 
 
-def test_scales_are_variances_around_channel_and_head_means():
+def test_scales_are_variances_over_everything_valid():
     first, second = make_captures(10, 2), make_captures(11, 2)
     scales = estimate_scales([(first, mask()), (second, torch.ones(3, 7, dtype=torch.long))])
     valid = torch.cat([first.hidden_states[1][mask().bool()], second.hidden_states[1].flatten(0, 1)])
-    assert scales.hidden_states[1] == pytest.approx(valid.var(0, correction=0).mean().item(), rel=1e-9)
-    by_head = []
-    for head in range(2):
-        values = [
-            captures.attention_scores(1)[row, head, i, j].item()
-            for captures, lengths in ((first, LENGTHS), (second, (7, 7, 7)))
-            for row, length in enumerate(lengths)
-            for i in range(length)
-            for j in range(length)
-        ]
-        by_head.append(torch.tensor(values, dtype=torch.float64).var(correction=0).item())
-    assert scales.attention_scores[1] == pytest.approx(sum(by_head) / 2, rel=1e-9)
+    assert scales.hidden_states[1] == pytest.approx(valid.var(correction=0).item(), rel=1e-9)
+    values = [
+        captures.attention_scores(1)[row, head, i, j].item()
+        for captures, lengths in ((first, LENGTHS), (second, (7, 7, 7)))
+        for row, length in enumerate(lengths)
+        for head in range(2)
+        for i in range(length)
+        for j in range(length)
+    ]
+    expected = torch.tensor(values, dtype=torch.float64).var(correction=0).item()
+    assert scales.attention_scores[1] == pytest.approx(expected, rel=1e-9)
     assert len(scales.hidden_states) == 3 and len(scales.attention_scores) == 2

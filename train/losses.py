@@ -100,17 +100,20 @@ def distillation_terms(
 
 @torch.no_grad()
 def estimate_scales(samples: Iterable[tuple[Captures, torch.Tensor]]) -> Scales:
-    """The teacher's variances on a fixed sample, around the mean of each channel or head, padding excluded.
+    """The teacher's variances on a fixed sample, over all channels or heads together, padding excluded.
+
+    Around the mean of each channel or head they would be smaller, most where a teacher's heads lie far apart, and the
+    attention scores of such layers would outweigh the hidden states.
 
     Args:
         samples: Captures of the teacher with their attention masks of shape `(B, L)`.
     """
-    moments: dict[tuple[str, int], list[torch.Tensor]] = {}
+    moments: dict[tuple[str, int], torch.Tensor] = {}
 
     def add(key: tuple[str, int], values: torch.Tensor) -> None:
         values = values.double()
-        update = [torch.tensor(float(len(values))), values.sum(0), values.square().sum(0)]
-        moments[key] = [a + b for a, b in zip(moments[key], update)] if key in moments else update
+        update = torch.stack([torch.ones_like(values).sum(), values.sum(), values.square().sum()])
+        moments[key] = moments[key] + update if key in moments else update
 
     for captures, attention_mask in samples:
         valid = attention_mask.bool()
@@ -121,7 +124,7 @@ def estimate_scales(samples: Iterable[tuple[Captures, torch.Tensor]]) -> Scales:
             add(("attention_scores", index), captures.attention_scores(index).permute(0, 2, 3, 1)[pairs])
 
     def variances(kind: str) -> tuple[float, ...]:
-        found = sorted((key[1], value) for key, value in moments.items() if key[0] == kind)
-        return tuple((squares / n - (total / n).square()).mean().item() for _, (n, total, squares) in found)
+        found = sorted((key[1], value.tolist()) for key, value in moments.items() if key[0] == kind)
+        return tuple(squares / n - (total / n) ** 2 for _, (n, total, squares) in found)
 
     return Scales(variances("hidden_states"), variances("attention_scores"))
