@@ -345,6 +345,24 @@ def test_recipes(teacher_folder, corpus_file, student_file, tmp_path, capsys):
     assert ended.value.code == 2 and "unknown argument 'teecher'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: --corpus, --teacher, --output_dir"),
+        (
+            ["--corpus", "a", "--teacher", "b", "--output_dir", "c", "--max_steps", "many"],
+            "--max_steps: invalid int value",
+        ),
+        (["--corpus", "a", "--teacher", "b", "--output_dir", "c", "--teecher", "d"], "unknown arguments: --teecher d"),
+    ],
+)
+def test_wrong_flags_get_one_line(arguments, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        call(distill, distill.DistillArguments, *arguments)
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert ended.value.code == 2 and message in line
+
+
 @pytest.mark.parametrize("command", sorted(SCRIPTS))
 def test_every_command_has_help(command):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

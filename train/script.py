@@ -21,16 +21,26 @@ def parse_arguments(arguments_class: type, argv: list[str], prog: str, descripti
     """Reads `[RECIPE.yaml] [--flag value ...]` into a dataclass; flags win over the recipe.
 
     Raises:
-        InputError: if the recipe cannot be read or holds unknown keys.
+        InputError: if the recipe cannot be read, or an argument is unknown, missing or of the wrong type.
     """
     parser = HfArgumentParser(arguments_class, prog=f"{prog} [RECIPE.yaml]", description=description)
+
+    def fail(message: str) -> None:
+        raise InputError(f"{message}; see --help")
+
+    parser.error = fail
     if argv and argv[0].endswith((".yaml", ".yml")):
         recipe = read_recipe(Path(argv[0]), arguments_class)
         argv = argv[1:]
         for action in parser._actions:
             action.required = action.required and action.dest not in recipe
         parser.set_defaults(**recipe)
-    return parser.parse_args_into_dataclasses(argv)[0]
+    arguments, unknown = parser.parse_args_into_dataclasses(
+        argv, return_remaining_strings=True, look_for_args_file=False
+    )
+    if unknown:
+        fail(f"unknown arguments: {' '.join(unknown)}")
+    return arguments
 
 
 def read_recipe(path: Path, arguments_class: type) -> dict[str, Any]:
