@@ -351,7 +351,7 @@ def test_recipes(teacher_folder, corpus_file, student_file, tmp_path, capsys):
         ([], "the following arguments are required: --corpus, --teacher, --output_dir"),
         (
             ["--corpus", "a", "--teacher", "b", "--output_dir", "c", "--max_steps", "many"],
-            "--max_steps: invalid int value",
+            "invalid int value: 'many'",
         ),
         (["--corpus", "a", "--teacher", "b", "--output_dir", "c", "--teecher", "d"], "unknown arguments: --teecher d"),
     ],
