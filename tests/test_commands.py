@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,6 +111,15 @@ def test_search_finds_the_best_of_its_history_within_the_budget(teacher_folder, 
     arguments = distill_arguments(teacher_folder(), corpus_file, str(output), tmp_path / "next")
     call(distill, distill.DistillArguments, *arguments)
     assert [step["step"] for step in read_provenance(tmp_path / "next")] == ["search", "distill"]
+
+
+@pytest.mark.parametrize(("budget", "maximum"), [("flops", 500_000), ("latency", 1000)])
+def test_search_within_other_budgets(budget, maximum, teacher_folder, corpus_file, student_file, tmp_path):
+    arguments = search_arguments(teacher_folder(), corpus_file, student_file, tmp_path / "out")
+    arguments += ["--budget", budget, "--minimum", "0", "--maximum", str(maximum), "--num_candidates", "3"]
+    call(search, search.SearchArguments, *arguments)
+    rows = [json.loads(line) for line in (tmp_path / "out" / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 3 and all(0 < row["cost"] <= maximum for row in rows)
 
 
 def test_search_by_a_task(teacher_folder, corpus_file, student_file, task_file, tmp_path):
@@ -267,6 +277,10 @@ BAD = [
     ("distill", {"--corpus": "{tmp}/short.txt"}, "too few: at least 24"),
     ("distill", {"--text_column": "body"}, "no column 'body'"),
     ("distill", {"--student": "efficientbert-huge"}, "no preset, config.json or checkpoint"),
+    ("distill", {"--student": "{teacher}"}, "is a checkpoint of model type 'bert'"),
+    ("distill", {"--student": "{tmp}/cut"}, "no preset, config.json or checkpoint"),
+    ("distill", {"--teacher": "{tmp}/cut"}, "teacher .*cut: cannot be loaded"),
+    ("evaluate", {"--model": "{tmp}/cut"}, "model .*cut: cannot be loaded"),
     ("distill", {"--student": "{tmp}/broken.json"}, "config .*broken.json"),
     ("distill", {"--student": "{tmp}/invalid.json"}, "directly on"),
     ("distill", {"--student": "{tmp}/heads.json"}, "2 attention heads but teacher .* has 3"),
@@ -306,6 +320,8 @@ def test_bad_input_gets_one_line_exit_code_2_and_writes_nothing(
     }
     for name, text in files.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
+    shutil.copytree(teacher_folder(), tmp_path / "cut")
+    (tmp_path / "cut" / "model.safetensors").write_bytes(b"cut off")
     output = tmp_path / "results" / "out"
     text = {"--teacher": teacher_folder(), "--corpus": corpus_file, "--student": student_file}
     sizes = {"--max_length": "24", "--held_out": "8", "--init_sequences": "16", "--output_dir": str(output)}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from transformers import AutoConfig
 
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
@@ -25,7 +26,7 @@ from efficientbert.train.general import (
 )
 from efficientbert.train.initialization import initialize_from_teacher
 from efficientbert.train.loop import LoopArguments, make_accelerator, train
-from efficientbert.train.script import InputError, run_script
+from efficientbert.train.script import LOAD_ERRORS, InputError, run_script
 from efficientbert.train.student import (
     Student,
     check_heads,
@@ -83,10 +84,15 @@ def load_student(args: DistillArguments, teacher: Teacher, text: Text, device: t
             initialize_from_teacher(student, teacher, layer_map, text.sample_batch(device))
         return student
     try:
-        encoder = EfficientBertModel.from_pretrained(args.student)
-    except (OSError, ValueError, RuntimeError) as error:
+        kind, encoder, missing = AutoConfig.from_pretrained(args.student).model_type, None, ()
+        if kind == "efficientbert":
+            encoder, report = EfficientBertModel.from_pretrained(args.student, output_loading_info=True)
+            missing = report["missing_keys"]
+    except LOAD_ERRORS as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"student {args.student}: no preset, config.json or checkpoint: {reason}") from None
+    if encoder is None or missing:
+        raise InputError(f"student {args.student}: is a checkpoint of model type {kind!r}, not a whole EfficientBERT")
     check_heads(encoder.config, teacher)
     if encoder.config.vocab_size != teacher.vocab_size:
         raise InputError(

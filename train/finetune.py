@@ -18,7 +18,7 @@ from efficientbert.train.checkpoint import write_checkpoint
 from efficientbert.train.folders import OutputFolder, write_json
 from efficientbert.train.loop import LoopArguments, make_accelerator, train
 from efficientbert.train.scoring import predict, score_predictions
-from efficientbert.train.script import InputError, run_script
+from efficientbert.train.script import LOAD_ERRORS, InputError, run_script
 from efficientbert.train.tasks import TaskArguments, TaskCollator, load_task
 
 
@@ -111,7 +111,7 @@ def load_for_task(name: str, task: str | None, label_names: tuple[str, ...] | No
         return AutoModelForSequenceClassification.from_pretrained(
             name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
         )
-    except (OSError, ValueError, KeyError) as error:
+    except LOAD_ERRORS as error:
         raise InputError(f"{what} {name}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
 
 
@@ -123,7 +123,7 @@ def load_task_teacher(name: str, label_names: tuple[str, ...] | None) -> PreTrai
     """
     try:
         teacher = AutoModelForSequenceClassification.from_pretrained(name, dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as error:
+    except LOAD_ERRORS as error:
         raise InputError(f"teacher {name}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
     found = tuple(teacher.config.id2label[index] for index in range(teacher.config.num_labels))
     if label_names is not None and found != label_names:
@@ -141,7 +141,7 @@ def main(args: FinetuneArguments) -> None:
     accelerator = make_accelerator(args, folder.work)
     try:
         tokenizer = AutoTokenizer.from_pretrained(args.model)
-    except (OSError, ValueError, KeyError) as error:
+    except LOAD_ERRORS as error:
         raise InputError(f"model {args.model}: no tokenizer: {' '.join(str(error).split())[:300]}") from None
     data = load_task(args, args.train_split, tokenizer)
     scored = load_task(args, args.eval_split, tokenizer, data.label_names) if args.eval_split else None

@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from efficientbert.train.card import add_results
 from efficientbert.train.folders import write_json
 from efficientbert.train.metrics import load_metric
-from efficientbert.train.script import InputError, run_script
+from efficientbert.train.script import LOAD_ERRORS, InputError, run_script
 from efficientbert.train.tasks import TaskArguments, TaskCollator, TaskData, load_task
 
 
@@ -72,7 +72,7 @@ def load_scored_model(args: EvaluateArguments) -> PreTrainedModel:
     """
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(args.model, output_loading_info=True)
-    except (OSError, ValueError, KeyError) as error:
+    except LOAD_ERRORS as error:
         raise InputError(f"model {args.model}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
     if report["missing_keys"]:
         raise InputError(f"model {args.model}: has no trained head for this task; run `efficientbert finetune` first")
@@ -103,7 +103,7 @@ def main(args: EvaluateArguments) -> dict[str, Any]:
     model = load_scored_model(args)
     try:
         tokenizer = AutoTokenizer.from_pretrained(args.model)
-    except (OSError, ValueError, KeyError) as error:
+    except LOAD_ERRORS as error:
         raise InputError(f"model {args.model}: no tokenizer: {' '.join(str(error).split())[:300]}") from None
     regression = model.config.num_labels == 1
     label_names = None if regression else [model.config.id2label[index] for index in range(model.config.num_labels)]

@@ -8,9 +8,14 @@ from typing import Any
 
 import yaml
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import HfArgumentParser
 
 from efficientbert.ffn_efficientbert import ExpressionError
+
+
+# What loading a model, a configuration or a tokenizer raises where there is none, or a broken one.
+LOAD_ERRORS = (AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError)
 
 
 class InputError(ValueError):

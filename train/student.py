@@ -10,7 +10,7 @@ from torch import nn
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertAttention, EfficientBertModel
 from efficientbert.train.capture import Captures, student_recorder
-from efficientbert.train.script import InputError
+from efficientbert.train.script import LOAD_ERRORS, InputError
 from efficientbert.train.teacher import Teacher
 
 
@@ -69,7 +69,7 @@ def load_config(path: Path) -> EfficientBertConfig:
     """
     try:
         return EfficientBertConfig.from_json_file(path)
-    except (OSError, ValueError, TypeError) as error:
+    except LOAD_ERRORS as error:
         raise InputError(f"config {path}: {' '.join(str(error).split())}") from None
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from efficientbert.train.capture import CaptureError, Captures, Recorder
-from efficientbert.train.script import InputError
+from efficientbert.train.script import LOAD_ERRORS, InputError
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,9 @@ class Teacher:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.name = name
+        for size in ("num_hidden_layers", "num_attention_heads", "hidden_size"):
+            if not hasattr(model.config, size):
+                raise InputError(f"teacher {name}: model type {model.config.model_type!r} has no {size}")
         self.num_layers: int = model.config.num_hidden_layers
         self.num_heads: int = model.config.num_attention_heads
         self.hidden_size: int = model.config.hidden_size
@@ -146,7 +149,7 @@ class Teacher:
         try:
             tokenizer = AutoTokenizer.from_pretrained(name)
             model = AutoModel.from_pretrained(name, dtype=dtype)
-        except (OSError, ValueError, KeyError) as error:
+        except LOAD_ERRORS as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InputError(f"teacher {name}: cannot be loaded: {reason}") from None
         return cls(model.to(device), tokenizer, name)
