@@ -278,7 +278,7 @@ BAD = [
     ("distill", {"--text_column": "body"}, "no column 'body'"),
     ("distill", {"--student": "efficientbert-huge"}, "no preset, config.json or checkpoint"),
     ("distill", {"--student": "{teacher}"}, "is a checkpoint of model type 'bert'"),
-    ("distill", {"--student": "{tmp}/cut"}, "no preset, config.json or checkpoint"),
+    ("distill", {"--student": "{tmp}/torn"}, "no preset, config.json or checkpoint"),
     ("distill", {"--teacher": "{tmp}/cut"}, "teacher .*cut: cannot be loaded"),
     ("evaluate", {"--model": "{tmp}/cut"}, "model .*cut: cannot be loaded"),
     ("distill", {"--student": "{tmp}/broken.json"}, "config .*broken.json"),
@@ -321,7 +321,9 @@ def test_bad_input_gets_one_line_exit_code_2_and_writes_nothing(
     for name, text in files.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     shutil.copytree(teacher_folder(), tmp_path / "cut")
-    (tmp_path / "cut" / "model.safetensors").write_bytes(b"cut off")
+    EfficientBertConfig.from_json_file(student_file).save_pretrained(tmp_path / "torn")
+    for folder in ("cut", "torn"):
+        (tmp_path / folder / "model.safetensors").write_bytes(b"cut off")
     output = tmp_path / "results" / "out"
     text = {"--teacher": teacher_folder(), "--corpus": corpus_file, "--student": student_file}
     sizes = {"--max_length": "24", "--held_out": "8", "--init_sequences": "16", "--output_dir": str(output)}
