@@ -1,7 +1,7 @@
 """Searches an architecture: warms up a supernet by distillation, then scores slices of it within a budget.
 
     efficientbert search --teacher sentence-transformers/all-MiniLM-L6-v2 --corpus corpus.txt \
-        --student efficientbert-tiny --max_parameters 9.2e6 --output_dir my-search
+        --student efficientbert-tiny --maximum 9.2e6 --output_dir my-search
 
 The output folder holds the best slice as a checkpoint, to go on from with `efficientbert distill --student my-search`.
 """

@@ -1,7 +1,8 @@
 """Fine-tunes a model on a labelled task, alone or with the logits of a fine-tuned teacher (paper, section 3.3).
 
 efficientbert finetune --model my-student --task rte --output_dir my-student-rte
-efficientbert finetune --model my-student --data reviews.csv --text_column review --output_dir my-student-reviews
+efficientbert finetune --model my-student --data reviews.csv --text_column review --output_dir my-student-reviews \
+    --train_split "train[:90%]" --eval_split "train[90%:]"
 """
 
 import dataclasses

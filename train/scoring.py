@@ -1,7 +1,7 @@
 """Scores a checkpoint on a task through `evaluate`.
 
 efficientbert evaluate --model my-student-rte --task rte
-efficientbert evaluate --model my-reviews --data reviews.csv --text_column review --split train
+efficientbert evaluate --model my-reviews --data reviews.csv --text_column review --split "train[90%:]"
 """
 
 from collections.abc import Callable
