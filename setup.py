@@ -13,7 +13,13 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=["efficientbert", "efficientbert.search", "efficientbert.train", "efficientbert.train.metrics"],
+    packages=[
+        "efficientbert",
+        "efficientbert.search",
+        "efficientbert.train",
+        "efficientbert.train.metrics",
+        "efficientbert.train.tasks",
+    ],
     package_dir={"efficientbert": "."},
     install_requires=[
         "accelerate>=1.15",

@@ -1,0 +1,132 @@
+"""Which labelled data, which of its columns, and how it is read."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasets import Dataset, DatasetDict, load_dataset
+
+from efficientbert.train.corpus import FILE_FORMATS, check_not_empty
+from efficientbert.train.script import InputError
+
+
+KINDS = ("text-classification", "question-answering", "token-classification", "multiple-choice")
+GLUE_COLUMNS: dict[str, tuple[str, str | None]] = {
+    "cola": ("sentence", None),
+    "sst2": ("sentence", None),
+    "mrpc": ("sentence1", "sentence2"),
+    "stsb": ("sentence1", "sentence2"),
+    "qqp": ("question1", "question2"),
+    "mnli": ("premise", "hypothesis"),
+    "qnli": ("question", "sentence"),
+    "rte": ("sentence1", "sentence2"),
+    "wnli": ("sentence1", "sentence2"),
+    "ax": ("premise", "hypothesis"),
+}
+SQUAD = {"squad": "rajpurkar/squad", "squad_v2": "rajpurkar/squad_v2"}
+TASKS = (*GLUE_COLUMNS, *SQUAD)
+
+
+@dataclass(kw_only=True)
+class TaskArguments:
+    """Which labelled data, and which of its columns."""
+
+    task: str | None = field(
+        default=None, metadata={"help": f"Known task ({', '.join(TASKS)}); leave it out for data of your own."}
+    )
+    kind: str | None = field(
+        default=None,
+        metadata={"help": f"What is predicted ({', '.join(KINDS)}); by default the task's, else text-classification."},
+    )
+    data: str | None = field(
+        default=None, metadata={"help": "Hub id, folder, or a .csv, .json, .jsonl or .parquet; by default the task's."}
+    )
+    data_name: str | None = field(
+        default=None, metadata={"help": "Configuration of the data; by default the GLUE task."}
+    )
+    text_column: str | None = field(
+        default=None, metadata={"help": "Column with the text, the question, the list of words, or what is continued."}
+    )
+    text_pair_column: str | None = field(
+        default=None, metadata={"help": "Column with the second text, the context, or the start of every choice."}
+    )
+    label_column: str | None = field(
+        default=None, metadata={"help": "Column with the label (name, id or number), the answers, or the tags."}
+    )
+    choice_columns: list[str] | None = field(
+        default=None, metadata={"help": "Columns with the choices, or one column with lists of them."}
+    )
+    metric: str | None = field(
+        default=None, metadata={"help": "`evaluate` metric; by default the task's, else one that suits the labels."}
+    )
+    max_length: int = field(default=128, metadata={"help": "Tokens in a sequence; longer ones are cut."})
+    doc_stride: int = field(default=32, metadata={"help": "Tokens that the windows of a long context share."})
+    max_query_length: int = field(default=64, metadata={"help": "Tokens of a question; longer ones are cut."})
+    max_answer_length: int = field(default=30, metadata={"help": "Tokens of the longest answer to extract."})
+
+    def check_task(self) -> None:
+        """Checks what can be checked without the data.
+
+        Raises:
+            InputError: naming the argument.
+        """
+        if self.task is not None and self.task not in TASKS:
+            raise InputError(f"task {self.task!r}: unknown; known are {', '.join(TASKS)}")
+        if self.kind is not None and self.kind not in KINDS:
+            raise InputError(f"kind {self.kind!r}: unknown; known are {', '.join(KINDS)}")
+        if self.task is None and self.data is None:
+            raise InputError("task: give --task for a known task, or --data and its columns for data of your own")
+        if self.max_length < 8:
+            raise InputError(f"max_length: must be at least 8, not {self.max_length}")
+
+    def task_kind(self) -> str:
+        """What is predicted, one of `KINDS`."""
+        return self.kind or ("question-answering" if self.task in SQUAD else "text-classification")
+
+    def source(self) -> str:
+        """Where the data comes from."""
+        return self.data or SQUAD.get(self.task, "nyu-mll/glue")
+
+    def title(self) -> str:
+        """What to call the task in tables and messages."""
+        return self.task or Path(self.source()).stem
+
+    def eval_splits(self) -> tuple[str, ...]:
+        """The splits that score a model of this task: MNLI has two, the diagnostic set AX only an unlabelled one."""
+        return {"mnli": ("validation_matched", "validation_mismatched"), "ax": ("test",)}.get(
+            self.task, ("validation",)
+        )
+
+
+def load_split(args: TaskArguments, split: str, columns: tuple[str, ...]) -> Dataset:
+    """The raw rows of a split.
+
+    Args:
+        args: Where it comes from.
+        split: Split or slice of it, such as `train[:90%]`.
+        columns: Those it must have.
+
+    Raises:
+        InputError: if the data, the split or a column is missing.
+    """
+    source = args.source()
+    try:
+        if Path(source).is_file():
+            check_not_empty(Path(source), "data")
+            suffix = Path(source).suffix
+            if suffix not in FILE_FORMATS:
+                raise InputError(f"data {source}: unknown kind of file; known are {', '.join(FILE_FORMATS)}")
+            rows = load_dataset(FILE_FORMATS[suffix], data_files=source, split=split)
+        else:
+            name = args.data_name or (args.task if args.task in GLUE_COLUMNS else None)
+            rows = load_dataset(source, name, split=split)
+    except InputError:
+        raise
+    except Exception as error:  # datasets raises what its readers raise
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise InputError(f"data {source}: split {split!r} cannot be loaded: {reason}") from None
+    if isinstance(rows, DatasetDict) or len(rows) == 0:
+        raise InputError(f"data {source}: split {split!r} is empty")
+    for column in columns:
+        if column not in rows.column_names:
+            raise InputError(f"data {source}: no column {column!r}; it has {', '.join(rows.column_names)}")
+    return rows

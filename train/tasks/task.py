@@ -1,0 +1,184 @@
+"""What every kind of labelled task can do; the kinds lie beside this file, one a file."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.modeling_outputs import ModelOutput
+
+from efficientbert.train.tasks.arguments import TaskArguments, load_split
+
+
+MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """One split of a task.
+
+    Attributes:
+        rows: The raw rows, as loaded.
+        features: What models read, as token ids: one of every row, in order, or several where a text is cut in
+            windows.
+        split: Name of the split.
+    """
+
+    rows: Dataset
+    features: Dataset
+    split: str
+
+
+class Task(ABC):
+    """A kind of labelled task on one data set: how rows become features, the losses, and what outputs mean.
+
+    Args:
+        args: Which data and columns.
+        tokenizer: Tokenizer of the model.
+        label_names: Names of the classes in the order of the model's outputs; None where it predicts no classes.
+    """
+
+    auto_class: ClassVar[type]  # Auto class of the models with the head that the task needs
+    default_label_column: ClassVar[str]
+
+    def __init__(
+        self, args: TaskArguments, tokenizer: PreTrainedTokenizerBase, label_names: tuple[str, ...] | None = None
+    ):
+        self.args = args
+        self.tokenizer = tokenizer
+        self.label_names = label_names
+
+    @property
+    def label_column(self) -> str:
+        """Column with what is to be predicted."""
+        return self.args.label_column or self.default_label_column
+
+    @abstractmethod
+    def text_columns(self) -> tuple[str, ...]:
+        """Columns that are read, without the label.
+
+        Raises:
+            InputError: if the arguments do not name them.
+        """
+
+    @abstractmethod
+    def read_label_names(self, rows: Dataset) -> tuple[str, ...] | None:
+        """Names of the classes in a split; None where the task has none.
+
+        Raises:
+            InputError: if the labels are of a kind that the task cannot use.
+        """
+
+    def label_names_of(self, config: PreTrainedConfig) -> tuple[str, ...] | None:
+        """As `read_label_names`, of a fine-tuned model."""
+        return tuple(config.id2label[index] for index in range(config.num_labels))
+
+    @abstractmethod
+    def metric(self) -> str:
+        """Name of the metric that scores it, for `load_metric`."""
+
+    @abstractmethod
+    def encode(self, rows: Dataset, labelled: bool) -> Dataset:
+        """Features of raw rows; the columns that `collate` takes.
+
+        Raises:
+            InputError: naming the row and column of what cannot be read.
+        """
+
+    @abstractmethod
+    def collate(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """A padded batch: `MODEL_INPUTS`, and the labels where the features have them."""
+
+    @abstractmethod
+    def count(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Targets in a batch, over which its losses are sums; a scalar."""
+
+    @abstractmethod
+    def loss(self, outputs: ModelOutput, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Loss of the labels, summed over the targets of a batch."""
+
+    @abstractmethod
+    def soft_loss(
+        self, outputs: ModelOutput, teacher: ModelOutput, batch: Mapping[str, torch.Tensor], temperature: float
+    ) -> torch.Tensor:
+        """Loss against a teacher's outputs, summed over the targets of a batch (paper, section 3.3)."""
+
+    @abstractmethod
+    def logits(self, outputs: ModelOutput, batch: Mapping[str, torch.Tensor]) -> list[np.ndarray]:
+        """A model's outputs for every feature of a batch, without padding."""
+
+    @abstractmethod
+    def predict(self, logits: list[np.ndarray], data: TaskData) -> list[Any]:
+        """What the metric takes as predictions, one of every raw row in order.
+
+        Args:
+            logits: As of `logits`, for all features in order.
+            data: What was predicted.
+        """
+
+    @abstractmethod
+    def references(self, data: TaskData) -> list[Any]:
+        """What the metric takes as references, one of every raw row in order."""
+
+    def configure(self, config: PreTrainedConfig) -> None:
+        """Makes a configuration one of a model for this task."""
+        config.finetuning_task = self.args.task
+        if self.label_names is not None:
+            config.id2label = dict(enumerate(self.label_names))
+            config.label2id = {label: index for index, label in enumerate(self.label_names)}
+
+    def load(self, split: str, labelled: bool = True) -> TaskData:
+        """One split of the data.
+
+        Args:
+            split: Split or slice of it.
+            labelled: Whether to read the labels; the test splits of GLUE have none.
+
+        Raises:
+            InputError: if anything of it cannot be read.
+        """
+        columns = (*self.text_columns(), *((self.label_column,) if labelled else ()))
+        rows = load_split(self.args, split, columns)
+        return TaskData(rows, self.encode(rows, labelled), split)
+
+
+def pad(values: list[list[int]], padding: int) -> torch.Tensor:
+    """Lists of different length as one tensor of shape `(B, L)`, padded on the right."""
+    tensors = [torch.as_tensor(value) for value in values]
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=padding)
+
+
+def pad_inputs(features: list[dict[str, Any]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """The model inputs of features, each of shape `(B, L)`, padded to the longest."""
+    batch = {
+        "input_ids": pad([feature["input_ids"] for feature in features], pad_token_id),
+        "attention_mask": pad([[1] * len(feature["input_ids"]) for feature in features], 0),
+    }
+    if "token_type_ids" in features[0]:
+        batch["token_type_ids"] = pad([feature["token_type_ids"] for feature in features], 0)
+    return batch
+
+
+def model_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What a model takes of a batch; its head computes no loss of its own."""
+    return {name: batch[name] for name in MODEL_INPUTS if name in batch}
+
+
+def soft_cross_entropy(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """Cross-entropy of a student's distribution against a teacher's, summed over all but the last axis.
+
+    With a temperature T both are softened, and the sum is multiplied by T², which keeps the size of its gradient
+    (Hinton et al. 2015, section 2). It is a sum over classes, as a cross-entropy is: the release divides by their
+    number, which makes its weight depend on the task.
+
+    Args:
+        student, teacher: Logits of shape `(..., classes)`; classes of minus infinity in both count nothing.
+        temperature: T.
+    """
+    target = (teacher.float() / temperature).softmax(-1)
+    logs = (student.float() / temperature).log_softmax(-1)
+    return -torch.where(target > 0, target * logs, 0.0).sum() * temperature**2
