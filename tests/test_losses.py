@@ -56,14 +56,16 @@ def test_hidden_state_loss_by_hand():
 
 
 def test_attention_score_loss_by_hand():
-    student, teacher = (make_captures(seed, 1).attention_scores(0) for seed in (3, 4))
+    student, teacher = make_captures(3, 1), make_captures(4, 1, head_dim=6)
+    mine, theirs = student.attention_scores(0), teacher.attention_scores(0)
     total = 0.0
     for row, length in enumerate(LENGTHS):
         for i in range(length):
             for j in range(length):
-                total += sum((student[row, h, i, j] - teacher[row, h, i, j]).item() ** 2 for h in range(2)) / 2
+                total += sum((mine[row, h, i, j] - theirs[row, h, i, j]).item() ** 2 for h in range(2)) / 2
     pairs = sum(length**2 for length in LENGTHS)
-    loss = attention_score_loss(student, teacher, mask(), pairs)
+    both = ((captures.queries[0], captures.keys[0]) for captures in (student, teacher))
+    loss = attention_score_loss(*both, mask()[:, :, None] * mask()[:, None, :], pairs)
     assert loss.item() == pytest.approx(total / pairs, rel=1e-5)
 
 

@@ -48,18 +48,27 @@ def hidden_state_loss(
 
 
 def attention_score_loss(
-    student: torch.Tensor, teacher: torch.Tensor, attention_mask: torch.Tensor, pairs: torch.Tensor | int
+    student: tuple[torch.Tensor, torch.Tensor],
+    teacher: tuple[torch.Tensor, torch.Tensor],
+    pair_mask: torch.Tensor,
+    pairs: torch.Tensor | int,
 ) -> torch.Tensor:
     """Squared error of scores before softmax, averaged over heads and valid pairs (paper, section 3.3, L_attn).
 
+    The difference of the two scores is one product of concatenated heads, so that only it, and neither of them, is
+    made and rounded.
+
     Args:
-        student: Scores of shape `(B, H, L, L)`.
-        teacher: Scores of the same shape.
-        attention_mask: 1 for valid tokens, of shape `(B, L)`.
+        student: Queries and keys of shape `(B, H, L, d)`.
+        teacher: Queries and keys with as many heads, of any size.
+        pair_mask: Which key counts for which query, of shape `(B, L, L)`.
         pairs: Valid (query, key) pairs in the whole batch.
     """
-    error = (student.float() - teacher.float()).square().mean(1)
-    return (error * attention_mask[:, :, None] * attention_mask[:, None, :]).sum() / pairs
+    (query, key), (their_query, their_key) = student, teacher
+    left = torch.cat((query * query.shape[-1] ** -0.5, their_query * -(their_query.shape[-1] ** -0.5)), dim=-1)
+    right = torch.cat((key, their_key), dim=-1)
+    error = torch.matmul(left, right.transpose(-1, -2)) * pair_mask[:, None].to(left.dtype)
+    return error.float().square().sum() / (error.shape[1] * pairs)
 
 
 def distillation_terms(
@@ -82,6 +91,7 @@ def distillation_terms(
         `hidden_states`: one term for the embedding and one a layer; `attention_scores`: one term a layer.
     """
     states = (0, *(layer + 1 for layer in layer_map))
+    pair_mask = attention_mask[:, :, None] * attention_mask[:, None, :]
     return {
         "hidden_states": [
             hidden_state_loss(
@@ -91,7 +101,10 @@ def distillation_terms(
         ],
         "attention_scores": [
             attention_score_loss(
-                student.attention_scores(index), teacher.attention_scores(layer), attention_mask, counts["pairs"]
+                (student.queries[index], student.keys[index]),
+                (teacher.queries[layer], teacher.keys[layer]),
+                pair_mask,
+                counts["pairs"],
             )
             for index, layer in enumerate(layer_map)
         ],

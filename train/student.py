@@ -10,6 +10,7 @@ from torch import nn
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertAttention, EfficientBertModel
 from efficientbert.train.capture import Captures, student_recorder
+from efficientbert.train.packing import model_inputs
 from efficientbert.train.script import LOAD_ERRORS, InputError
 from efficientbert.train.teacher import Teacher
 
@@ -33,19 +34,31 @@ class Student(nn.Module):
         self.encoder = encoder
         self.projection = nn.Linear(encoder.config.hidden_size, teacher_size)
         self.recorder = student_recorder(encoder)
-        for module in encoder.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-            elif isinstance(module, EfficientBertAttention):
-                module.attention_dropout = 0.0
+        if encoder.device.type == "cpu":
+            # The backward pass of torch's fused attention takes several times as long there in bfloat16.
+            encoder.set_attn_implementation("eager")
+        disable_dropout(encoder)
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Captures:
-        """Captures of a batch of shape `(B, L)`; hidden states come projected, of shape `(B, L, teacher_size)`."""
-        captures = self.recorder.record(
-            lambda: self.encoder(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
-        )
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **packing: torch.Tensor) -> Captures:
+        """Captures of a batch of shape `(B, L)`; hidden states come projected, of shape `(B, L, teacher_size)`.
+
+        Args:
+            packing: `position_ids` and `sequence_ids` of a packed batch.
+        """
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, **packing}
+        inputs = model_inputs(batch, self.encoder.dtype)
+        captures = self.recorder.record(lambda: self.encoder(**inputs, output_hidden_states=True))
         projected = tuple(self.projection(states) for states in captures.hidden_states)
         return Captures(projected, captures.queries, captures.keys, captures.values)
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Switches dropout off in training; the configuration keeps it."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif isinstance(module, EfficientBertAttention):
+            module.attention_dropout = 0.0
 
 
 def fit_config(config: EfficientBertConfig, teacher: Teacher) -> EfficientBertConfig:
