@@ -9,6 +9,7 @@ from torch import nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from efficientbert.train.capture import CaptureError, Captures, Recorder
+from efficientbert.train.packing import model_inputs
 from efficientbert.train.script import LOAD_ERRORS, InputError
 
 
@@ -184,6 +185,6 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, batch: Mapping[str, torch.Tensor]) -> Captures:
-        """The captures of a batch with `input_ids` and `attention_mask`, each of shape `(B, L)`."""
-        inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids") if key in batch}
+        """The captures of a batch, packed or not, with `input_ids` and `attention_mask`, each of shape `(B, L)`."""
+        inputs = model_inputs(batch, self.model.dtype, self.position_offset)
         return self.recorder.record(lambda: self.model(**inputs, output_hidden_states=True))
