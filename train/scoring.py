@@ -4,14 +4,12 @@ efficientbert evaluate --model my-student-rte --task rte
 efficientbert evaluate --model my-reviews --data reviews.csv --text_column review --split "train[90%:]"
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from huggingface_hub import EvalResult
 from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
@@ -20,7 +18,8 @@ from efficientbert.train.card import add_results
 from efficientbert.train.folders import write_json
 from efficientbert.train.metrics import load_metric
 from efficientbert.train.script import LOAD_ERRORS, InputError, run_script
-from efficientbert.train.tasks import TaskArguments, TaskCollator, TaskData, load_task
+from efficientbert.train.tasks import TaskArguments, task_of_model
+from efficientbert.train.tasks.task import Task, TaskData, model_inputs
 
 
 @dataclass(kw_only=True)
@@ -36,32 +35,43 @@ class EvaluateArguments(TaskArguments):
 
 
 @torch.no_grad()
-def predict(
-    model: PreTrainedModel, rows: Dataset, collator: Callable[[list], dict[str, torch.Tensor]], batch_size: int
-) -> np.ndarray:
-    """Logits of all rows, in order, of shape `(N, outputs)`. Rows of like length go together."""
+def predict(model: PreTrainedModel, task: Task, data: TaskData, batch_size: int) -> list[np.ndarray]:
+    """A model's outputs for every feature of a split, in order; features of like length go together.
+
+    Args:
+        model: On any device, in either mode.
+        task: What the model is for.
+        data: The split; its labels are not read.
+        batch_size: Features at a time.
+    """
+    device, training = next(model.parameters()).device, model.training
+    order = np.argsort([length(ids) for ids in data.features["input_ids"]], kind="stable")
+    logits: list[np.ndarray] = [np.empty(0)] * len(order)
     model.eval()
-    device = next(model.parameters()).device
-    order = np.argsort([len(ids) for ids in rows["input_ids"]], kind="stable")
-    logits = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
-    for start in tqdm(range(0, len(rows), batch_size), desc="Scoring", unit="batch", leave=False):
-        chosen = order[start : start + batch_size]
-        batch = collator([rows[int(index)] for index in chosen])
-        inputs = {name: tensor.to(device) for name, tensor in batch.items() if name != "labels"}
-        logits[chosen] = model(**inputs).logits.float().cpu().numpy()
+    for start in tqdm(range(0, len(order), batch_size), desc="Predicting", unit="batch", leave=False, disable=None):
+        chosen = [int(index) for index in order[start : start + batch_size]]
+        batch = task.collate([data.features[index] for index in chosen])
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        for index, row in zip(chosen, task.logits(model(**model_inputs(batch)), batch)):
+            logits[index] = row
+    model.train(training)
     return logits
 
 
-def score_predictions(logits: np.ndarray, data: TaskData, metric: str) -> dict[str, float]:
-    """Corpus-level figures of a metric.
+def length(ids: list[int] | list[list[int]]) -> int:
+    """Tokens of a feature; of the longest choice where it has several."""
+    return max(map(len, ids)) if ids and isinstance(ids[0], list) else len(ids)
+
+
+def score(task: Task, logits: list[np.ndarray], data: TaskData) -> dict[str, float]:
+    """Corpus-level figures of the task's metric.
 
     Args:
-        logits: Shape `(N, outputs)`, rows in the order of `data`.
-        data: What was predicted.
-        metric: Name for `load_metric`.
+        task: The task.
+        logits: As of `predict`.
+        data: What was predicted, with its labels.
     """
-    predictions = logits[:, 0] if data.label_names is None else logits.argmax(-1)
-    return load_metric(metric).compute(predictions=predictions, references=data.rows["labels"])
+    return load_metric(task.metric()).compute(predictions=task.predict(logits, data), references=task.references(data))
 
 
 def load_scored_model(args: EvaluateArguments) -> PreTrainedModel:
@@ -84,8 +94,8 @@ def card_results(args: EvaluateArguments, result: dict[str, float]) -> list[Eval
     return [
         EvalResult(
             task_type="text-classification",
-            dataset_type=args.data,
-            dataset_name=args.task or Path(args.data).name,
+            dataset_type=args.source(),
+            dataset_name=args.title(),
             dataset_config=args.data_name or args.task,
             dataset_split=args.split,
             metric_type=name,
@@ -99,27 +109,22 @@ def main(args: EvaluateArguments) -> dict[str, Any]:
     """Runs the job; prints and returns the figures."""
     if args.batch_size < 1:
         raise InputError(f"batch_size: must be at least 1, not {args.batch_size}")
-    args.columns()
+    args.check_task()
     model = load_scored_model(args)
     try:
         tokenizer = AutoTokenizer.from_pretrained(args.model)
     except LOAD_ERRORS as error:
         raise InputError(f"model {args.model}: no tokenizer: {' '.join(str(error).split())[:300]}") from None
-    regression = model.config.num_labels == 1
-    label_names = None if regression else [model.config.id2label[index] for index in range(model.config.num_labels)]
-    data = load_task(args, args.split, tokenizer, label_names)
-    if regression != (data.label_names is None):
-        kinds = ("a number", "classes") if regression else ("classes", "a number")
-        raise InputError(f"model {args.model}: predicts {kinds[0]}, but the labels of {args.data} are {kinds[1]}")
-    logits = predict(model, data.rows, TaskCollator(tokenizer.pad_token_id), args.batch_size)
-    result = score_predictions(logits, data, args.metric_name(regression))
+    task = task_of_model(args, tokenizer, model.config)
+    data = task.load(args.split)
+    result = score(task, predict(model, task, data, args.batch_size), data)
     print(f"| {'metric':<20} | {'value':>8} |\n|{'-' * 22}|{'-' * 9}:|")
     for name, value in result.items():
         print(f"| {name:<20} | {value:>8.4f} |")
     report = {
         "model": Path(args.model).name,
         "task": args.task,
-        "data": Path(args.data).name,
+        "data": Path(args.source()).name,
         "split": args.split,
         "rows": len(data.rows),
         "metrics": result,
