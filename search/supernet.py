@@ -49,6 +49,7 @@ class Supernet(nn.Module):
         """Captures of one slice, as of [`Student`]."""
         with torch.device("meta"):  # a student without weights of its own: they are passed in
             student = Student(EfficientBertModel(architecture.to_config(self.space.base)), self.teacher_size)
+        student.encoder.set_attn_implementation(self.whole.encoder.config._attn_implementation)
         student.train(self.training)
         weights = self._slice(student)
         return functional_call(student, weights, (input_ids, attention_mask), strict=True)

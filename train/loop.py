@@ -3,7 +3,7 @@
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,12 +11,15 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, set_seed
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 from tqdm.auto import tqdm
 
 from efficientbert.train.script import InputError
+
+
+BLOCK_BATCHES = 50  # batches among which rows are sorted by length
 
 
 @dataclass(kw_only=True)
@@ -34,6 +37,11 @@ class LoopArguments:
     seed: int = field(default=0, metadata={"help": "Seed of weights, order of the data and dropout."})
     mixed_precision: str = field(default="no", metadata={"help": "no, bf16 or fp16."})
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Recompute layers to save memory."})
+    compile: bool = field(default=False, metadata={"help": "Compile the trained model with torch.compile."})
+    max_skipped_steps: int = field(
+        default=10,
+        metadata={"help": "Steps of a run that may be skipped because loss or gradient are no finite numbers."},
+    )
     checkpoint_steps: int = field(default=200, metadata={"help": "Optimizer steps between checkpoints."})
     log_steps: int = field(default=10, metadata={"help": "Optimizer steps between log rows."})
     tracker: str | None = field(default=None, metadata={"help": "Tracker of accelerate: tensorboard, wandb, all, …"})
@@ -47,6 +55,8 @@ class LoopArguments:
         for name in ("batch_size", "gradient_accumulation_steps", "checkpoint_steps", "log_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: must be at least 1, not {getattr(self, name)}")
+        if self.max_skipped_steps < 0:
+            raise InputError(f"max_skipped_steps: must be at least 0, not {self.max_skipped_steps}")
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate: must be above 0, not {self.learning_rate}")
         if not 0 <= self.warmup_ratio <= 1:
@@ -87,6 +97,35 @@ class EpochSampler(Sampler[int]):
         return self.size
 
 
+class LengthSampler(EpochSampler):
+    """Batches of rows of like length: all rows are shuffled, sorted within blocks of many batches, cut into batches,
+    and these are shuffled again. What does not fill a batch stands last, and is another in every epoch.
+
+    Args:
+        lengths: Of every row.
+        rows_a_batch: Rows of one batch, over all processes together.
+        seed: Seed of the order.
+    """
+
+    def __init__(self, lengths: Sequence[int], rows_a_batch: int, seed: int):
+        super().__init__(len(lengths), seed)
+        self.lengths = lengths
+        self.rows_a_batch = rows_a_batch
+
+    def __iter__(self) -> Iterator[int]:
+        order = list(super().__iter__())
+        whole = len(order) // self.rows_a_batch * self.rows_a_batch
+        # Small data gets some blocks too, or every epoch would have the same batches.
+        block = self.rows_a_batch * max(1, min(BLOCK_BATCHES, whole // self.rows_a_batch // 4))
+        batches = []
+        for start in range(0, whole, block):
+            rows = sorted(order[start : min(start + block, whole)], key=self.lengths.__getitem__)
+            batches += [rows[i : i + self.rows_a_batch] for i in range(0, len(rows), self.rows_a_batch)]
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        shuffled = torch.randperm(len(batches), generator=generator).tolist()
+        return iter([row for index in shuffled for row in batches[index]] + order[whole:])
+
+
 @dataclass
 class Progress:
     """How far a run has come; part of every checkpoint."""
@@ -94,6 +133,7 @@ class Progress:
     step: int = 0
     epoch: int = 0
     batch: int = 0  # batches of this process already taken in this epoch
+    skipped: int = 0  # steps without an update, because loss or gradient were no finite numbers
     log: list[dict[str, float]] = field(default_factory=list)
 
     def state_dict(self) -> dict[str, Any]:
@@ -117,6 +157,8 @@ def make_accelerator(args: LoopArguments, work: Path, find_unused_parameters: bo
         mixed_precision=args.mixed_precision,
         log_with=args.tracker,
         project_dir=work / "logs",
+        # Of a stream, every process reads all and takes its rows: batches sent around would have to be of one length.
+        dataloader_config=DataLoaderConfiguration(dispatch_batches=False),
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=find_unused_parameters)],
     )
     set_seed(args.seed)
@@ -154,6 +196,8 @@ def train(
     max_steps: int,
     checkpoints: Path,
     description: str,
+    lengths: Sequence[int] | None = None,
+    after_step: Callable[[int], None] | None = None,
 ) -> list[dict[str, float]]:
     """Trains `model` in place for `max_steps` optimizer steps, going on from the newest checkpoint if there is one.
 
@@ -167,20 +211,32 @@ def train(
         max_steps: Optimizer steps.
         checkpoints: Folder of this run's checkpoints.
         description: Text of the progress bar.
+        lengths: Tokens of every row; batches then hold rows of like length. Not for streams.
+        after_step: Called on every process behind optimizer step number `step`, counted from 1, before a checkpoint
+            of that step is written; the model is in training mode. It must leave random states alone.
 
     Returns:
-        One row for every `log_steps` steps: step, learning rate, loss and its terms, averaged since the last row.
+        One row for every `log_steps` steps: step, learning rate, loss and its terms, averaged over the steps since the
+        last row that were taken, and the number of those that were skipped.
 
     Raises:
-        InputError: if an epoch holds less than one batch for every process.
+        InputError: if an epoch holds less than one batch for every process, or more than `max_skipped_steps` steps had
+            a loss or gradient that is no finite number.
     """
     streaming = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__")
-    sampler = None if streaming else EpochSampler(len(dataset), args.seed)
+    if streaming:
+        sampler = None
+    elif lengths is None:
+        sampler = EpochSampler(len(dataset), args.seed)
+    else:
+        sampler = LengthSampler(lengths, args.batch_size * accelerator.num_processes, args.seed)
     loader = DataLoader(dataset, args.batch_size, sampler=sampler, collate_fn=collator, drop_last=True)
     optimizer = make_optimizer(model, args)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, linear_schedule(math.ceil(args.warmup_ratio * max_steps), max_steps)
     )
+    if args.compile:
+        model.compile()  # in place: a wrapper would rename the weights in checkpoints
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     if accelerator.num_processes > 1:
         set_seed(args.seed, device_specific=True)  # weights began equal; dropout shall differ
@@ -197,10 +253,12 @@ def train(
     )
     model.train()
     sums: dict[str, torch.Tensor] = {}
+    skipped_before = progress.skipped
     groups = _groups(accelerator, loader, progress, args)
     while progress.step < max_steps:
         group = next(groups)
         counts = _whole_counts(accelerator, objective, group)
+        values: dict[str, torch.Tensor] = {}
         for index, batch in enumerate(group):
             last = index == len(group) - 1
             with nullcontext() if last else accelerator.no_sync(model):
@@ -209,27 +267,61 @@ def train(
                 # Gradients are averaged over processes, but counts are of all of them together.
                 accelerator.backward(loss * accelerator.num_processes)
             for name, value in {"loss": loss, **terms}.items():
-                sums[name] = sums.get(name, 0) + value.detach()
-        accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
-        optimizer.step()
+                values[name] = values.get(name, 0) + value.detach()
+        norm = accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+        faults = _not_finite(accelerator, values, norm)
+        if faults:
+            progress.skipped += 1
+            if accelerator.scaler is not None:
+                accelerator.scaler.update()  # it has looked at these gradients, and awaits the next
+        else:
+            optimizer.step()
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0) + value
         optimizer.zero_grad()
         rate = schedule.get_last_lr()[0]
         schedule.step()
         progress.step += 1
+        if progress.skipped > args.max_skipped_steps:
+            raise InputError(
+                f"training: step {progress.step}: {', '.join(faults)} not finite; with it {progress.skipped} steps "
+                f"were skipped, --max_skipped_steps allows {args.max_skipped_steps}: lower --learning_rate or look at "
+                "the data"
+            )
         bar.update()
         checkpoint_due = progress.step % args.checkpoint_steps == 0 and progress.step < max_steps
         # Every checkpoint ends a log row, so that a run that goes on from it averages over the same steps.
         if progress.step % args.log_steps == 0 or progress.step == max_steps or checkpoint_due:
-            row = _log_row(accelerator, sums, progress, rate)
-            sums = {}
-            bar.set_postfix(loss=f"{row['loss']:.3f}")
+            row = _log_row(accelerator, sums, progress, rate, progress.skipped - skipped_before)
+            sums, skipped_before = {}, progress.skipped
+            bar.set_postfix({name: f"{row[name]:.3f}" for name in ("loss",) if name in row})
             if args.tracker:
                 accelerator.log(row, step=progress.step)
+        if after_step is not None:
+            after_step(progress.step)
         if checkpoint_due:
             save_checkpoint(accelerator, checkpoints, progress.step)
     bar.close()
     accelerator.wait_for_everyone()
     return progress.log
+
+
+def _not_finite(accelerator: Accelerator, values: Mapping[str, torch.Tensor], norm: torch.Tensor | None) -> list[str]:
+    """Names of what is no finite number in a step, on any process; all processes get the same.
+
+    With fp16 the gradient is left to the gradient scaler: it skips steps whose gradients overflow by itself, until it
+    has found a scale, and they are no fault.
+
+    Args:
+        accelerator: Of the run.
+        values: Loss and terms of this process.
+        norm: Of the gradient; None where the backend keeps it to itself.
+    """
+    checked = dict(values)
+    if norm is not None and accelerator.scaler is None:
+        checked["gradient"] = torch.as_tensor(norm, device=accelerator.device)
+    faults = torch.stack([~value.isfinite().all() for value in checked.values()]).float()
+    return [name for name, fault in zip(checked, accelerator.reduce(faults, "sum").tolist()) if fault]
 
 
 def _groups(
@@ -272,13 +364,13 @@ def _whole_counts(
 
 
 def _log_row(
-    accelerator: Accelerator, sums: dict[str, torch.Tensor], progress: Progress, rate: float
+    accelerator: Accelerator, sums: dict[str, torch.Tensor], progress: Progress, rate: float, skipped: int
 ) -> dict[str, float]:
-    """Averages of the logged terms since the last row, over all processes, appended to the log."""
-    since = progress.step - (progress.log[-1]["step"] if progress.log else 0)
-    row = {"step": progress.step, "learning_rate": rate}
+    """Averages of the logged terms over the steps taken since the last row, over all processes, added to the log."""
+    taken = progress.step - (progress.log[-1]["step"] if progress.log else 0) - skipped
+    row = {"step": progress.step, "learning_rate": rate, "skipped": skipped}
     for name, total in sums.items():
-        row[name] = accelerator.reduce(total, "sum").item() / since
+        row[name] = accelerator.reduce(total, "sum").item() / taken
     progress.log.append(row)
     return row
 
