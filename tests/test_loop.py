@@ -1,6 +1,8 @@
 """The training loop: accumulation, schedule, data order, and resuming to the same bits."""
 
 import dataclasses
+import functools
+import itertools
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 
 from efficientbert.train.loop import (
     EpochSampler,
+    LengthSampler,
     LoopArguments,
     linear_schedule,
     make_accelerator,
@@ -56,12 +59,22 @@ def collate(rows):
     return {name: torch.tensor([row[name] for row in rows]) for name in ("x", "y")}
 
 
-def run(folder, objective, model=None, steps=11, rows=None, **changes):
+def run(folder, objective, model=None, steps=11, rows=None, lengths=None, after_step=None, **changes):
     args = LoopArguments(**({"batch_size": 4, "checkpoint_steps": 3, "log_steps": 2, "learning_rate": 0.05} | changes))
     accelerator = make_accelerator(args, folder)
     model = model or make_model()
     log = train(
-        accelerator, model, objective, rows or make_rows(), collate, args, steps, folder / "checkpoints", "Testing"
+        accelerator,
+        model,
+        objective,
+        rows or make_rows(),
+        collate,
+        args,
+        steps,
+        folder / "checkpoints",
+        "Testing",
+        lengths=lengths,
+        after_step=after_step,
     )
     return model, log
 
@@ -176,3 +189,135 @@ def test_values_no_run_can_work_with(name, value):
 def test_tracker(tmp_path):
     run(tmp_path, Regression(), tracker="tensorboard")
     assert list((tmp_path / "logs").rglob("events.out.tfevents.*"))
+
+
+LENGTHS = [7, 3, 9, 1, 4, 4, 8, 2, 6, 5] * 2
+
+
+@pytest.mark.parametrize("killed_at", [3, 7, 10])
+def test_a_killed_run_with_batches_of_like_length_goes_on_to_the_same_bits(killed_at, tmp_path):
+    whole, whole_log = run(tmp_path / "whole", Regression(), lengths=LENGTHS)
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", Regression(killed_at), lengths=LENGTHS)
+    model, log = run(tmp_path / "cut", Regression(), lengths=LENGTHS)
+    for name, parameter in whole.state_dict().items():
+        assert torch.equal(parameter, model.state_dict()[name]), name
+    assert log == whole_log
+
+
+def test_every_row_once_an_epoch_with_like_lengths_together():
+    lengths = torch.randint(1, 129, (1003,), generator=torch.Generator().manual_seed(2)).tolist()
+    sampler = LengthSampler(lengths, 8, seed=3)
+    orders = []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        orders.append(list(sampler))
+        assert orders[-1] == list(sampler)
+        assert sorted(orders[-1]) == list(range(1003))
+    assert orders[0] != orders[1] != orders[2]
+    assert {*orders[0][1000:]} != {*orders[1][1000:]}  # what fills no batch is another every time
+
+    def padded(order: list[int]) -> float:
+        batches = [[lengths[row] for row in order[start : start + 8]] for start in range(0, 1000, 8)]
+        return sum(8 * max(batch) for batch in batches) / sum(map(sum, batches))
+
+    assert padded(list(EpochSampler(1003, 3))) > 1.5
+    assert padded(orders[0]) < 1.06
+    means = [sum(lengths[row] for row in orders[0][start : start + 8]) / 8 for start in range(0, 1000, 8)]
+    rising = sum(one < other for one, other in itertools.pairwise(means))
+    assert 40 < rising < 84  # of 124: batches are shuffled, not sorted
+
+
+def test_rows_of_like_length_are_trained_on_once_an_epoch(tmp_path):
+    objective = Regression()
+    run(tmp_path, objective, steps=5, lengths=LENGTHS)
+    rows = make_rows()
+    assert sorted(x for part in objective.seen for x in part) == pytest.approx(sorted(row["x"][0] for row in rows))
+    length_of = {round(row["x"][0], 5): length for row, length in zip(rows, LENGTHS)}
+    lengths = [[length_of[round(x, 5)] for x in part] for part in objective.seen]
+    assert [sum(part) for part in lengths] != sorted(sum(part) for part in lengths)
+    # Two blocks, of three batches and of two: each block's batches are its lengths in order.
+    assert all(part == sorted(part) for part in lengths)
+    assert sum(max(part) - min(part) for part in lengths) <= 2 * (9 - 1)
+
+
+def test_after_step_sees_the_new_weights_before_they_are_kept(tmp_path):
+    called, model = [], make_model()
+
+    def after_step(step):
+        newest = newest_checkpoint(tmp_path / "checkpoints")
+        called.append((step, model.training, None if newest is None else newest.name, model[0].weight.clone()))
+
+    run(tmp_path, Regression(), model, steps=5, after_step=after_step)
+    assert [row[0] for row in called] == [1, 2, 3, 4, 5]
+    assert all(row[1] for row in called)
+    assert [row[2] for row in called] == [None, None, None, "step-00000003", "step-00000003"]
+    for (*_, one), (*_, other) in itertools.pairwise(called):
+        assert not torch.equal(one, other)
+    assert torch.equal(called[-1][3], model[0].weight)
+
+
+class Faulty(Regression):
+    """A loss that is no number, or one whose gradient is infinite, in some steps."""
+
+    def __init__(self, loss=(), gradient=(), killed_at=None):
+        super().__init__(killed_at)
+        self.loss, self.gradient = loss, gradient
+
+    def __call__(self, model, batch, counts, step):
+        loss, terms = super().__call__(model, batch, counts, step)
+        if step in self.loss:
+            return loss * float("nan"), {"error": loss, "other": loss * float("nan")}
+        if step in self.gradient:
+            zero = next(model.parameters()).flatten()[0] * 0
+            loss = loss + zero.abs().sqrt() * zero.abs().sqrt()
+        return loss, {**terms, "other": loss}
+
+
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_steps_that_are_not_finite_are_skipped(kind, tmp_path):
+    weights = []
+    model = make_model()
+    objective = Faulty(**{kind: (2, 5)})
+    _, log = run(tmp_path, objective, model, steps=8, after_step=lambda step: weights.append(model[0].weight.clone()))
+    for step in range(1, 8):
+        assert torch.equal(weights[step], weights[step - 1]) == (step in (2, 5)), step
+    assert [(row["step"], row["skipped"]) for row in log] == [(2, 0), (3, 1), (4, 0), (6, 1), (8, 0)]
+    assert "loss" not in log[1] and all(torch.tensor(list(row.values())).isfinite().all() for row in log)
+    rates = [row["learning_rate"] for row in log]
+    _, whole_log = run(tmp_path / "whole", Regression(), steps=8)
+    assert rates == [row["learning_rate"] for row in whole_log]
+
+
+def test_a_killed_run_with_skipped_steps_goes_on_to_the_same_bits(tmp_path):
+    whole, whole_log = run(tmp_path / "whole", Faulty(loss=(1, 7)))
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", Faulty(loss=(1, 7), killed_at=8))
+    model, log = run(tmp_path / "cut", Faulty(loss=(1, 7)))
+    for name, parameter in whole.state_dict().items():
+        assert torch.equal(parameter, model.state_dict()[name]), name
+    assert log == whole_log
+
+
+def test_too_many_skipped_steps_end_the_run_and_leave_the_checkpoint(tmp_path):
+    with pytest.raises(
+        InputError, match=r"step 6: loss, other, gradient not finite; with it 3 steps were skipped.* allows 2"
+    ):
+        run(tmp_path, Faulty(loss=(1, 4, 5, 6)), max_skipped_steps=2)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
+    # Skipped steps before the checkpoint count on.
+    with pytest.raises(InputError, match=r"step 6: gradient not finite; with it 3 steps"):
+        run(tmp_path, Faulty(gradient=(4, 5)), max_skipped_steps=2)
+    run(tmp_path, Regression(), max_skipped_steps=2)
+
+
+def test_compiled_runs_keep_names_and_go_on_to_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend="eager"))
+    plain, _ = run(tmp_path / "plain", Regression())
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", Regression(7), compile=True)
+    model, _ = run(tmp_path / "cut", Regression(), compile=True)
+    assert model._compiled_call_impl is not None
+    assert model.state_dict().keys() == plain.state_dict().keys()
+    for name, parameter in plain.state_dict().items():
+        torch.testing.assert_close(parameter, model.state_dict()[name], msg=name)

@@ -115,10 +115,10 @@ class LengthSampler(EpochSampler):
     def __iter__(self) -> Iterator[int]:
         order = list(super().__iter__())
         whole = len(order) // self.rows_a_batch * self.rows_a_batch
-        # Small data gets some blocks too, or every epoch would have the same batches.
-        block = self.rows_a_batch * max(1, min(BLOCK_BATCHES, whole // self.rows_a_batch // 4))
+        # Small data has two blocks at least, or every epoch would have the same batches.
+        block = self.rows_a_batch * min(BLOCK_BATCHES, math.ceil(whole / self.rows_a_batch / 2))
         batches = []
-        for start in range(0, whole, block):
+        for start in range(0, whole, max(1, block)):
             rows = sorted(order[start : min(start + block, whole)], key=self.lengths.__getitem__)
             batches += [rows[i : i + self.rows_a_batch] for i in range(0, len(rows), self.rows_a_batch)]
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
