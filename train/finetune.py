@@ -1,183 +1,322 @@
-"""Fine-tunes a model on a labelled task, alone or with the logits of a fine-tuned teacher (paper, section 3.3).
+"""Fine-tunes a model on a labelled task, alone or distilled from a fine-tuned teacher (paper, section 3.3).
 
 efficientbert finetune --model my-student --task rte --output_dir my-student-rte
+efficientbert finetune --model my-student --task rte --teacher my-teacher-rte --output_dir my-student-rte
 efficientbert finetune --model my-student --data reviews.csv --text_column review --output_dir my-student-reviews \
     --train_split "train[:90%]" --eval_split "train[90%:]"
 """
 
 import dataclasses
+import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import statistics
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate import Accelerator, PartialState
+from datasets import concatenate_datasets
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from efficientbert.train.checkpoint import write_checkpoint
 from efficientbert.train.folders import OutputFolder, write_json
 from efficientbert.train.loop import LoopArguments, make_accelerator, train
-from efficientbert.train.scoring import predict, score_predictions
+from efficientbert.train.recipe import LossArguments
+from efficientbert.train.scoring import length, predict, score
 from efficientbert.train.script import LOAD_ERRORS, InputError, run_script
-from efficientbert.train.tasks import TaskArguments, TaskCollator, load_task
+from efficientbert.train.selection import Selection
+from efficientbert.train.student import load_projection, save_projection
+from efficientbert.train.task_distillation import TaskObjective, TaskStudent, TaskTeacher, inner_distillation
+from efficientbert.train.tasks import task_of_data
+from efficientbert.train.tasks.arguments import LabelledData
+from efficientbert.train.tasks.task import Task, TaskData
+
+
+DISTILLATIONS = ("outputs", "together", "sequence")
 
 
 @dataclass(kw_only=True)
-class FinetuneArguments(LoopArguments, TaskArguments):
-    """Fine-tunes a model on a labelled task and writes a folder that every Auto class loads."""
+class TaskTrainingArguments(LoopArguments, LossArguments):
+    """How a model is trained on labelled tasks, whether one or several."""
 
     model: str = field(metadata={"help": "Folder or Hub id to start from: a student, or a teacher to be."})
     output_dir: str = field(metadata={"help": "Folder to write; an interrupted run into it is resumed."})
-    teacher: str | None = field(
-        default=None, metadata={"help": "Folder or Hub id of a teacher fine-tuned on the same task."}
+    distillation: str = field(
+        default="together",
+        metadata={
+            "help": "What is learned from a teacher: its 'outputs', those and its inner states 'together', or inner "
+            "states in the first half of the steps and outputs in the second ('sequence')."
+        },
     )
-    train_split: str = field(default="train", metadata={"help": "Split, or slice of it, to train on."})
-    eval_split: str | None = field(
-        default="validation", metadata={"help": "Split to score the final weights on; nothing is selected by it."}
+    label_weight: float = field(default=0.0, metadata={"help": "Share of the labels beside a teacher's outputs."})
+    temperature: float = field(default=1.0, metadata={"help": "Of the student's and the teacher's distributions."})
+    num_epochs: float = field(default=5, metadata={"help": "Passes over the training rows."})
+    selection: float = field(
+        default=0.0,
+        metadata={
+            "help": "Part of the training rows kept aside, on which the best weights are chosen after every pass, and "
+            "thresholds; with 0 the last weights are kept."
+        },
     )
-    num_epochs: float = field(default=5, metadata={"help": "Passes over the training split."})
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate of AdamW."})
 
     def check(self) -> None:
         """See `LoopArguments.check`."""
         super().check()
+        if self.distillation not in DISTILLATIONS:
+            raise InputError(f"distillation: must be {', '.join(DISTILLATIONS)}, not {self.distillation!r}")
         if not self.num_epochs > 0:
             raise InputError(f"num_epochs: must be above 0, not {self.num_epochs}")
+        if not 0 <= self.label_weight <= 1:
+            raise InputError(f"label_weight: must be between 0 and 1, not {self.label_weight}")
+        if not self.temperature > 0:
+            raise InputError(f"temperature: must be above 0, not {self.temperature}")
+        if not 0 <= self.selection < 1:
+            raise InputError(f"selection: must be at least 0 and below 1, not {self.selection}")
 
 
-def soft_cross_entropy(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of the student's distribution against the teacher's, summed over rows (paper, section 3.3).
+@dataclass(kw_only=True)
+class FinetuneArguments(TaskTrainingArguments, LabelledData):
+    """Fine-tunes a model on a labelled task and writes a folder that every Auto class loads."""
 
-    Args:
-        student, teacher: Logits of shape `(B, classes)`.
-    """
-    return -(teacher.float().softmax(-1) * student.float().log_softmax(-1)).sum()
+    teacher: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id of a teacher fine-tuned on the same task."}
+    )
+    seeds: list[int] | None = field(
+        default=None, metadata={"help": "Train once with every one of these seeds, and report mean and deviation."}
+    )
 
-
-class TaskObjective:
-    """Loss of the labels, or of a teacher's logits where there is a teacher and the task has classes.
-
-    Args:
-        teacher: A model fine-tuned on the same task, or None.
-    """
-
-    def __init__(self, teacher: PreTrainedModel | None):
-        self.teacher = teacher
-
-    def count(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Rows of a batch."""
-        labels = batch["labels"]
-        return {"rows": torch.tensor(float(len(labels)), device=labels.device)}
-
-    def __call__(
-        self, model: nn.Module, batch: Mapping[str, torch.Tensor], counts: Mapping[str, torch.Tensor], step: int
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The loss of a batch as a share of the whole one."""
-        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        logits, labels = model(**inputs).logits, batch["labels"]
-        if labels.is_floating_point():
-            total = nn.functional.mse_loss(logits.float().squeeze(-1), labels, reduction="sum")
-        elif self.teacher is None:
-            total = nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
-        else:
-            with torch.no_grad():
-                targets = self.teacher(**inputs).logits
-            total = soft_cross_entropy(logits, targets)
-        return total / counts["rows"], {}
+    def check(self) -> None:
+        """See `LoopArguments.check`."""
+        super().check()
+        self.check_task()
+        if self.seeds is not None and len(set(self.seeds)) != len(self.seeds):
+            raise InputError(f"seeds: must be different numbers, not {self.seeds}")
 
 
-def load_for_task(name: str, task: str | None, label_names: tuple[str, ...] | None, what: str) -> PreTrainedModel:
-    """A model with a head for the given labels; a head of another shape is made anew.
-
-    Args:
-        name: Folder or Hub id.
-        task: Recorded in the config as `finetuning_task`.
-        label_names: Names of the classes; None for regression.
-        what: The argument's name, for messages.
+def load_for_task(name: str, task: Task) -> PreTrainedModel:
+    """A model with a head for a task; a head of another shape, or for other labels, is made anew.
 
     Raises:
         InputError: if it cannot be loaded.
     """
     try:
         config = AutoConfig.from_pretrained(name)
-        config.finetuning_task = task
-        if label_names is None:
-            config.num_labels = 1
-            config.problem_type = "regression"
-        else:
-            config.id2label = dict(enumerate(label_names))
-            config.label2id = {label: index for index, label in enumerate(label_names)}
-            config.problem_type = "single_label_classification"
-        return AutoModelForSequenceClassification.from_pretrained(
-            name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
-        )
+        head_fits = task.label_names_of(config) == task.label_names
+        task.configure(config)
+        model = task.auto_class.from_pretrained(name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True)
     except LOAD_ERRORS as error:
-        raise InputError(f"{what} {name}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+        raise InputError(f"model {name}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+    if not head_fits:
+        reset_outputs(model)
+    return model
 
 
-def load_task_teacher(name: str, label_names: tuple[str, ...] | None) -> PreTrainedModel:
-    """A teacher fine-tuned on the same task, its outputs in the order of `label_names`.
+def reset_outputs(model: PreTrainedModel) -> None:
+    """Makes the last linear of a model's head anew: its rows meant other labels."""
+    *_, last = (module for name, module in model.named_modules() if isinstance(module, nn.Linear))
+    nn.init.normal_(last.weight, std=model.config.initializer_range)
+    nn.init.zeros_(last.bias)
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model.
 
     Raises:
-        InputError: if it cannot be loaded or has other labels.
+        InputError: if it has none.
     """
     try:
-        teacher = AutoModelForSequenceClassification.from_pretrained(name, dtype=torch.float32)
+        return AutoTokenizer.from_pretrained(name)
     except LOAD_ERRORS as error:
-        raise InputError(f"teacher {name}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
-    found = tuple(teacher.config.id2label[index] for index in range(teacher.config.num_labels))
-    if label_names is not None and found != label_names:
-        raise InputError(f"teacher {name}: has labels {', '.join(found)}; the task's are {', '.join(label_names)}")
-    return teacher.eval().requires_grad_(False)
+        raise InputError(f"model {name}: no tokenizer: {' '.join(str(error).split())[:300]}") from None
 
 
-def main(args: FinetuneArguments) -> None:
-    """Runs the job from arguments to a finished folder."""
-    args.check()
+def training_data(args: LabelledData, task: Task, selection: float) -> tuple[TaskData, TaskData | None]:
+    """The rows to train on, with augmented ones, and those kept aside for selection.
+
+    What is kept aside does not depend on the seed of the run, so that runs with several seeds are compared on it.
+
+    Raises:
+        InputError: if anything cannot be read, or too few rows are left.
+    """
+    rows, kept_aside = task.load_rows(args.train_split), None
+    if selection:
+        aside = round(selection * len(rows))
+        if not 0 < aside < len(rows):
+            raise InputError(f"selection: {selection} of {len(rows)} training rows leaves no rows on one side")
+        divided = rows.train_test_split(test_size=aside, seed=0)
+        rows, kept_aside = divided["train"], task.data(divided["test"], "selection")
+    data = task.data(rows, args.train_split)
+    if args.augmented_data:
+        if selection:
+            raise InputError(
+                "augmented_data: may hold variants of the rows that --selection keeps aside; augment a slice of the "
+                "train split, train on that slice, and give --selection 0"
+            )
+        more = task.with_data(args.augmented_data).load("train")
+        data = replace(data, features=concatenate_datasets([data.features, more.features]))
+    return data, kept_aside
+
+
+def main_score(result: dict[str, float]) -> float:
+    """The number of a result that weights are chosen by: F1 where there is one, else the first."""
+    return result["f1"] if "f1" in result else next(iter(result.values()))
+
+
+def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
+    """One run, from arguments to a finished folder; returns the figures of every scored split."""
     folder = OutputFolder(args.output_dir, dataclasses.asdict(args) | {"output_dir": Path(args.output_dir).name})
     if folder.complete:
         print(f"{folder.path} is complete already")
-        return
-    accelerator = make_accelerator(args, folder.work)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(args.model)
-    except LOAD_ERRORS as error:
-        raise InputError(f"model {args.model}: no tokenizer: {' '.join(str(error).split())[:300]}") from None
-    data = load_task(args, args.train_split, tokenizer)
-    scored = load_task(args, args.eval_split, tokenizer, data.label_names) if args.eval_split else None
-    model = load_for_task(args.model, args.task, data.label_names, "model").to(accelerator.device)
-    teacher = load_task_teacher(args.teacher, data.label_names).to(accelerator.device) if args.teacher else None
+        return read_results(folder.path)
+    accelerator = make_accelerator(args, folder.work, find_unused_parameters=args.distillation == "sequence")
+    tokenizer = load_tokenizer(args.model)
+    with accelerator.main_process_first():
+        task = task_of_data(args, tokenizer, args.train_split)
+        data, kept_aside = training_data(args, task, args.selection)
+        scored = [task.load(split) for split in args.scored_splits()]
+    model = load_for_task(args.model, task).to(accelerator.device)
+    if accelerator.device.type == "cpu":
+        model.set_attn_implementation("eager")  # see `Student`
     if args.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     if accelerator.is_main_process:
         folder.open()
     accelerator.wait_for_everyone()
     rows_a_step = args.batch_size * args.gradient_accumulation_steps * accelerator.num_processes
-    max_steps = math.ceil(args.num_epochs * len(data.rows) / rows_a_step)
-    collator = TaskCollator(tokenizer.pad_token_id)
+    max_steps = math.ceil(args.num_epochs * len(data.features) / rows_a_step)
+    trained, objective = make_objective(args, args.teacher, task, model, data, max_steps, accelerator, folder.work)
+    selection = None
+    if kept_aside is not None:
+        selection = Selection(
+            model,
+            lambda: main_score(score(task, predict(model, task, kept_aside, args.batch_size), kept_aside)),
+            folder.work / "selected.safetensors",
+            every=math.ceil(len(data.features) / rows_a_step),
+            last=max_steps,
+            writes=accelerator.is_main_process,
+        )
     log = train(
         accelerator,
-        model,
-        TaskObjective(teacher),
-        data.rows,
-        collator,
+        trained,
+        objective,
+        data.features,
+        task.collate,
         args,
         max_steps,
         folder.work / "checkpoints",
-        f"Fine-tuning on {args.task or Path(args.data).name}",
+        f"Fine-tuning on {args.title()}",
+        lengths=[length(ids) for ids in data.features["input_ids"]],
+        after_step=selection,
     )
+    results: dict[str, dict[str, float]] = {}
     if accelerator.is_main_process:
-        result = {}
-        if scored is not None:
-            outputs = predict(model, scored.rows, collator, args.batch_size)
-            result = score_predictions(outputs, scored, args.metric_name(scored.label_names is None))
-            write_json(folder.work / "results.json", {"split": args.eval_split, "metrics": result})
-            print("  ".join(f"{name} {value:.4f}" for name, value in result.items()))
-        write_checkpoint(folder.work, model, tokenizer, "finetune", args, result, args.model)
-        write_json(folder.work / "training_log.json", log)
-        print(folder.finish())
+        if selection is not None:
+            step, best = selection.restore()
+            task.calibrate(model, predict(model, task, kept_aside, args.batch_size), kept_aside)
+            results["selection"] = {"step": step, "score": best}
+        for part in scored:
+            results[part.split] = score(task, predict(model, task, part, args.batch_size), part)
+            print(f"{part.split}: " + "  ".join(f"{name} {value:.4f}" for name, value in results[part.split].items()))
+        finish(folder, args, trained, model, tokenizer, results, log)
+    accelerator.wait_for_everyone()
     accelerator.end_training()
+    return results
+
+
+def make_objective(
+    args: TaskTrainingArguments,
+    teacher_name: str | None,
+    task: Task,
+    model: PreTrainedModel,
+    data: TaskData,
+    max_steps: int,
+    accelerator: Accelerator,
+    work: Path,
+) -> tuple[nn.Module, TaskObjective]:
+    """What is trained, and on what: the model on labels, or a student under a teacher.
+
+    Raises:
+        InputError: if the teacher does not suit.
+    """
+    if teacher_name is None:
+        return model, TaskObjective(task)
+    inner_states = args.distillation != "outputs"
+    teacher = TaskTeacher.load(teacher_name, task, inner_states, accelerator.device)
+    if not inner_states:
+        return model, TaskObjective(task, teacher, args.label_weight, args.temperature)
+    student = TaskStudent(model, teacher.encoder.hidden_size).to(accelerator.device)
+    if Path(args.model).is_dir():
+        load_projection(student.projection, Path(args.model))
+    with accelerator.main_process_first():
+        inner = inner_distillation(args, student, teacher, task, data, work)
+    inner_steps = max_steps // 2 if args.distillation == "sequence" else 0
+    return student, TaskObjective(task, teacher, args.label_weight, args.temperature, inner, inner_steps)
+
+
+def finish(
+    folder: OutputFolder,
+    args: FinetuneArguments,
+    trained: nn.Module,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    results: dict[str, dict[str, float]],
+    log: list[dict[str, float]],
+) -> None:
+    """Writes the model with its record, figures and log, and moves the folder to its name."""
+    write_json(folder.work / "results.json", results)
+    write_checkpoint(folder.work, model, tokenizer, "finetune", args, results, args.model)
+    if isinstance(trained, TaskStudent):
+        save_projection(trained.projection, folder.work)
+    write_json(folder.work / "training_log.json", log)
+    (folder.work / "selected.safetensors").unlink(missing_ok=True)
+    print(folder.finish())
+
+
+def read_results(folder: Path) -> dict[str, dict[str, float]]:
+    """The figures of a finished folder."""
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def run_seeds(args: FinetuneArguments) -> dict[str, dict[str, float]]:
+    """One run a seed, each in a folder of its own, and the mean and standard deviation of their figures."""
+    folder = OutputFolder(args.output_dir, dataclasses.asdict(args) | {"output_dir": Path(args.output_dir).name})
+    if folder.complete:
+        print(f"{folder.path} is complete already")
+        return read_results(folder.path)
+    state = PartialState()
+    if state.is_main_process:
+        folder.open()
+    state.wait_for_everyone()
+    runs = [
+        run(replace(args, seed=seed, seeds=None, output_dir=str(folder.work / f"seed-{seed}"))) for seed in args.seeds
+    ]
+    if not state.is_main_process:
+        return {}
+    summary = {split: summarize([result[split] for result in runs]) for split in runs[0]}
+    for split, figures in summary.items():
+        print(f"{split}, {len(runs)} seeds: " + "  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+    write_json(folder.work / "results.json", summary)
+    print(folder.finish())
+    return summary
+
+
+def summarize(results: list[dict[str, float]]) -> dict[str, float]:
+    """Mean of every figure over runs and, as NAME_std, its sample standard deviation; 0 of a single run."""
+    summary: dict[str, float] = {}
+    for name in results[0]:
+        values = [result[name] for result in results]
+        summary[name] = statistics.fmean(values)
+        summary[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else 0.0
+    return summary
+
+
+def main(args: FinetuneArguments) -> dict[str, Any]:
+    """Runs the job from arguments to a finished folder; returns the figures."""
+    args.check()
+    return run(args) if args.seeds is None else run_seeds(args)
 
 
 def cli() -> None:

@@ -97,6 +97,29 @@ class TaskArguments:
         )
 
 
+@dataclass(kw_only=True)
+class LabelledData(TaskArguments):
+    """Labelled data to train and score on."""
+
+    train_split: str = field(default="train", metadata={"help": "Split, or slice of it, to train on."})
+    augmented_data: str | None = field(
+        default=None, metadata={"help": "File of `efficientbert augment` whose rows are trained on too."}
+    )
+    eval_split: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Splits to score the final weights on; nothing is selected by them. By default the task's, with "
+            "'none' no split."
+        },
+    )
+
+    def scored_splits(self) -> tuple[str, ...]:
+        """The splits that the final weights are scored on."""
+        if self.eval_split is None:
+            return self.eval_splits()
+        return () if self.eval_split == ["none"] else tuple(self.eval_split)
+
+
 def load_split(args: TaskArguments, split: str, columns: tuple[str, ...]) -> Dataset:
     """The raw rows of a split.
 

@@ -2,13 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import ModelOutput
 
 from efficientbert.train.tasks.arguments import TaskArguments, load_split
@@ -131,19 +131,44 @@ class Task(ABC):
             config.id2label = dict(enumerate(self.label_names))
             config.label2id = {label: index for index, label in enumerate(self.label_names)}
 
-    def load(self, split: str, labelled: bool = True) -> TaskData:
-        """One split of the data.
+    def load_rows(self, split: str, labelled: bool = True) -> Dataset:
+        """The raw rows of a split.
 
         Args:
             split: Split or slice of it.
-            labelled: Whether to read the labels; the test splits of GLUE have none.
+            labelled: Whether the label column is needed; the test splits of GLUE have no labels.
 
         Raises:
-            InputError: if anything of it cannot be read.
+            InputError: if the data, the split or a column is missing.
         """
         columns = (*self.text_columns(), *((self.label_column,) if labelled else ()))
-        rows = load_split(self.args, split, columns)
+        return load_split(self.args, split, columns)
+
+    def data(self, rows: Dataset, split: str, labelled: bool = True) -> TaskData:
+        """Raw rows with their features.
+
+        Raises:
+            InputError: if a row cannot be read.
+        """
         return TaskData(rows, self.encode(rows, labelled), split)
+
+    def load(self, split: str, labelled: bool = True) -> TaskData:
+        """One split of the data, with its features; see `load_rows` and `data`."""
+        return self.data(self.load_rows(split, labelled), split, labelled)
+
+    def with_data(self, source: str) -> "Task":
+        """The same task, with the same labels, on other data."""
+        return type(self)(replace(self.args, data=source, data_name=None), self.tokenizer, self.label_names)
+
+    def calibrate(self, model: PreTrainedModel, logits: list[np.ndarray], data: TaskData) -> None:
+        """Settles what is chosen on rows kept aside from training, such as a threshold, and notes it in the model.
+
+        Args:
+            model: Its configuration takes the note.
+            logits: The model's outputs for `data`.
+            data: Rows kept aside.
+        """
+        return  # most tasks have nothing to settle
 
 
 def pad(values: list[list[int]], padding: int) -> torch.Tensor:
