@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from efficientbert.train.general import GeneralDistillation, HeldOut, score_student
 from efficientbert.train.student import Student
-from efficientbert.train.tasks import TaskCollator, TaskData
+from efficientbert.train.tasks.task import Task, TaskData, model_inputs
 
 
 class Score(Protocol):
@@ -43,18 +43,18 @@ class TaskProbe:
     """The error of a linear model on the slice's mean-pooled hidden states, trained on part of a task's train split.
 
     Attributes:
-        data: Train split of the task; its last third is scored.
-        collator: Makes batches of its rows.
+        task: Classification or regression.
+        data: Its train split; the last third is scored.
     """
 
+    task: Task
     data: TaskData
-    collator: TaskCollator
 
     def __call__(self, student: Student) -> float:
         """Error rate, or for regression the part of the variance that is not explained."""
-        features, labels = self._features(student), np.asarray(self.data.rows["labels"])
+        features, labels = self._features(student), np.asarray(self.data.features["labels"])
         split = len(labels) * 2 // 3
-        if self.data.label_names is None:
+        if self.task.label_names is None:
             probe = make_pipeline(StandardScaler(), Ridge())
         else:
             probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500, C=0.1))
@@ -65,10 +65,9 @@ class TaskProbe:
     def _features(self, student: Student) -> np.ndarray:
         student.eval()
         pooled = []
-        for rows in self.data.rows.iter(batch_size=64):
-            batch = self.collator([dict(zip(rows, values)) for values in zip(*rows.values())])
-            inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-            states = student.encoder(**inputs).last_hidden_state
+        for rows in self.data.features.iter(batch_size=64):
+            batch = self.task.collate([dict(zip(rows, values)) for values in zip(*rows.values())])
+            states = student.encoder(**model_inputs(batch)).last_hidden_state
             mask = batch["attention_mask"][..., None].float()
             pooled.append(((states * mask).sum(1) / mask.sum(1)).numpy())
         return np.concatenate(pooled)

@@ -45,7 +45,7 @@ from efficientbert.train.initialization import initialize_from_teacher
 from efficientbert.train.loop import LoopArguments, make_accelerator, train
 from efficientbert.train.script import InputError, run_script
 from efficientbert.train.student import check_heads, fit_config, load_config, save_projection, uniform_layer_map
-from efficientbert.train.tasks import TaskArguments, TaskCollator, load_task
+from efficientbert.train.tasks import TaskArguments, task_of_data
 from efficientbert.train.teacher import Teacher
 
 
@@ -234,17 +234,20 @@ def main(args: SearchArguments) -> None:
     space = make_space(args, teacher)
     with accelerator.main_process_first():  # the others find its cache
         text = prepare_text(args, teacher, args.batch_size * accelerator.num_processes, args.seed)
-    task = None
+    probe = None
     if args.score == "task":
         task_args = TaskArguments(
             task=args.task,
+            kind="text-classification",
             data=args.task_data,
             text_column=args.task_text_column,
             text_pair_column=args.task_text_pair_column,
             label_column=args.task_label_column,
             max_length=args.max_length,
         )
-        task = load_task(task_args, f"train[:{args.task_rows}]", teacher.tokenizer)
+        split = f"train[:{args.task_rows}]"
+        task = task_of_data(task_args, teacher.tokenizer, split)
+        probe = TaskProbe(task, task.load(split))
     if accelerator.is_main_process:
         folder.open()
     accelerator.wait_for_everyone()
@@ -258,9 +261,7 @@ def main(args: SearchArguments) -> None:
     train_supernet(accelerator, supernet, objective, text, args, folder.work)
     if accelerator.is_main_process:
         held_out = capture_held_out(text, teacher, accelerator.device)
-        score: Score = HeldOutText(objective, held_out)
-        if task is not None:
-            score = TaskProbe(task, TaskCollator(teacher.tokenizer.pad_token_id))
+        score: Score = HeldOutText(objective, held_out) if probe is None else probe
         rows = evaluate_candidates(supernet, score, args, folder.work / "history.jsonl")
         best = min(rows, key=lambda row: row["loss"])
         student = supernet.extract(Architecture.from_json(best["architecture"]))
