@@ -10,8 +10,6 @@ from datasets import Dataset
 from torch import nn
 
 from efficientbert.train.loop import (
-    EpochSampler,
-    LengthSampler,
     LoopArguments,
     linear_schedule,
     make_accelerator,
@@ -19,6 +17,7 @@ from efficientbert.train.loop import (
     newest_checkpoint,
     train,
 )
+from efficientbert.train.order import EpochSampler, LengthSampler
 from efficientbert.train.script import InputError
 
 

@@ -13,13 +13,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, set_seed
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, Sampler
+from torch.utils.data import DataLoader, IterableDataset
 from tqdm.auto import tqdm
 
+from efficientbert.train.order import EpochSampler, LengthSampler, Stream
 from efficientbert.train.script import InputError
-
-
-BLOCK_BATCHES = 50  # batches among which rows are sorted by length
 
 
 @dataclass(kw_only=True)
@@ -75,55 +73,6 @@ class Objective(Protocol):
         self, model: nn.Module, batch: Mapping[str, torch.Tensor], counts: Mapping[str, torch.Tensor], step: int
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of a batch as a share of the whole one, and terms to log; `counts` are of the whole batch."""
-
-
-class EpochSampler(Sampler[int]):
-    """All indices in an order that depends on the seed and the epoch alone, so that a resumed run sees the same."""
-
-    def __init__(self, size: int, seed: int):
-        self.size = size
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of an epoch."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return iter(torch.randperm(self.size, generator=generator).tolist())
-
-    def __len__(self) -> int:
-        return self.size
-
-
-class LengthSampler(EpochSampler):
-    """Batches of rows of like length: all rows are shuffled, sorted within blocks of many batches, cut into batches,
-    and these are shuffled again. What does not fill a batch stands last, and is another in every epoch.
-
-    Args:
-        lengths: Of every row.
-        rows_a_batch: Rows of one batch, over all processes together.
-        seed: Seed of the order.
-    """
-
-    def __init__(self, lengths: Sequence[int], rows_a_batch: int, seed: int):
-        super().__init__(len(lengths), seed)
-        self.lengths = lengths
-        self.rows_a_batch = rows_a_batch
-
-    def __iter__(self) -> Iterator[int]:
-        order = list(super().__iter__())
-        whole = len(order) // self.rows_a_batch * self.rows_a_batch
-        # Small data has two blocks at least, or every epoch would have the same batches.
-        block = self.rows_a_batch * min(BLOCK_BATCHES, math.ceil(whole / self.rows_a_batch / 2))
-        batches = []
-        for start in range(0, whole, max(1, block)):
-            rows = sorted(order[start : min(start + block, whole)], key=self.lengths.__getitem__)
-            batches += [rows[i : i + self.rows_a_batch] for i in range(0, len(rows), self.rows_a_batch)]
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        shuffled = torch.randperm(len(batches), generator=generator).tolist()
-        return iter([row for index in shuffled for row in batches[index]] + order[whole:])
 
 
 @dataclass
@@ -225,7 +174,7 @@ def train(
     """
     streaming = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__")
     if streaming:
-        sampler = None
+        dataset, sampler = Stream(dataset), None
     elif lengths is None:
         sampler = EpochSampler(len(dataset), args.seed)
     else:
