@@ -1,12 +1,24 @@
 """Labelled data: columns, the meaning of labels, and what is refused."""
 
+import math
+from dataclasses import dataclass
+
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Value
 
+from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.train.script import InputError
-from efficientbert.train.tasks import TaskArguments, TaskCollator, load_task
+from efficientbert.train.tasks import TaskArguments, task_of_data, task_of_model
+from efficientbert.train.tasks.task import soft_cross_entropy
 from efficientbert.train.teacher import Teacher
+
+
+@dataclass
+class Outputs:
+    """Stands for the outputs of a model."""
+
+    logits: torch.Tensor
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +28,10 @@ def tokenizer(teacher_folder):
 
 def load(path, tokenizer, label_names=None, **arguments):
     task_arguments = TaskArguments(data=str(path), **({"text_column": "text"} | arguments))
-    return load_task(task_arguments, "train", tokenizer, label_names)
+    task = task_of_data(task_arguments, tokenizer, "train")
+    if label_names is not None:
+        task.label_names = label_names
+    return task, task.load("train")
 
 
 def save(tmp_path, labels, feature=None, name="task.parquet"):
@@ -37,40 +52,110 @@ def save(tmp_path, labels, feature=None, name="task.parquet"):
     ],
 )
 def test_labels_of_every_kind(labels, names, ids, tmp_path, tokenizer):
-    data = load(save(tmp_path, labels), tokenizer)
-    assert data.label_names == names and data.rows["labels"][:] == ids
+    task, data = load(save(tmp_path, labels), tokenizer)
+    assert task.label_names == names and data.features["labels"][:] == ids
+    assert task.references(data) == ids
 
 
 def test_class_labels_are_read_by_name_in_the_models_order(tmp_path, tokenizer):
     path = save(tmp_path, [0, 1, 2, 1], ClassLabel(names=["entailment", "neutral", "contradiction"]))
-    assert load(path, tokenizer).rows["labels"][:] == [0, 1, 2, 1]
+    assert load(path, tokenizer)[1].features["labels"][:] == [0, 1, 2, 1]
     model_order = ("contradiction", "entailment", "neutral")
-    assert load(path, tokenizer, model_order).rows["labels"][:] == [1, 2, 0, 2]
+    assert load(path, tokenizer, model_order)[1].features["labels"][:] == [1, 2, 0, 2]
     with pytest.raises(InputError, match=r"row 2: label 2 is not among 'entailment', 'neutral'"):
         load(path, tokenizer, ("entailment", "neutral"))
 
 
 def test_pairs_get_segments_and_are_cut(tmp_path, tokenizer):
     path = tmp_path / "pairs.parquet"
-    Dataset.from_dict({"a": ["word1 word2 word3"], "b": ["word4 word5"], "y": ["n"]}).to_parquet(path)
+    Dataset.from_dict({"a": ["word1 word2 word3 word6"], "b": ["word4 word5"], "y": ["n"]}).to_parquet(path)
     arguments = {"text_column": "a", "text_pair_column": "b", "label_column": "y"}
-    (row,) = load(path, tokenizer, **arguments).rows
-    expected = tokenizer("word1 word2 word3", "word4 word5")
-    assert row["input_ids"] == expected["input_ids"] and row["token_type_ids"] == [0, 0, 0, 0, 0, 1, 1, 1]
-    (row,) = load(path, tokenizer, **arguments, max_length=6).rows
-    assert len(row["input_ids"]) == 6
+    (row,) = load(path, tokenizer, **arguments)[1].features
+    expected = tokenizer("word1 word2 word3 word6", "word4 word5")
+    assert row["input_ids"] == expected["input_ids"] and row["token_type_ids"] == [0, 0, 0, 0, 0, 0, 1, 1, 1]
+    (row,) = load(path, tokenizer, **arguments, max_length=8)[1].features
+    assert len(row["input_ids"]) == 8
 
 
-def test_collator():
-    rows = [
+def test_batches_are_padded(tmp_path, tokenizer):
+    task, _ = load(save(tmp_path, ["a", "b"]), tokenizer)
+    features = [
         {"input_ids": [2, 5, 3], "token_type_ids": [0, 0, 1], "labels": 1},
         {"input_ids": [2], "token_type_ids": [0], "labels": 0},
     ]
-    batch = TaskCollator(9)(rows)
-    assert torch.equal(batch["input_ids"], torch.tensor([[2, 5, 3], [2, 9, 9]]))
+    batch = task.collate(features)
+    pad = tokenizer.pad_token_id
+    assert torch.equal(batch["input_ids"], torch.tensor([[2, 5, 3], [2, pad, pad]]))
     assert torch.equal(batch["attention_mask"], torch.tensor([[1, 1, 1], [1, 0, 0]]))
     assert torch.equal(batch["token_type_ids"], torch.tensor([[0, 0, 1], [0, 0, 0]]))
     assert batch["labels"].tolist() == [1, 0] and batch["labels"].dtype == torch.int64
+    assert task.count(batch) == 2
+    assert "labels" not in task.collate([{"input_ids": [2, 5]}])
+
+
+def test_losses_and_predictions_of_classes(tmp_path, tokenizer):
+    task, data = load(save(tmp_path, ["a", "b", "b"]), tokenizer)
+    logits = torch.tensor([[2.0, -1.0], [0.5, 0.25], [0.0, 3.0]], dtype=torch.float64)
+    theirs = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 1.0]], dtype=torch.float64)
+    batch = task.collate(list(data.features))
+    expected = -sum(logits[row].log_softmax(-1)[label].item() for row, label in enumerate((0, 1, 1)))
+    assert task.loss(Outputs(logits), batch).item() == pytest.approx(expected, rel=1e-6)
+    for temperature in (1.0, 2.0):
+        expected = 0.0
+        for mine, other in zip(logits / temperature, theirs / temperature):
+            target = [math.exp(x) / sum(math.exp(y) for y in other) for x in other]
+            logs = [x - math.log(sum(math.exp(y) for y in mine)) for x in mine]
+            expected -= sum(p * q for p, q in zip(target, logs)) * temperature**2
+        found = task.soft_loss(Outputs(logits), Outputs(theirs), batch, temperature)
+        assert found.item() == pytest.approx(float(expected), rel=1e-6)
+    rows = task.logits(Outputs(logits), batch)
+    assert task.predict(rows, data) == [0, 0, 1]
+
+
+def test_losses_and_predictions_of_numbers(tmp_path, tokenizer):
+    task, data = load(save(tmp_path, [0.5, 2.0]), tokenizer)
+    batch, logits, theirs = (
+        task.collate(list(data.features)),
+        torch.tensor([[1.0], [0.0]]),
+        torch.tensor([[3.0], [1.0]]),
+    )
+    assert task.loss(Outputs(logits), batch).item() == pytest.approx(0.25 + 4.0)
+    assert task.soft_loss(Outputs(logits), Outputs(theirs), batch, 2.0).item() == pytest.approx(4.0 + 1.0)
+    assert task.predict(task.logits(Outputs(logits), batch), data) == [1.0, 0.0] and task.metric() == "stsb"
+
+
+def test_soft_cross_entropy_keeps_its_gradient_where_classes_are_out_of_reach():
+    logits = torch.tensor([[1.0, 2.0, -torch.inf]], requires_grad=True)
+    soft_cross_entropy(logits, torch.tensor([[0.0, 1.0, -torch.inf]])).backward()
+    expected = torch.tensor([1.0, 2.0]).softmax(-1) - torch.tensor([0.0, 1.0]).softmax(-1)
+    torch.testing.assert_close(logits.grad[0, :2], expected)
+    assert logits.grad[0, 2] == 0
+
+
+def test_a_models_labels(tmp_path, tokenizer):
+    path = save(tmp_path, ["a", "b"])
+    arguments = TaskArguments(data=str(path), text_column="text")
+    config = EfficientBertConfig(id2label={0: "b", 1: "a"})
+    task = task_of_model(arguments, tokenizer, config)
+    assert task.load("train").features["labels"][:] == [1, 0]
+    assert task_of_model(arguments, tokenizer, EfficientBertConfig(num_labels=1)).label_names is None
+
+
+def test_configure(tmp_path, tokenizer):
+    config = EfficientBertConfig()
+    load(save(tmp_path, ["x", "y", "z"]), tokenizer)[0].configure(config)
+    assert config.id2label == {0: "x", 1: "y", 2: "z"} and config.problem_type == "single_label_classification"
+    load(save(tmp_path, [0.5]), tokenizer)[0].configure(config)
+    assert config.num_labels == 1 and config.problem_type == "regression"
+
+
+def test_unlabelled_rows(tmp_path, tokenizer):
+    task, _ = load(save(tmp_path, ["a", "b"]), tokenizer)
+    Dataset.from_dict({"text": ["word1"]}).to_parquet(tmp_path / "bare.parquet")
+    bare = task.with_data(str(tmp_path / "bare.parquet"))
+    assert "labels" not in bare.load("train", labelled=False).features.column_names
+    with pytest.raises(InputError, match="no column 'label'"):
+        bare.load("train")
 
 
 def test_what_cannot_be_read(tmp_path, tokenizer):
@@ -78,12 +163,28 @@ def test_what_cannot_be_read(tmp_path, tokenizer):
         load(save(tmp_path, [0.5, None]), tokenizer)
     with pytest.raises(InputError, match="row 1: label None is not among 'a'"):
         load(save(tmp_path, ["a", None], name="names.parquet"), tokenizer)
-    with pytest.raises(InputError, match=r"give --task .* or --data and --text_column"):
+    with pytest.raises(InputError, match=r"text_column: must name the column"):
         load(save(tmp_path, [0.5], name="none.parquet"), tokenizer, text_column=None)
 
 
-@pytest.mark.parametrize(("task", "names"), [("rte", ("entailment", "not_entailment")), ("stsb", None)])
-def test_real_glue(task, names, shared, tokenizer):
-    arguments = TaskArguments(task=task, data=str(shared / "data" / "glue"))
-    data = load_task(arguments, "validation", tokenizer)
-    assert data.label_names == names and len(data.rows) == {"rte": 277, "stsb": 1500}[task]
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"task": "nli"}, "task 'nli': unknown; known are cola"),
+        ({"kind": "ner", "data": "x.csv"}, "kind 'ner': unknown; known are text-classification"),
+        ({}, "give --task for a known task, or --data"),
+        ({"task": "rte", "max_length": 4}, "max_length: must be at least 8, not 4"),
+        ({"data": "x.csv", "text_column": "text"}, "data x.csv: split 'train' cannot be loaded"),
+    ],
+)
+def test_arguments_that_no_task_can_work_with(arguments, message, tokenizer):
+    with pytest.raises(InputError, match=message):
+        task_of_data(TaskArguments(**arguments), tokenizer, "train")
+
+
+@pytest.mark.parametrize(("name", "names"), [("rte", ("entailment", "not_entailment")), ("stsb", None)])
+def test_real_glue(name, names, shared, tokenizer):
+    task = task_of_data(TaskArguments(task=name, data=str(shared / "data" / "glue")), tokenizer, "validation")
+    assert task.label_names == names
+    assert len(task.load("validation").features) == {"rte": 277, "stsb": 1500}[name]
+    assert len(task.load("test", labelled=False).features) == {"rte": 3000, "stsb": 1379}[name]
