@@ -1,6 +1,8 @@
 """Metric modules for `evaluate` that need no network."""
 
+from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import evaluate
 
@@ -33,3 +35,32 @@ def load_metric(name: str) -> evaluate.EvaluationModule:
         raise InputError(
             f"metric {name!r}: {' '.join(str(error).split())}; known without the Hub are {known}"
         ) from None
+
+
+def compute_metric(name: str, predictions: list[Any], references: list[Any]) -> dict[str, float]:
+    """The figures of a metric over the whole corpus.
+
+    Args:
+        name: As of `load_metric`.
+        predictions, references: What the metric takes, one of every row.
+
+    Raises:
+        InputError: if the metric cannot be loaded, or cannot be computed on these.
+    """
+    metric = load_metric(name)
+    try:
+        figures = numbers(metric.compute(predictions=predictions, references=references))
+    except Exception as error:  # as in `load_metric`
+        raise InputError(f"metric {name!r}: cannot be computed: {' '.join(str(error).split())}") from None
+    if not figures:
+        raise InputError(f"metric {name!r}: gives no numbers")
+    return figures
+
+
+def numbers(result: dict[str, Any]) -> dict[str, float]:
+    """Of what a metric returns, the numbers: others also return lists, tables or texts."""
+    return {
+        name: value if isinstance(value, int) else float(value)
+        for name, value in result.items()
+        if isinstance(value, Real) and not isinstance(value, bool)
+    }
