@@ -81,6 +81,10 @@ class Task(ABC):
     def metric(self) -> str:
         """Name of the metric that scores it, for `load_metric`."""
 
+    def metric_options(self) -> dict[str, Any]:
+        """What the metric takes beside predictions and references."""
+        return {}
+
     @abstractmethod
     def encode(self, rows: Dataset, labelled: bool) -> Dataset:
         """Features of raw rows; the columns that `collate` takes.
