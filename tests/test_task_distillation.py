@@ -1,0 +1,156 @@
+"""Task distillation: what is learned from labels, a teacher's outputs and its inner states, and on one scale."""
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
+
+from efficientbert.configuration_efficientbert import EfficientBertConfig
+from efficientbert.modeling_efficientbert import EfficientBertForSequenceClassification
+from efficientbert.train.recipe import LossArguments
+from efficientbert.train.script import InputError
+from efficientbert.train.task_distillation import TaskObjective, TaskStudent, TaskTeacher, inner_distillation
+from efficientbert.train.tasks import TaskArguments, task_of_data
+from efficientbert.train.teacher import Teacher
+
+
+SIZES = {"vocab_size": 65, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(teacher_folder):
+    return Teacher.load(teacher_folder("bert")).tokenizer
+
+
+@pytest.fixture
+def task(tmp_path, tokenizer):
+    rows = {"text": [f"word{i} " * (1 + i % 5) for i in range(24)], "label": ["yes", "no", "maybe"] * 8}
+    Dataset.from_dict(rows).to_parquet(tmp_path / "task.parquet")
+    return task_of_data(TaskArguments(data=str(tmp_path / "task.parquet"), text_column="text"), tokenizer, "train")
+
+
+def save_teacher(folder, task, tokenizer, **changes):
+    torch.manual_seed(1)
+    config = BertConfig(**SIZES, intermediate_size=32, max_position_embeddings=64, initializer_range=0.3)
+    task.configure(config)
+    for name, value in changes.items():
+        setattr(config, name, value)
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def make_student(task):
+    torch.manual_seed(2)
+    config = EfficientBertConfig(**(SIZES | {"hidden_size": 18}), embedding_size=8, max_position_embeddings=64)
+    task.configure(config)
+    return TaskStudent(EfficientBertForSequenceClassification(config), 24)
+
+
+@pytest.fixture
+def teacher(task, tokenizer, tmp_path):
+    return TaskTeacher.load(save_teacher(tmp_path / "teacher", task, tokenizer), task, True, torch.device("cpu"))
+
+
+def make_inner(task, student, teacher, folder, losses=("hidden_states", "attention_scores")):
+    return inner_distillation(LossArguments(losses=list(losses)), student, teacher, task, task.load("train"), folder)
+
+
+def gradient(objective, student, parts):
+    """Gradient and summed loss of a whole batch that comes in parts."""
+    student.zero_grad()
+    counts = {}
+    for part in parts:
+        for name, count in objective.count(part).items():
+            counts[name] = counts.get(name, 0) + count
+    total = 0.0
+    for part in parts:
+        loss, _ = objective(student, part, counts, 0)
+        loss.backward()
+        total += loss.item()
+    return total, torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None])
+
+
+def test_the_gradient_does_not_depend_on_how_a_batch_is_cut(task, teacher, tmp_path):
+    student = make_student(task)
+    features = list(task.load("train").features)
+    inner = make_inner(task, student, teacher, tmp_path, ("hidden_states", "attention_scores", "qkv_relations"))
+    objective = TaskObjective(task, teacher, 0.3, 2.0, inner)
+    whole = gradient(objective, student, [task.collate(features)])
+    parts = gradient(objective, student, [task.collate(features[:5]), task.collate(features[5:])])
+    assert whole[0] == pytest.approx(parts[0], rel=1e-5)
+    torch.testing.assert_close(whole[1], parts[1], rtol=1e-3, atol=1e-6)
+
+
+def test_labels_and_outputs_are_mixed_by_weight(task, teacher):
+    student = make_student(task)
+    batch = task.collate(list(task.load("train").features))
+    losses = {}
+    for weight in (0.0, 0.25, 1.0):
+        objective = TaskObjective(task, teacher, weight)
+        losses[weight], terms = objective(student.model, batch, objective.count(batch), 0)
+        assert set(terms) == {0.0: {"teacher"}, 0.25: {"teacher", "labels"}, 1.0: {"labels"}}[weight]
+    assert losses[0.25].item() == pytest.approx((0.75 * losses[0.0] + 0.25 * losses[1.0]).item(), rel=1e-5)
+    alone = TaskObjective(task)
+    assert alone(student.model, batch, alone.count(batch), 0)[0].item() == pytest.approx(losses[1.0].item(), rel=1e-6)
+
+
+def test_inner_states_together_and_in_sequence(task, teacher, tmp_path):
+    student = make_student(task)
+    batch = task.collate(list(task.load("train").features))
+    inner = make_inner(task, student, teacher, tmp_path)
+    seen = {}
+    for inner_steps in (0, 3):
+        objective = TaskObjective(task, teacher, inner=inner, inner_steps=inner_steps)
+        for step in (2, 3):
+            loss, terms = objective(student, batch, objective.count(batch), step)
+            assert loss.item() == pytest.approx(sum(term.item() for term in terms.values()), rel=1e-5)
+            seen[inner_steps, step] = set(terms)
+    both = {"teacher", "hidden_states", "attention_scores"}
+    assert seen == {(0, 2): both, (0, 3): both, (3, 2): both - {"teacher"}, (3, 3): {"teacher"}}
+
+
+def test_a_student_that_equals_its_teacher_has_no_inner_loss(task, teacher, tmp_path):
+    """Captures of one forward with a head, on both sides, so the comparison must be of the same tokens and layers."""
+    student = make_student(task)
+    inner = make_inner(task, student, teacher, tmp_path)
+    batch = task.collate(list(task.load("train").features))
+    _, captures = teacher({name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")})
+    loss, _ = inner.loss(captures, captures, batch, inner.count(batch))
+    assert loss.item() == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_teachers_outputs_are_those_of_its_model(task, teacher, tokenizer, tmp_path):
+    batch = task.collate(list(task.load("train").features))
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "teacher").eval()
+    with torch.no_grad():
+        expected = model(**inputs, output_hidden_states=True)
+    outputs, captures = teacher(inputs)
+    torch.testing.assert_close(outputs.logits, expected.logits)
+    torch.testing.assert_close(captures.hidden_states[-1], expected.hidden_states[-1])
+    plain = TaskTeacher.load(str(tmp_path / "teacher"), task, False, torch.device("cpu"))
+    outputs, captures = plain(inputs)
+    assert captures is None
+    torch.testing.assert_close(outputs.logits, expected.logits)
+
+
+def test_teachers_that_do_not_suit(task, tokenizer, teacher_folder, tmp_path):
+    def load(name):
+        return TaskTeacher.load(str(name), task, True, torch.device("cpu"))
+
+    other = {0: "a", 1: "b", 2: "c"}
+    with pytest.raises(InputError, match="has labels a, b, c; the task's are maybe, no, yes"):
+        load(save_teacher(tmp_path / "labels", task, tokenizer, id2label=other))
+    with pytest.raises(InputError, match="has no trained head"):
+        load(teacher_folder("bert"))
+    with pytest.raises(InputError, match="another tokenizer"):
+        load(save_teacher(tmp_path / "tokens", task, Teacher.load(teacher_folder("roberta")).tokenizer))
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load(tmp_path / "nothing")
+
+
+def test_losses_that_need_masked_text_are_refused(task, teacher, tmp_path):
+    with pytest.raises(InputError, match="masked_lm and logits need masked text"):
+        make_inner(task, make_student(task), teacher, tmp_path, ("masked_lm",))
+    assert not (tmp_path / "teacher_scales.json").exists()
