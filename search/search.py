@@ -33,7 +33,7 @@ from efficientbert.search.supernet import Supernet
 from efficientbert.train.checkpoint import write_checkpoint
 from efficientbert.train.folders import OutputFolder, write_json
 from efficientbert.train.general import (
-    CorpusArguments,
+    GeneralArguments,
     GeneralDistillation,
     Text,
     capture_held_out,
@@ -42,19 +42,18 @@ from efficientbert.train.general import (
     teacher_scales,
 )
 from efficientbert.train.initialization import initialize_from_teacher
-from efficientbert.train.loop import LoopArguments, make_accelerator, train
+from efficientbert.train.loop import make_accelerator, train
+from efficientbert.train.recipe import make_recipe
 from efficientbert.train.script import InputError, run_script
-from efficientbert.train.student import check_heads, fit_config, load_config, save_projection, uniform_layer_map
+from efficientbert.train.student import choose_attention, fit_config, load_config, nearest_layers, save_projection
 from efficientbert.train.tasks import TaskArguments, task_of_data
 from efficientbert.train.teacher import Teacher
 
 
 @dataclass(kw_only=True)
-class SearchArguments(LoopArguments, CorpusArguments):
+class SearchArguments(GeneralArguments):
     """Searches the feed-forward networks of a student within a budget and writes the best slice of the supernet."""
 
-    teacher: str = field(metadata={"help": "Hub id or folder of the teacher."})
-    output_dir: str = field(metadata={"help": "Folder to write; an interrupted search into it is resumed."})
     student: str = field(
         default="efficientbert",
         metadata={"help": f"Sizes that are not searched: a preset ({', '.join(PRESETS)}) or a config.json."},
@@ -76,8 +75,6 @@ class SearchArguments(LoopArguments, CorpusArguments):
     task_text_pair_column: str | None = field(default=None, metadata={"help": "Its second text column, if any."})
     task_label_column: str = field(default="label", metadata={"help": "Its label column."})
     task_rows: int = field(default=1000, metadata={"help": "Rows of its train split for --score task."})
-    learning_rate: float = field(default=1.5e-3, metadata={"help": "Peak learning rate of AdamW."})
-    batch_size: int = field(default=16, metadata={"help": "Sequences a process takes at a time."})
 
     def check(self) -> None:
         """See `LoopArguments.check`."""
@@ -134,7 +131,6 @@ def make_space(args: SearchArguments, teacher: Teacher) -> SearchSpace:
     else:
         raise InputError(f"student {args.student}: no preset ({', '.join(PRESETS)}) and no .json file")
     base = fit_config(base, teacher)
-    check_heads(base, teacher)
     costs = {
         "parameters": count_parameters,
         "flops": lambda config: count_flops(config, args.max_length),
@@ -232,6 +228,9 @@ def main(args: SearchArguments) -> None:
     accelerator = make_accelerator(args, folder.work, find_unused_parameters=True)
     teacher = Teacher.load(args.teacher, accelerator.device)
     space = make_space(args, teacher)
+    recipe = make_recipe(args, space.base, teacher)
+    if recipe.masks:
+        raise InputError("losses: masked_lm and logits need a head, which no supernet has; distil its slice with them")
     with accelerator.main_process_first():  # the others find its cache
         text = prepare_text(args, teacher, args.batch_size * accelerator.num_processes, args.seed)
     probe = None
@@ -252,11 +251,12 @@ def main(args: SearchArguments) -> None:
         folder.open()
     accelerator.wait_for_everyone()
 
-    layer_map = uniform_layer_map(space.base.num_hidden_layers, teacher)
     with accelerator.main_process_first():
         scales = teacher_scales(teacher, text, folder.work, accelerator.device)
-    objective = GeneralDistillation(teacher, scales, layer_map)
+    objective = GeneralDistillation(teacher, scales, recipe)
     supernet = Supernet(space, teacher.hidden_size).to(accelerator.device)
+    choose_attention(supernet.whole.encoder)
+    layer_map = nearest_layers(space.base.num_hidden_layers, teacher.num_layers)
     initialize_from_teacher(supernet.whole, teacher, layer_map, text.sample_batch(accelerator.device))
     train_supernet(accelerator, supernet, objective, text, args, folder.work)
     if accelerator.is_main_process:

@@ -45,14 +45,14 @@ class Supernet(nn.Module):
         self.teacher_size = teacher_size
         self.whole = Student(EfficientBertModel(space.largest().to_config(space.base)), teacher_size)
 
-    def forward(self, architecture: Architecture, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Captures:
+    def forward(self, architecture: Architecture, **batch: torch.Tensor) -> Captures:
         """Captures of one slice, as of [`Student`]."""
         with torch.device("meta"):  # a student without weights of its own: they are passed in
             student = Student(EfficientBertModel(architecture.to_config(self.space.base)), self.teacher_size)
         student.encoder.set_attn_implementation(self.whole.encoder.config._attn_implementation)
         student.train(self.training)
         weights = self._slice(student)
-        return functional_call(student, weights, (input_ids, attention_mask), strict=True)
+        return functional_call(student, weights, (), batch, strict=True)
 
     def extract(self, architecture: Architecture) -> Student:
         """A stand-alone student with a copy of the slice's weights, in eval mode."""

@@ -7,8 +7,9 @@ import torch
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
+from efficientbert.train.general import nearness
 from efficientbert.train.initialization import initialize_from_teacher, principal_directions
-from efficientbert.train.losses import count_valid, distillation_terms
+from efficientbert.train.losses import count_valid
 from efficientbert.train.student import Student, fit_config, uniform_layer_map
 from efficientbert.train.teacher import Teacher
 
@@ -32,11 +33,8 @@ def make_student(teacher: Teacher, **sizes) -> Student:
 
 @torch.no_grad()
 def total_terms(student: Student, teacher: Teacher, sample: dict[str, torch.Tensor]) -> tuple[float, float]:
-    layer_map = uniform_layer_map(student.encoder.config.num_hidden_layers, teacher)
-    captures = student(**sample)
-    counts = count_valid(sample["attention_mask"])
-    terms = distillation_terms(captures, teacher(sample), layer_map, sample["attention_mask"], counts)
-    return sum(terms["hidden_states"]).item(), sum(terms["attention_scores"]).item()
+    figures = nearness(student(**sample), teacher(sample), sample, count_valid(sample))
+    return figures["hidden_state_mse"].item(), figures["attention_score_mse"].item()
 
 
 def test_principal_directions_are_those_of_the_singular_value_decomposition():

@@ -20,12 +20,15 @@ class Captures:
     Attributes:
         hidden_states: Embedding output and every layer's output, each of shape `(B, L, D)`.
         queries, keys, values: One tensor a layer, each of shape `(B, H, L, d)`.
+        logits: Masked-LM scores of the tokens to predict, of shape `(M, V)`, where the batch has such tokens and the
+            model a head for them.
     """
 
     hidden_states: tuple[torch.Tensor, ...]
     queries: tuple[torch.Tensor, ...]
     keys: tuple[torch.Tensor, ...]
     values: tuple[torch.Tensor, ...]
+    logits: torch.Tensor | None = None
 
     def attention_scores(self, layer: int) -> torch.Tensor:
         """Scaled dot products before softmax, without mask or position bias, of shape `(B, H, L, L)`."""

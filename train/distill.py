@@ -12,11 +12,11 @@ import torch
 from transformers import AutoConfig
 
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
-from efficientbert.modeling_efficientbert import EfficientBertModel
+from efficientbert.modeling_efficientbert import EfficientBertForMaskedLM
 from efficientbert.train.checkpoint import write_checkpoint
 from efficientbert.train.folders import OutputFolder, write_json
 from efficientbert.train.general import (
-    CorpusArguments,
+    GeneralArguments,
     GeneralDistillation,
     Text,
     capture_held_out,
@@ -25,26 +25,26 @@ from efficientbert.train.general import (
     teacher_scales,
 )
 from efficientbert.train.initialization import initialize_from_teacher
-from efficientbert.train.loop import LoopArguments, make_accelerator, train
+from efficientbert.train.loop import make_accelerator, train
+from efficientbert.train.masking import WholeWordMasking
+from efficientbert.train.recipe import LossRecipe, make_recipe, parse_losses
 from efficientbert.train.script import LOAD_ERRORS, InputError, run_script
 from efficientbert.train.student import (
     Student,
-    check_heads,
+    choose_attention,
     fit_config,
     load_config,
     load_projection,
+    nearest_layers,
     save_projection,
-    uniform_layer_map,
 )
-from efficientbert.train.teacher import Teacher
+from efficientbert.train.teacher import Teacher, quiet_loading
 
 
 @dataclass(kw_only=True)
-class DistillArguments(LoopArguments, CorpusArguments):
+class DistillArguments(GeneralArguments):
     """Distils a teacher into a student on unlabelled text and writes a folder that every Auto class loads."""
 
-    teacher: str = field(metadata={"help": "Hub id or folder of the teacher."})
-    output_dir: str = field(metadata={"help": "Folder to write; an interrupted run into it is resumed."})
     student: str = field(
         default="efficientbert",
         metadata={
@@ -55,8 +55,6 @@ class DistillArguments(LoopArguments, CorpusArguments):
         default="teacher", metadata={"help": "Of a preset or config: from the 'teacher', or 'random'."}
     )
     max_steps: int = field(default=1000, metadata={"help": "Optimizer steps."})
-    learning_rate: float = field(default=1.5e-3, metadata={"help": "Peak learning rate of AdamW."})
-    batch_size: int = field(default=16, metadata={"help": "Sequences a process takes at a time."})
 
     def check(self) -> None:
         """See `LoopArguments.check`."""
@@ -67,41 +65,55 @@ class DistillArguments(LoopArguments, CorpusArguments):
             raise InputError(f"max_steps: must be at least 0, not {self.max_steps}")
 
 
-def load_student(args: DistillArguments, teacher: Teacher, text: Text, device: torch.device) -> Student:
-    """A student with its starting weights: from a checkpoint, from the teacher, or random.
+def load_model(args: DistillArguments, teacher: Teacher) -> tuple[EfficientBertForMaskedLM, bool]:
+    """The student's encoder with a masked-LM head, and whether its weights are random, as its sizes alone were named.
 
     Raises:
-        InputError: if the name is no preset, config or checkpoint, or does not fit the teacher.
+        InputError: if the name is no preset, config or checkpoint, or its vocabulary is not the teacher's.
     """
     path = Path(args.student)
     if args.student in PRESETS or path.suffix == ".json":
         config = EfficientBertConfig.from_preset(args.student) if args.student in PRESETS else load_config(path)
-        config = fit_config(config, teacher)
-        check_heads(config, teacher)
-        student = Student(EfficientBertModel(config), teacher.hidden_size).to(device)
-        if args.initialization == "teacher":
-            layer_map = uniform_layer_map(config.num_hidden_layers, teacher)
-            initialize_from_teacher(student, teacher, layer_map, text.sample_batch(device))
-        return student
+        return EfficientBertForMaskedLM(fit_config(config, teacher)), True
     try:
-        kind, encoder, missing = AutoConfig.from_pretrained(args.student).model_type, None, ()
+        kind, model, missing = AutoConfig.from_pretrained(args.student).model_type, None, ()
         if kind == "efficientbert":
-            encoder, report = EfficientBertModel.from_pretrained(args.student, output_loading_info=True)
-            missing = report["missing_keys"]
+            with quiet_loading():
+                model, report = EfficientBertForMaskedLM.from_pretrained(args.student, output_loading_info=True)
+            missing = [key for key in report["missing_keys"] if not key.startswith("lm_head.")]
     except LOAD_ERRORS as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"student {args.student}: no preset, config.json or checkpoint: {reason}") from None
-    if encoder is None or missing:
+    if model is None or missing:
         raise InputError(f"student {args.student}: is a checkpoint of model type {kind!r}, not a whole EfficientBERT")
-    check_heads(encoder.config, teacher)
-    if encoder.config.vocab_size != teacher.vocab_size:
+    if model.config.vocab_size != teacher.vocab_size:
         raise InputError(
-            f"student {args.student}: has a vocabulary of {encoder.config.vocab_size} but teacher {teacher.name} of "
+            f"student {args.student}: has a vocabulary of {model.config.vocab_size} but teacher {teacher.name} of "
             f"{teacher.vocab_size}"
         )
-    student = Student(encoder, teacher.hidden_size).to(device)
-    if path.is_dir():
-        load_projection(student.projection, path)
+    return model, False
+
+
+def make_student(
+    args: DistillArguments,
+    model: EfficientBertForMaskedLM,
+    fresh: bool,
+    recipe: LossRecipe,
+    teacher: Teacher,
+    text: Text,
+    device: torch.device,
+) -> Student:
+    """A student with its starting weights: from a checkpoint, from the teacher, or random."""
+    encoder = model.efficientbert
+    student = Student(encoder, teacher.hidden_size, model.lm_head if recipe.masks else None).to(device)
+    choose_attention(student.encoder)
+    if not fresh:
+        if Path(args.student).is_dir():
+            load_projection(student.projection, Path(args.student))
+    elif args.initialization == "teacher":
+        layers = dict(enumerate(nearest_layers(encoder.config.num_hidden_layers, teacher.num_layers)))
+        layers |= dict(recipe.layers)
+        initialize_from_teacher(student, teacher, tuple(layers.values()), text.sample_batch(device))
     return student
 
 
@@ -112,18 +124,22 @@ def main(args: DistillArguments) -> None:
     if folder.complete:
         print(f"{folder.path} is complete already")
         return
-    accelerator = make_accelerator(args, folder.work)
-    teacher = Teacher.load(args.teacher, accelerator.device)
+    # Without a loss that looks at hidden states, the projection gets no gradient.
+    losses = parse_losses(args.losses)
+    accelerator = make_accelerator(args, folder.work, find_unused_parameters="hidden_states" not in losses)
+    teacher = Teacher.load(args.teacher, accelerator.device, masked_lm="logits" in losses)
+    model, fresh = load_model(args, teacher)
+    recipe = make_recipe(args, model.config, teacher)
     with accelerator.main_process_first():  # the others find its cache
         text = prepare_text(args, teacher, args.batch_size * accelerator.num_processes, args.seed)
-    student = load_student(args, teacher, text, accelerator.device)
+    masking = WholeWordMasking(text.collator, teacher.tokenizer, args.seed) if recipe.masks else None
+    student = make_student(args, model, fresh, recipe, teacher, text, accelerator.device)
     if accelerator.is_main_process:
         folder.open()
     accelerator.wait_for_everyone()
-    layer_map = uniform_layer_map(student.encoder.config.num_hidden_layers, teacher)
     with accelerator.main_process_first():
         scales = teacher_scales(teacher, text, folder.work, accelerator.device)
-    objective = GeneralDistillation(teacher, scales, layer_map)
+    objective = GeneralDistillation(teacher, scales, recipe)
     if args.gradient_checkpointing:
         student.encoder.gradient_checkpointing_enable()
     log = train(
@@ -131,16 +147,15 @@ def main(args: DistillArguments) -> None:
         student,
         objective,
         text.training,
-        text.collator,
+        masking or text.collator,
         args,
         args.max_steps,
         folder.work / "checkpoints",
         "Distilling",
     )
     if accelerator.is_main_process:
-        held_out = capture_held_out(text, teacher, accelerator.device)
-        result = score_student(student, objective, held_out)
-        write_checkpoint(folder.work, student.encoder, teacher.tokenizer, "distill", args, result, args.student)
+        result = score_student(student, objective, capture_held_out(text, teacher, accelerator.device, masking))
+        write_checkpoint(folder.work, student.shipped(), teacher.tokenizer, "distill", args, result, args.student)
         save_projection(student.projection, folder.work)
         write_json(folder.work / "training_log.json", log)
         print("held-out " + "  ".join(f"{name} {value:.4f}" for name, value in result.items()))

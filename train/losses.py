@@ -1,16 +1,18 @@
-"""Distillation losses: pure functions of the captures of a student and a teacher.
+"""Distillation losses: pure functions of tensors, whichever models they come from.
 
-All are sums divided by a count that the caller gives, the number of valid tokens or token pairs in the *whole* batch
-over all accumulation steps and processes, so that the gradient does not depend on how the batch is cut. Padding never
-counts.
+All are sums divided by a count that the caller gives, the number of valid tokens, token pairs or tokens to predict in
+the *whole* batch over all accumulation steps and processes, so that the gradient does not depend on how the batch is
+cut. Padding never counts, and in packed batches no sequence sees another.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from efficientbert.train.capture import Captures
+from efficientbert.train.packing import pair_mask
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,19 @@ class Scales:
     attention_scores: tuple[float, ...]
 
 
-def count_valid(attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Valid tokens, and valid (query, key) pairs, of a mask of shape `(B, L)`."""
-    lengths = attention_mask.sum(-1)
-    return {"tokens": lengths.sum(), "pairs": (lengths * lengths).sum()}
+def count_valid(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What the losses of a batch are averages over.
+
+    Args:
+        batch: As of `packing.pair_mask`, and `labels` where tokens were masked: -100 where nothing is to predict.
+
+    Returns:
+        `tokens`, (query, key) `pairs` within a sequence and, with labels, tokens to predict, `predicted`.
+    """
+    counts = {"tokens": batch["attention_mask"].sum(), "pairs": pair_mask(batch).sum()}
+    if "labels" in batch:
+        counts["predicted"] = (batch["labels"] != -100).sum()
+    return counts
 
 
 def hidden_state_loss(
@@ -43,14 +54,14 @@ def hidden_state_loss(
         attention_mask: 1 for valid tokens, of shape `(B, L)`.
         tokens: Valid tokens in the whole batch.
     """
-    error = (student.float() - teacher.float()).square().mean(-1)
+    error = (_wide(student) - _wide(teacher)).square().mean(-1)
     return (error * attention_mask).sum() / tokens
 
 
 def attention_score_loss(
     student: tuple[torch.Tensor, torch.Tensor],
     teacher: tuple[torch.Tensor, torch.Tensor],
-    pair_mask: torch.Tensor,
+    pairs_mask: torch.Tensor,
     pairs: torch.Tensor | int,
 ) -> torch.Tensor:
     """Squared error of scores before softmax, averaged over heads and valid pairs (paper, section 3.3, L_attn).
@@ -61,65 +72,120 @@ def attention_score_loss(
     Args:
         student: Queries and keys of shape `(B, H, L, d)`.
         teacher: Queries and keys with as many heads, of any size.
-        pair_mask: Which key counts for which query, of shape `(B, L, L)`.
+        pairs_mask: Which key counts for which query, of shape `(B, L, L)`.
         pairs: Valid (query, key) pairs in the whole batch.
     """
     (query, key), (their_query, their_key) = student, teacher
     left = torch.cat((query * query.shape[-1] ** -0.5, their_query * -(their_query.shape[-1] ** -0.5)), dim=-1)
     right = torch.cat((key, their_key), dim=-1)
-    error = torch.matmul(left, right.transpose(-1, -2)) * pair_mask[:, None].to(left.dtype)
-    return error.float().square().sum() / (error.shape[1] * pairs)
+    error = torch.matmul(left, right.transpose(-1, -2)) * pairs_mask[:, None].to(left.dtype)
+    return _wide(error).square().sum() / (error.shape[1] * pairs)
 
 
-def distillation_terms(
-    student: Captures,
-    teacher: Captures,
-    layer_map: tuple[int, ...],
-    attention_mask: torch.Tensor,
-    counts: Mapping[str, torch.Tensor],
-) -> dict[str, list[torch.Tensor]]:
-    """All terms of general distillation, not yet scaled.
+def relation_loss(
+    student: tuple[torch.Tensor, torch.Tensor],
+    teacher: tuple[torch.Tensor, torch.Tensor],
+    pairs_mask: torch.Tensor,
+    tokens: torch.Tensor | int,
+) -> torch.Tensor:
+    """Divergence of the student's from the teacher's relation distributions, averaged over heads and valid tokens.
+
+    A relation is the softmax over all tokens of the scaled products of one token's vector with theirs: of queries with
+    keys, the attention distribution, or of values with values (MiniLM, sections 3.1 and 3.2), or of queries, keys or
+    values with themselves (MiniLMv2, section 3.1).
 
     Args:
-        student: Captures with hidden states projected to the teacher's width.
-        teacher: Captures of the teacher.
-        layer_map: For every student layer, the teacher layer it learns from, counted from 0.
-        attention_mask: 1 for valid tokens, of shape `(B, L)`.
-        counts: As of `count_valid`, over the whole batch.
+        student: The two sides of the products, each of shape `(B, R, L, d)`.
+        teacher: The same with as many relation heads `R`, of any size.
+        pairs_mask: Which token counts for which, of shape `(B, L, L)`.
+        tokens: Valid tokens in the whole batch.
+    """
+    mine, theirs = (torch.matmul(a * a.shape[-1] ** -0.5, b.transpose(-1, -2)) for a, b in (student, teacher))
+    divergence = _Divergence.apply(mine, theirs, pairs_mask[:, None])
+    return divergence.sum() / (mine.shape[1] * tokens)
+
+
+def regroup_heads(vectors: torch.Tensor, heads: int) -> torch.Tensor:
+    """Vectors of all attention heads, laid side by side and cut anew (MiniLMv2, section 3.1).
+
+    Args:
+        vectors: Shape `(B, H, L, d)`.
+        heads: Relation heads R, a divisor of `H * d`.
 
     Returns:
-        `hidden_states`: one term for the embedding and one a layer; `attention_scores`: one term a layer.
+        Shape `(B, R, L, H * d / R)`.
     """
-    states = (0, *(layer + 1 for layer in layer_map))
-    pair_mask = attention_mask[:, :, None] * attention_mask[:, None, :]
-    return {
-        "hidden_states": [
-            hidden_state_loss(
-                student.hidden_states[index], teacher.hidden_states[state], attention_mask, counts["tokens"]
-            )
-            for index, state in enumerate(states)
-        ],
-        "attention_scores": [
-            attention_score_loss(
-                (student.queries[index], student.keys[index]),
-                (teacher.queries[layer], teacher.keys[layer]),
-                pair_mask,
-                counts["pairs"],
-            )
-            for index, layer in enumerate(layer_map)
-        ],
-    }
+    return vectors.transpose(1, 2).flatten(2).unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def masked_lm_loss(logits: torch.Tensor, labels: torch.Tensor, predicted: torch.Tensor | int) -> torch.Tensor:
+    """Cross-entropy of the masked tokens.
+
+    Args:
+        logits: Shape `(M, V)`, a row for every token to predict of this batch.
+        labels: Their ids, of shape `(M,)`.
+        predicted: Tokens to predict in the whole batch.
+    """
+    return nn.functional.cross_entropy(_wide(logits), labels, reduction="sum") / predicted
+
+
+def logit_loss(student: torch.Tensor, teacher: torch.Tensor, predicted: torch.Tensor | int) -> torch.Tensor:
+    """Soft cross-entropy against the teacher's masked-LM logits, less their own entropy, which has no gradient.
+
+    Args:
+        student, teacher: Shape `(M, V)`, a row for every token to predict of this batch.
+        predicted: Tokens to predict in the whole batch.
+    """
+    return _Divergence.apply(student, teacher, None).sum() / predicted
+
+
+class _Divergence(torch.autograd.Function):
+    """KL divergence of softmax(student) from softmax(teacher) in every row, keeping one tensor for the backward pass.
+
+    Composed of torch's own functions it would keep several of them, and in float32.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        student: torch.Tensor,
+        teacher: torch.Tensor,
+        mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """`(…, K)` scores, and True where a column counts, to `(…)`; a row without any column gives 0."""
+        rows = []
+        for scores in (student, teacher):
+            scores = _wide(scores)
+            if mask is not None:
+                scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+            rows.append(torch.log_softmax(scores, dim=-1))
+        mine, theirs = rows
+        target = theirs.exp()
+        divergence = theirs.sub_(mine).mul_(target).sum(-1)
+        ctx.save_for_backward(mine.exp_().sub_(target).to(student.dtype))
+        return divergence
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        """The difference of the two distributions."""
+        (difference,) = ctx.saved_tensors
+        return difference * gradient[..., None].to(difference.dtype), None, None
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    """At least float32."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 @torch.no_grad()
-def estimate_scales(samples: Iterable[tuple[Captures, torch.Tensor]]) -> Scales:
+def estimate_scales(samples: Iterable[tuple[Captures, Mapping[str, torch.Tensor]]]) -> Scales:
     """The teacher's variances on a fixed sample, over all channels or heads together, padding excluded.
 
     Around the mean of each channel or head they would be smaller, most where a teacher's heads lie far apart, and the
     attention scores of such layers would outweigh the hidden states.
 
     Args:
-        samples: Captures of the teacher with their attention masks of shape `(B, L)`.
+        samples: Captures of the teacher with their batches.
     """
     moments: dict[tuple[str, int], torch.Tensor] = {}
 
@@ -128,9 +194,8 @@ def estimate_scales(samples: Iterable[tuple[Captures, torch.Tensor]]) -> Scales:
         update = torch.stack([torch.ones_like(values).sum(), values.sum(), values.square().sum()])
         moments[key] = moments[key] + update if key in moments else update
 
-    for captures, attention_mask in samples:
-        valid = attention_mask.bool()
-        pairs = valid[:, :, None] & valid[:, None, :]
+    for captures, batch in samples:
+        valid, pairs = batch["attention_mask"].bool(), pair_mask(batch)
         for index, states in enumerate(captures.hidden_states):
             add(("hidden_states", index), states[valid])
         for index in range(len(captures.queries)):

@@ -6,9 +6,16 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import PreTrainedModel
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.modeling_efficientbert import EfficientBertAttention, EfficientBertModel
+from efficientbert.modeling_efficientbert import (
+    EfficientBertAttention,
+    EfficientBertForMaskedLM,
+    EfficientBertLMHead,
+    EfficientBertModel,
+    EfficientBertPreTrainedModel,
+)
 from efficientbert.train.capture import Captures, student_recorder
 from efficientbert.train.packing import model_inputs
 from efficientbert.train.script import LOAD_ERRORS, InputError
@@ -27,29 +34,38 @@ class Student(nn.Module):
     Args:
         encoder: The encoder to train.
         teacher_size: Hidden size of the teacher.
+        head: Masked-LM head around the encoder, where one is trained.
     """
 
-    def __init__(self, encoder: EfficientBertModel, teacher_size: int):
+    def __init__(self, encoder: EfficientBertModel, teacher_size: int, head: EfficientBertLMHead | None = None):
         super().__init__()
         self.encoder = encoder
         self.projection = nn.Linear(encoder.config.hidden_size, teacher_size)
+        self.head = head
         self.recorder = student_recorder(encoder)
-        if encoder.device.type == "cpu":
-            # The backward pass of torch's fused attention takes several times as long there in bfloat16.
-            encoder.set_attn_implementation("eager")
         disable_dropout(encoder)
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **packing: torch.Tensor) -> Captures:
-        """Captures of a batch of shape `(B, L)`; hidden states come projected, of shape `(B, L, teacher_size)`.
+    def forward(self, labels: torch.Tensor | None = None, **batch: torch.Tensor) -> Captures:
+        """Captures of a batch as of `packing.model_inputs`.
 
-        Args:
-            packing: `position_ids` and `sequence_ids` of a packed batch.
+        Hidden states come projected, of shape `(B, L, teacher_size)`; with a head and `labels` of shape `(B, L)` there
+        are logits of every token whose label is not -100.
         """
-        batch = {"input_ids": input_ids, "attention_mask": attention_mask, **packing}
         inputs = model_inputs(batch, self.encoder.dtype)
         captures = self.recorder.record(lambda: self.encoder(**inputs, output_hidden_states=True))
+        logits = None
+        if self.head is not None and labels is not None:
+            logits = self.head(captures.hidden_states[-1][labels != -100])
         projected = tuple(self.projection(states) for states in captures.hidden_states)
-        return Captures(projected, captures.queries, captures.keys, captures.values)
+        return Captures(projected, captures.queries, captures.keys, captures.values, logits)
+
+    def shipped(self) -> EfficientBertPreTrainedModel:
+        """What is saved: the encoder, within a masked-LM model where its head was trained."""
+        if self.head is None:
+            return self.encoder
+        model = EfficientBertForMaskedLM(self.encoder.config)
+        model.efficientbert, model.lm_head = self.encoder, self.head
+        return model
 
 
 def disable_dropout(model: nn.Module) -> None:
@@ -59,6 +75,15 @@ def disable_dropout(model: nn.Module) -> None:
             module.p = 0.0
         elif isinstance(module, EfficientBertAttention):
             module.attention_dropout = 0.0
+
+
+def choose_attention(model: PreTrainedModel) -> None:
+    """Makes a model train with the faster implementation of attention on its device.
+
+    On the CPU the backward pass of torch's fused attention takes several times as long in bfloat16.
+    """
+    if model.device.type == "cpu":
+        model.set_attn_implementation("eager")
 
 
 def fit_config(config: EfficientBertConfig, teacher: Teacher) -> EfficientBertConfig:
@@ -86,19 +111,6 @@ def load_config(path: Path) -> EfficientBertConfig:
         raise InputError(f"config {path}: {' '.join(str(error).split())}") from None
 
 
-def check_heads(config: EfficientBertConfig, teacher: Teacher) -> None:
-    """Attention scores are compared head by head.
-
-    Raises:
-        InputError: if student and teacher have different numbers of heads.
-    """
-    if config.num_attention_heads != teacher.num_heads:
-        raise InputError(
-            f"student: has {config.num_attention_heads} attention heads but teacher {teacher.name} has "
-            f"{teacher.num_heads}; their attention scores can only be compared head by head"
-        )
-
-
 def uniform_layer_map(student_layers: int, teacher: Teacher) -> tuple[int, ...]:
     """For every student layer, the teacher layer it learns from, counted from 0 (paper, section 3.3).
 
@@ -108,9 +120,20 @@ def uniform_layer_map(student_layers: int, teacher: Teacher) -> tuple[int, ...]:
     if teacher.num_layers < student_layers:
         raise InputError(
             f"teacher {teacher.name}: has {teacher.num_layers} layers, fewer than the student's {student_layers}; "
-            f"choose a student of at most {teacher.num_layers} layers"
+            f"choose a student of at most {teacher.num_layers} layers, --layer_map last or a layer for each, or "
+            f"--losses qkv_relations"
         )
-    return tuple((layer + 1) * teacher.num_layers // student_layers - 1 for layer in range(student_layers))
+    return nearest_layers(student_layers, teacher.num_layers)
+
+
+def nearest_layers(student_layers: int, teacher_layers: int) -> tuple[int, ...]:
+    """For every student layer, the teacher layer at the same part of the depth, counted from 0.
+
+    In a student deeper than its teacher, neighbours share one.
+    """
+    if student_layers <= teacher_layers:
+        return tuple((layer + 1) * teacher_layers // student_layers - 1 for layer in range(student_layers))
+    return tuple(layer * teacher_layers // student_layers for layer in range(student_layers))
 
 
 def save_projection(projection: nn.Linear, folder: Path) -> None:

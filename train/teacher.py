@@ -1,12 +1,15 @@
 """Teachers: any BERT-like encoder of transformers, loaded, checked, and captured without touching its code."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from efficientbert.train.capture import CaptureError, Captures, Recorder
 from efficientbert.train.packing import model_inputs
@@ -15,7 +18,10 @@ from efficientbert.train.script import LOAD_ERRORS, InputError
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a family of encoders keeps its attention: the list of layers, and four linears within one."""
+    """Where a family of encoders keeps its attention: the list of layers, and four linears within one.
+
+    `heads` are the ways its members name the parts of their masked-LM head, first to last.
+    """
 
     families: str
     layers: str
@@ -23,6 +29,7 @@ class Layout:
     key: str
     value: str
     output: str
+    heads: tuple[tuple[str, ...], ...]
 
 
 LAYOUTS = (
@@ -33,8 +40,17 @@ LAYOUTS = (
         "attention.self.key",
         "attention.self.value",
         "attention.output.dense",
+        (("cls",), ("lm_head",), ("generator_predictions", "generator_lm_head")),
     ),
-    Layout("MPNet", "encoder.layer", "attention.attn.q", "attention.attn.k", "attention.attn.v", "attention.attn.o"),
+    Layout(
+        "MPNet",
+        "encoder.layer",
+        "attention.attn.q",
+        "attention.attn.k",
+        "attention.attn.v",
+        "attention.attn.o",
+        (("lm_head",),),
+    ),
     Layout(
         "DistilBERT",
         "transformer.layer",
@@ -42,8 +58,20 @@ LAYOUTS = (
         "attention.k_lin",
         "attention.v_lin",
         "attention.out_lin",
+        (("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),),
     ),
 )
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Keeps transformers from printing which weights are missing or left over, where the caller looks at that."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 class Teacher:
@@ -53,12 +81,19 @@ class Teacher:
         model: A BERT-like encoder without a head.
         tokenizer: Its tokenizer.
         name: What the user called it, for messages.
+        masked_lm: The model with its masked-LM head around `model`, where logits are wanted.
 
     Raises:
-        InputError: if its attention cannot be captured, or the tokenizer does not fit its vocabulary.
+        InputError: if its attention or logits cannot be captured, or the tokenizer does not fit its vocabulary.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        name: str,
+        masked_lm: PreTrainedModel | None = None,
+    ):
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.name = name
@@ -76,6 +111,7 @@ class Teacher:
         )
         self._check_tokenizer()
         self._check_captures()
+        self.head = None if masked_lm is None else self._find_head(masked_lm.eval().requires_grad_(False))
 
     def _find_layout(self) -> Layout:
         for layout in LAYOUTS:
@@ -91,6 +127,21 @@ class Teacher:
         raise InputError(
             f"teacher {self.name}: attention of model type {self.model.config.model_type!r} cannot be captured; "
             f"families that can be: {known}"
+        )
+
+    def _find_head(self, masked_lm: PreTrainedModel) -> nn.Module:
+        """The masked-LM head as one module, held against the logits that the whole model gives."""
+        input_ids = torch.arange(len(self.tokenizer))[None, -8:].to(self.model.device)
+        with torch.no_grad():
+            states, expected = self.model(input_ids=input_ids)[0], masked_lm(input_ids=input_ids).logits
+            for names in self.layout.heads:
+                if all(hasattr(masked_lm, name) for name in names):
+                    head = nn.Sequential(*(getattr(masked_lm, name) for name in names))
+                    if torch.allclose(head(states), expected, rtol=1e-3, atol=1e-3):
+                        return head
+        raise InputError(
+            f"teacher {self.name}: the masked-LM head of model type {self.model.config.model_type!r} cannot be "
+            f"captured; leave out the loss logits"
         )
 
     def _check_tokenizer(self) -> None:
@@ -141,19 +192,36 @@ class Teacher:
             raise InputError(f"teacher {self.name}: reports no attention probabilities to check the captures against")
 
     @classmethod
-    def load(cls, name: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Teacher":
-        """Loads a teacher from the Hub or a folder.
+    def load(
+        cls,
+        name: str,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        masked_lm: bool = False,
+    ) -> "Teacher":
+        """Loads a teacher from the Hub or a folder, with its masked-LM head if `masked_lm`.
 
         Raises:
-            InputError: if it cannot be loaded or cannot be a teacher.
+            InputError: if it cannot be loaded or cannot be a teacher, or lacks weights or the head.
         """
+        auto_class = AutoModelForMaskedLM if masked_lm else AutoModel
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name)
-            model = AutoModel.from_pretrained(name, dtype=dtype)
+            with quiet_loading():
+                tokenizer = AutoTokenizer.from_pretrained(name)
+                model, report = auto_class.from_pretrained(name, dtype=dtype, output_loading_info=True)
         except LOAD_ERRORS as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InputError(f"teacher {name}: cannot be loaded: {reason}") from None
-        return cls(model.to(device), tokenizer, name)
+        missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
+        of_head = [key for key in missing if masked_lm and not key.startswith(model.base_model_prefix + ".")]
+        if of_head:
+            raise InputError(
+                f"teacher {name}: its checkpoint has no masked-LM head (no {of_head[0]}); leave out the loss logits"
+            )
+        if missing:
+            raise InputError(f"teacher {name}: its checkpoint lacks {len(missing)} weights, such as {missing[0]}")
+        model = model.to(device)
+        return cls(model.base_model, tokenizer, name, model if masked_lm else None)
 
     @property
     def vocab_size(self) -> int:
@@ -185,6 +253,13 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, batch: Mapping[str, torch.Tensor]) -> Captures:
-        """The captures of a batch, packed or not, with `input_ids` and `attention_mask`, each of shape `(B, L)`."""
+        """The captures of a batch as of `packing.model_inputs`, with logits if it has `labels` and the teacher a head.
+
+        Position biases, of which the queries and keys know nothing, act within it as everywhere.
+        """
         inputs = model_inputs(batch, self.model.dtype, self.position_offset)
-        return self.recorder.record(lambda: self.model(**inputs, output_hidden_states=True))
+        captures = self.recorder.record(lambda: self.model(**inputs, output_hidden_states=True))
+        if self.head is None or "labels" not in batch:
+            return captures
+        predicted = captures.hidden_states[-1][batch["labels"] != -100]
+        return dataclasses.replace(captures, logits=self.head(predicted))
