@@ -84,9 +84,43 @@ def test_what_cannot_be_a_corpus(tmp_path):
     (tmp_path / "other.jsonl").write_text('{"body": "a"}\n', encoding="utf-8")
     for name, message in (
         ("image.png", "unknown kind of file"),
-        ("broken.parquet", "cannot be loaded"),
+        ("broken.parquet", "no whole parquet file"),
         ("nothing-there", "cannot be loaded"),
         ("other.jsonl", "no column 'text'; it has body"),
     ):
         with pytest.raises(InputError, match=message):
             load_documents(str(tmp_path / name), None, "train", "text", False)
+
+
+def test_a_truncated_shard_is_named(tmp_path):
+    for shard in (0, 1, 2):
+        Dataset.from_dict({"text": [document(30)] * 50}).to_parquet(tmp_path / f"train-{shard}.parquet")
+    whole = (tmp_path / "train-1.parquet").read_bytes()
+    (tmp_path / "train-1.parquet").write_bytes(whole[: len(whole) // 2])
+    for streaming in (False, True):
+        with pytest.raises(InputError, match=r"corpus .*train-1\.parquet: is no whole parquet file"):
+            load_documents(str(tmp_path), None, "train", "text", streaming)
+    (tmp_path / "train-1.parquet").write_bytes(b"")
+    with pytest.raises(InputError, match=r"train-1\.parquet: is empty"):
+        load_documents(str(tmp_path), None, "train", "text", True)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(("wrong", "texts"), [(None, ["a", None, "b"]), (17, [3, 17, 5])])
+def test_a_row_that_is_no_text_is_named(wrong, texts, streaming, tmp_path, tokenizer):
+    path = tmp_path / "corpus.parquet"
+    Dataset.from_dict({"text": texts}).to_parquet(path)
+    documents = load_documents(str(path), None, "train", "text", streaming)
+    row = texts.index(wrong) if wrong is None else 0  # in a column of numbers the first is wrong already
+    with pytest.raises(InputError, match=rf"corpus mine: row {row}: 'text' is {texts[row]}, not a text"):
+        hold_out(cut_documents(documents, "text", tokenizer, 16, "mine"), 1, 1, "mine")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_file_that_breaks_in_the_middle(streaming, tmp_path, tokenizer):
+    path = tmp_path / "corpus.jsonl"
+    path.write_text('{"text": "word1"}\n' * 9 + '{"text": "wor\n', encoding="utf-8")
+    with pytest.raises(InputError, match=r"corpus .*: cannot be (loaded|read): .+") as caught:
+        documents = load_documents(str(path), None, "train", "text", streaming)
+        hold_out(cut_documents(documents, "text", tokenizer, 16), 8, 8, str(path))
+    assert "\n" not in str(caught.value)

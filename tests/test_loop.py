@@ -1,12 +1,15 @@
 """The training loop: accumulation, schedule, data order, and resuming to the same bits."""
 
 import dataclasses
+import errno
 import functools
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
-from datasets import Dataset
+from accelerate import Accelerator
+from datasets import Dataset, IterableDataset
 from torch import nn
 
 from efficientbert.train.loop import (
@@ -320,3 +323,39 @@ def test_compiled_runs_keep_names_and_go_on_to_the_same_bits(tmp_path, monkeypat
     assert model.state_dict().keys() == plain.state_dict().keys()
     for name, parameter in plain.state_dict().items():
         torch.testing.assert_close(parameter, model.state_dict()[name], msg=name)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("PytorchStreamWriter failed writing file data/0")],
+)
+def test_a_full_disk_leaves_the_last_checkpoint(error, tmp_path, monkeypatch):
+    real = Accelerator.save_state
+
+    def save_state(self, folder):
+        real(self, folder)
+        if (tmp_path / "checkpoints" / "step-00000003").exists():
+            (Path(folder) / "optimizer.bin").write_bytes(b"torn")
+            raise error
+
+    whole, whole_log = run(tmp_path / "whole", Regression())
+    with monkeypatch.context() as patched:
+        patched.setattr(Accelerator, "save_state", save_state)
+        with pytest.raises(InputError, match=r"step-00000006: cannot be written, with .* MB free: .*make room"):
+            run(tmp_path, Regression())
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
+    model, log = run(tmp_path, Regression())
+    for name, parameter in whole.state_dict().items():
+        assert torch.equal(parameter, model.state_dict()[name]), name
+    assert log == whole_log
+
+
+@pytest.mark.parametrize("error", [OSError("Corrupt snappy compressed data."), ValueError("no JSON")])
+def test_a_stream_that_breaks_ends_the_run_in_one_line(error, tmp_path):
+    def rows():
+        yield from make_rows(18)
+        raise error
+
+    with pytest.raises(InputError, match=f"data: cannot be read: {error}"):
+        run(tmp_path, Regression(), rows=IterableDataset.from_generator(rows))
+    assert newest_checkpoint(tmp_path / "checkpoints").name == "step-00000003"

@@ -1,11 +1,16 @@
 """Unlabelled text: documents from any `datasets` source, cut to sequences of a fixed length."""
 
+import errno
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import torch
 from datasets import Dataset, IterableDataset, load_dataset
+from datasets.exceptions import DatasetsError
+from pyarrow import parquet
 from transformers import PreTrainedTokenizerBase
 
 from efficientbert.train.script import InputError
@@ -25,6 +30,39 @@ def check_not_empty(path: Path, what: str) -> None:
         raise InputError(f"{what} {path}: is empty")
 
 
+def check_parquet(path: Path, what: str) -> None:
+    """A truncated file among the parquet files of a path is named before any is read.
+
+    Raises:
+        InputError: naming the file; `what` says what it was to be.
+    """
+    for file in [path] if path.is_file() else sorted(path.rglob("*.parquet")):
+        if file.suffix == ".parquet":
+            check_not_empty(file, what)
+            try:
+                parquet.read_metadata(file)
+            except (OSError, pyarrow.ArrowException) as error:
+                raise InputError(f"{what} {file}: is no whole parquet file: {' '.join(str(error).split())}") from None
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """What readers of `datasets` raise becomes bad input.
+
+    Raises:
+        InputError: `what` cannot be read.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, ValueError, DatasetsError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise InputError(f"{what}: cannot be read: {reason or type(error).__name__}") from None
+
+
 def load_documents(
     source: str, name: str | None, split: str, column: str, streaming: bool
 ) -> Dataset | IterableDataset:
@@ -42,6 +80,7 @@ def load_documents(
     """
     path = Path(source)
     try:
+        check_parquet(path, "corpus")
         if path.is_file():
             check_not_empty(path, "corpus")
             if path.suffix not in FILE_FORMATS:
@@ -54,27 +93,45 @@ def load_documents(
     except Exception as error:  # datasets raises what its readers raise
         reason = " ".join(str(error.__cause__ or error).split())
         raise InputError(f"corpus {source}: cannot be loaded: {reason}") from None
-    columns = documents.column_names or list(next(iter(documents), {}))
+    with reading(f"corpus {source}"):
+        columns = documents.column_names or list(next(iter(documents), {}))
     if column not in columns:
         raise InputError(f"corpus {source}: no column {column!r}; it has {', '.join(columns) or 'none'}")
     return documents
 
 
 def cut_documents(
-    documents: Dataset | IterableDataset, column: str, tokenizer: PreTrainedTokenizerBase, length: int
+    documents: Dataset | IterableDataset,
+    column: str,
+    tokenizer: PreTrainedTokenizerBase,
+    length: int,
+    source: str = "",
 ) -> Dataset | IterableDataset:
     """Sequences of at most `length` tokens, each from one document, with the tokenizer's special tokens.
 
     A document's last piece is kept if it fills half a sequence, or is the only one and no shorter than `SHORTEST`.
     With cached documents the result is cached on disk by `datasets` and found again by the next run.
 
+    Args:
+        documents: As of `load_documents`.
+        column: Name of the text column.
+        tokenizer: What to cut them to tokens with.
+        length: Tokens of a full sequence.
+        source: Where the documents come from, for messages.
+
     Returns:
         Rows with `input_ids`.
+
+    Raises:
+        InputError: when a row is reached whose document is no text.
     """
 
-    def cut(rows: dict[str, list]) -> dict[str, list]:
+    def cut(rows: dict[str, list], indices: list[int]) -> dict[str, list]:
+        for text, index in zip(rows[column], indices):
+            if not isinstance(text, str):
+                raise InputError(f"corpus {source}: row {index}: {column!r} is {text!r:.50}, not a text")
         pieces = tokenizer(
-            [text or "" for text in rows[column]],
+            rows[column],
             truncation=True,
             max_length=length,
             return_overflowing_tokens=True,
@@ -91,7 +148,7 @@ def cut_documents(
 
     options: dict[str, Any] = {} if isinstance(documents, IterableDataset) else {"desc": "Tokenising"}
     names = documents.column_names or list(next(iter(documents)))
-    return documents.map(cut, batched=True, batch_size=64, remove_columns=names, **options)
+    return documents.map(cut, batched=True, with_indices=True, batch_size=64, remove_columns=names, **options)
 
 
 def hold_out(
@@ -102,7 +159,8 @@ def hold_out(
     Raises:
         InputError: if fewer than `needed` sequences are left for training.
     """
-    first = list(sequences.take(held_out + needed))
+    with reading(f"corpus {source}"):
+        first = list(sequences.take(held_out + needed))
     if len(first) < held_out + needed:
         raise InputError(
             f"corpus {source}: gives {len(first)} sequences, too few: at least {held_out + needed} are needed, "

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, set_seed
+from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm.auto import tqdm
@@ -280,6 +281,8 @@ def _groups(
     group = []
     while True:
         loader.set_epoch(progress.epoch)
+        if hasattr(loader.collate_fn, "set_epoch"):
+            loader.collate_fn.set_epoch(progress.epoch)
         resumed = progress.batch > 0
         batches = iter(accelerator.skip_first_batches(loader, progress.batch) if resumed else loader)
         taken = 0
@@ -325,15 +328,27 @@ def _log_row(
 
 
 def save_checkpoint(accelerator: Accelerator, checkpoints: Path, step: int) -> None:
-    """Writes a checkpoint under a temporary name, moves it, and drops the older ones."""
+    """Writes a checkpoint under a temporary name, moves it, and drops the older ones.
+
+    Raises:
+        InputError: if it cannot be written; the older ones stay.
+    """
     final = checkpoints / f"step-{step:08d}"
     temporary = checkpoints / "writing"
     accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
+    try:
+        if accelerator.is_main_process:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        accelerator.wait_for_everyone()
+        accelerator.save_state(str(temporary))
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch tells a full disk as a RuntimeError
+        reason, free = " ".join(str(error).split())[:200], shutil.disk_usage(checkpoints).free / 1e6
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(temporary))
+        raise InputError(
+            f"checkpoint {final}: cannot be written, with {free:.1f} MB free: {reason}; make room and start it again: "
+            "it goes on from its last checkpoint"
+        ) from error
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         os.replace(temporary, final)

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset, Sampler
 
+from efficientbert.train.corpus import reading
+
 
 BLOCK_BATCHES = 50  # batches among which rows are sorted by length
 
@@ -79,4 +81,5 @@ class Stream(IterableDataset):
             self.rows.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self.rows)
+        with reading("data"):
+            yield from self.rows

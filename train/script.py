@@ -1,6 +1,7 @@
 """What every script shares: arguments from flags and a YAML recipe, and one-line errors with exit code 2."""
 
 import dataclasses
+import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -81,5 +82,17 @@ def run_script(main: Callable[[Any], Any], arguments_class: type, name: str, arg
         argv = sys.argv[1:] if argv is None else argv
         main(parse_arguments(arguments_class, argv, f"efficientbert {name}", arguments_class.__doc__))
     except (InputError, ExpressionError, StrictDataclassError) as error:
-        print(f"efficientbert {name}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        fault = str(error)
+    except (OSError, SafetensorError) as error:
+        if not disk_full(error):
+            raise
+        fault = f"disk full: {error}; make room and start it again: it goes on from its last checkpoint"
+    else:
+        return
+    print(f"efficientbert {name}: error: {' '.join(fault.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def disk_full(error: Exception) -> bool:
+    """Whether an error says that a disk, or a quota, is full."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
