@@ -71,7 +71,8 @@ def score(task: Task, logits: list[np.ndarray], data: TaskData) -> dict[str, flo
         logits: As of `predict`.
         data: What was predicted, with its labels.
     """
-    return load_metric(task.metric()).compute(predictions=task.predict(logits, data), references=task.references(data))
+    predictions, references = task.predict(logits, data), task.references(data)
+    return load_metric(task.metric()).compute(predictions=predictions, references=references, **task.metric_options())
 
 
 def load_scored_model(args: EvaluateArguments) -> PreTrainedModel:

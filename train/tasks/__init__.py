@@ -3,12 +3,14 @@
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from efficientbert.train.tasks.arguments import TaskArguments, load_split
+from efficientbert.train.tasks.spans import SpanTask
 from efficientbert.train.tasks.task import Task
 from efficientbert.train.tasks.texts import TextTask
 
 
 TASK_CLASSES: dict[str, type[Task]] = {
     "text-classification": TextTask,
+    "question-answering": SpanTask,
 }
 
 
@@ -33,5 +35,5 @@ def task_of_model(args: TaskArguments, tokenizer: PreTrainedTokenizerBase, confi
     """
     args.check_task()
     task = TASK_CLASSES[args.task_kind()](args, tokenizer)
-    task.label_names = task.label_names_of(config)
+    task.adopt(config)
     return task

@@ -135,6 +135,10 @@ class Task(ABC):
             config.id2label = dict(enumerate(self.label_names))
             config.label2id = {label: index for index, label in enumerate(self.label_names)}
 
+    def adopt(self, config: PreTrainedConfig) -> None:
+        """Takes from a fine-tuned model's configuration what belongs to the model, such as the order of its labels."""
+        self.label_names = self.label_names_of(config)
+
     def load_rows(self, split: str, labelled: bool = True) -> Dataset:
         """The raw rows of a split.
 
