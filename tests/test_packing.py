@@ -7,7 +7,8 @@ from datasets import Dataset
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.train.capture import Captures
-from efficientbert.train.packing import PackingCollator, best_fit, pack_sequences, pair_mask
+from efficientbert.train.packing import PackingCollator, best_fit, check_packing, pack_sequences, pair_mask
+from efficientbert.train.script import InputError
 from efficientbert.train.student import Student
 from efficientbert.train.teacher import Teacher
 
@@ -111,3 +112,17 @@ def test_every_sequence_is_packed_once(streaming):
     assert sorted((int(ids[0]), len(ids)) for ids in found) == list(enumerate(lengths))
     assert all(len(ids.unique()) == 1 for ids in found)
     assert max(len(row["input_ids"]) for row in rows) == 16
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "mpnet", "distilbert"])
+def test_a_teacher_that_cannot_pack_is_refused(family, teacher_folder, monkeypatch):
+    teacher = Teacher.load(teacher_folder(family))
+    check_packing(teacher)
+    forward = teacher.model.forward
+
+    def without_positions(*args, position_ids=None, **kwargs):
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(teacher.model, "forward", without_positions)
+    with pytest.raises(InputError, match=f"model type '{family}' cannot keep sequences of one row apart"):
+        check_packing(teacher)

@@ -27,7 +27,7 @@ from efficientbert.train.losses import (
     relation_loss,
 )
 from efficientbert.train.masking import WholeWordMasking
-from efficientbert.train.packing import PackingCollator, pack_sequences, pair_mask
+from efficientbert.train.packing import PackingCollator, check_packing, pack_sequences, pair_mask
 from efficientbert.train.recipe import LossArguments, LossRecipe, parse_losses
 from efficientbert.train.script import InputError
 from efficientbert.train.student import Student, nearest_layers
@@ -101,13 +101,14 @@ def prepare_text(args: CorpusArguments, teacher: Teacher, batch_size: int, seed:
             f"not {args.max_length}"
         )
     documents = load_documents(args.corpus, args.corpus_name, args.corpus_split, args.text_column, args.streaming)
-    sequences = cut_documents(documents, args.text_column, teacher.tokenizer, args.max_length)
+    sequences = cut_documents(documents, args.text_column, teacher.tokenizer, args.max_length, args.corpus)
     held_out, training = hold_out(sequences, args.held_out, max(batch_size, args.init_sequences), args.corpus)
     sample = list(training.take(args.init_sequences))
     if args.streaming:
         training = training.shuffle(seed=seed, buffer_size=10_000)
     collator = padding = PaddingCollator(teacher.tokenizer.pad_token_id)
     if args.packing:
+        check_packing(teacher)
         training = pack_sequences(training, args.max_length)
         collator = PackingCollator(teacher.tokenizer.pad_token_id)
     return Text(held_out, sample, training, collator, padding)

@@ -1,10 +1,16 @@
 """Packed batches: several sequences a row, each seeing itself alone, so that hardly anything is padding."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset, IterableDataset
+
+from efficientbert.train.script import InputError
+
+
+if TYPE_CHECKING:  # the teacher's call makes its inputs here
+    from efficientbert.train.teacher import Teacher
 
 
 BUFFER = 1000  # sequences among which rows are filled
@@ -46,6 +52,34 @@ def model_inputs(
         inputs["attention_mask"] = mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
         inputs["position_ids"] = batch["position_ids"] + position_offset
     return inputs
+
+
+@torch.no_grad()
+def check_packing(teacher: "Teacher") -> None:
+    """Two sequences in one row must give what they give alone.
+
+    Raises:
+        InputError: if the teacher takes no positions or masks of pairs, or makes something else of them.
+    """
+    ids = torch.randint(0, len(teacher.tokenizer), (7,), generator=torch.Generator().manual_seed(0))
+    ids[ids == teacher.tokenizer.pad_token_id] = teacher.tokenizer.unk_token_id or 0
+    packed = PackingCollator(teacher.tokenizer.pad_token_id)([{"input_ids": ids, "lengths": [4, 3]}])
+    alone = {"input_ids": ids[None, 4:], "attention_mask": torch.ones(1, 3, dtype=torch.long)}
+    try:
+        found, expected = (
+            teacher({name: tensor.to(teacher.model.device) for name, tensor in batch.items()}).hidden_states[-1][
+                :, -3:
+            ]
+            for batch in (packed, alone)
+        )
+        same = torch.allclose(found.float(), expected.float(), rtol=1e-2, atol=1e-2)
+    except (IndexError, RuntimeError, TypeError, ValueError):
+        same = False
+    if not same:
+        raise InputError(
+            f"teacher {teacher.name}: model type {teacher.model.config.model_type!r} cannot keep sequences of one row "
+            "apart; run it with --packing false"
+        )
 
 
 def pack_sequences(sequences: Dataset | IterableDataset, length: int) -> Dataset | IterableDataset:
