@@ -36,6 +36,7 @@ setup(
         "transformers>=5.23",
     ],
     extras_require={
+        "embeddings": ["sentence-transformers>=6.2"],
         "test": ["peft>=0.21", "pytest>=9.0", "ruff>=0.17", "sentence-transformers>=6.2", "tensorboard>=2.21"],
     },
     entry_points={"console_scripts": ["efficientbert = efficientbert.__main__:main"]},

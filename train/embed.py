@@ -159,6 +159,7 @@ def main(args: EmbedArguments) -> dict[str, Any] | None:
         args.max_steps,
         folder.work / "checkpoints",
         "Distilling embeddings",
+        lengths=None if args.streaming else text.training["length"][:],
     )
     result = None
     if accelerator.is_main_process:

@@ -53,13 +53,13 @@ def cut_passages(
         length: Most tokens in a row.
 
     Returns:
-        Rows with `input_ids`, of `SHORTEST` to `length` tokens.
+        Rows with `input_ids`, of `SHORTEST` to `length` tokens, and their number, `length`.
     """
 
     def cut(rows: dict[str, list]) -> dict[str, list]:
         texts = [passage for text in rows[column] for passage in passages(text or "")]
         if not texts:
-            return {"input_ids": []}
+            return {"input_ids": [], "length": []}
         pieces = tokenizer(
             texts,
             truncation=True,
@@ -68,7 +68,8 @@ def cut_passages(
             return_attention_mask=False,
             return_token_type_ids=False,
         )
-        return {"input_ids": [ids for ids in pieces["input_ids"] if len(ids) >= SHORTEST]}
+        kept = [ids for ids in pieces["input_ids"] if len(ids) >= SHORTEST]
+        return {"input_ids": kept, "length": [len(ids) for ids in kept]}
 
     options: dict[str, Any] = {} if isinstance(documents, IterableDataset) else {"desc": "Tokenising"}
     names = documents.column_names or list(next(iter(documents)))
