@@ -23,7 +23,7 @@ CHUNK = 2_000_000  # drawn rows held in memory at a time
 
 
 def bootstrap(
-    metric: str, predictions: list[Any], references: list[Any], resamples: int, seed: int
+    metric: str, predictions: list[Any], references: list[Any], resamples: int, seed: int, **options: Any
 ) -> dict[str, tuple[float, float]]:
     """The interval of every figure of a metric that one can be drawn for: ends of the middle 95%.
 
@@ -34,6 +34,7 @@ def bootstrap(
         predictions, references: What the metric takes, one of every row.
         resamples: Draws of as many rows as there are.
         seed: Of the draws.
+        options: What the metric takes beside predictions and references.
 
     Raises:
         InputError: if a metric that is not ours cannot be computed on a draw.
@@ -42,9 +43,9 @@ def bootstrap(
         predicted, true = np.asarray(predictions), np.asarray(references)
         figures = {name: FIGURES[name](predicted, true) for name in GLUE_FIGURES[metric]}
     elif metric in ("squad", "squad_v2"):
-        figures = question_means(load_metric(metric), predictions, references)
+        figures = question_means(load_metric(metric), predictions, references, options)
     else:
-        return percentiles(foreign_figures(metric, predictions, references, resamples, seed))
+        return percentiles(foreign_figures(metric, predictions, references, resamples, seed, options))
     drawn = {
         name: [figure(rows) for rows in draws(len(predictions), resamples, seed)] for name, figure in figures.items()
     }
@@ -159,17 +160,17 @@ FIGURES = {
 
 
 def question_means(
-    metric: evaluate.EvaluationModule, predictions: list[dict], references: list[dict]
+    metric: evaluate.EvaluationModule, predictions: list[dict], references: list[dict], options: dict[str, Any]
 ) -> dict[str, Figure]:
     """The SQuAD figures that are means over questions: of all, of those with an answer, of those without."""
     paired = {reference["id"]: reference for reference in references}
-    alone = [metric._compute([prediction], [paired[prediction["id"]]]) for prediction in predictions]
+    alone = [metric._compute([prediction], [paired[prediction["id"]]], **options) for prediction in predictions]
     names = {name: None for scores in alone for name in scores if not name.startswith("best_") and "total" not in name}
     return {name: mean(np.array([scores.get(name, np.nan) for scores in alone])) for name in names}
 
 
 def foreign_figures(
-    name: str, predictions: list[Any], references: list[Any], resamples: int, seed: int
+    name: str, predictions: list[Any], references: list[Any], resamples: int, seed: int, options: dict[str, Any]
 ) -> dict[str, np.ndarray]:
     """The figures of a metric of which nothing is known, computed anew on every draw.
 
@@ -182,7 +183,7 @@ def foreign_figures(
     for rows in (rows for chunk in draws(len(predictions), resamples, seed) for rows in chunk):
         predicted, true = ([side[row] for row in rows] for side in (predictions, references))
         try:
-            result = metric._compute(predictions=predicted, references=true)
+            result = metric._compute(predictions=predicted, references=true, **options)
         except Exception as error:  # foreign code can raise anything
             raise InputError(
                 f"metric {name!r}: cannot be computed on a draw of the rows: {' '.join(str(error).split())}; "

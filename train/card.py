@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ HEADS = {  # class: the Auto class that loads it, and its pipeline
     "EfficientBertForQuestionAnswering": ("AutoModelForQuestionAnswering", "question-answering"),
     "EfficientBertForMultipleChoice": ("AutoModelForMultipleChoice", None),
 }
+INTERVAL_NOTE = "95% interval"
 RESULTS_START, RESULTS_END = "<!-- results: start -->", "<!-- results: end -->"
 
 
@@ -264,7 +265,7 @@ def add_results(folder: Path, results: list[EvalResult]) -> None:
         raise InputError(f"model card {path}: cannot be read: {' '.join(str(error).split())}") from None
     files = eval_result_files(folder, results)
 
-    known = [old for old in card.data.eval_results or [] if not any(old.is_equal_except_value(new) for new in results)]
+    known = [old for old in card.data.eval_results or [] if not any(same_figure(old, new) for new in results)]
     card.data.eval_results = known + results
     card.data.model_name = card.data.model_name or folder.absolute().name.removesuffix(".partial")
     card.text = with_results_table(card.text, card.data.eval_results)
@@ -272,6 +273,17 @@ def add_results(folder: Path, results: list[EvalResult]) -> None:
     for file, content in files.items():
         file.parent.mkdir(exist_ok=True)
         write_text(file, content)
+
+
+def same_figure(old: EvalResult, new: EvalResult) -> bool:
+    """Whether two results differ in nothing but the value and its interval."""
+    return replace(old, metric_args=None).is_equal_except_value(replace(new, metric_args=None))
+
+
+def interval_text(result: EvalResult) -> str:
+    """The 95% interval of a result, kept among the arguments of its metric; empty where it has none."""
+    interval = (result.metric_args or {}).get("interval_95")
+    return f"{number(interval[0])} to {number(interval[1])}" if interval else ""
 
 
 def eval_result_files(folder: Path, results: list[EvalResult]) -> dict[Path, str]:
@@ -287,6 +299,7 @@ def eval_result_files(folder: Path, results: list[EvalResult]) -> dict[Path, str
         task = result.dataset_config or "default"
         notes = [result.metric_name or result.metric_type]
         notes += [f"{result.dataset_split} split"] if result.dataset_split else []
+        notes += [f"{INTERVAL_NOTE} {interval_text(result)}"] if interval_text(result) else []
         entry = EvalResultEntry(
             dataset_id=result.dataset_type,
             task_id=task,
@@ -322,8 +335,12 @@ def read_entries(file: Path) -> list[dict[str, Any]]:
 
 
 def same_evaluation(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Whether two entries of `.eval_results` differ in nothing but the value."""
-    return {**old, "value": None} == {**new, "value": None}
+    """Whether two entries of `.eval_results` differ in nothing but the value and its interval."""
+
+    def rest(entry: dict[str, Any]) -> dict[str, Any]:
+        return {**entry, "value": None, "notes": str(entry.get("notes", "")).split(f", {INTERVAL_NOTE}")[0]}
+
+    return rest(old) == rest(new)
 
 
 def with_results_table(text: str, results: list[EvalResult]) -> str:
@@ -335,11 +352,16 @@ def with_results_table(text: str, results: list[EvalResult]) -> str:
             result.dataset_split or "",
             result.metric_name or result.metric_type,
             number(result.metric_value),
+            interval_text(result),
         )
         for result in results
     ]
     block = "\n".join(
-        [RESULTS_START, table(("dataset", "configuration", "split", "metric", "value"), rows), RESULTS_END]
+        [
+            RESULTS_START,
+            table(("dataset", "configuration", "split", "metric", "value", "95% interval"), rows),
+            RESULTS_END,
+        ]
     )
     before, start, rest = text.partition(RESULTS_START)
     _, end, after = rest.partition(RESULTS_END)

@@ -1,9 +1,12 @@
-"""Scores a checkpoint on a task through `evaluate`.
+"""Scores fine-tuned models through `evaluate`: one, or all in a folder, each on the task it was fine-tuned on.
 
-efficientbert evaluate --model my-student-rte --task rte
-efficientbert evaluate --model my-reviews --data reviews.csv --text_column review --split "train[90%:]"
+efficientbert evaluate --model my-student-rte
+efficientbert evaluate --model my-models --data ../shared/data/glue --submission_dir glue-submission
+efficientbert evaluate --model my-reviews --data reviews.csv --split "train[90%:]"
+efficientbert evaluate --model my-embedder --task stsb
 """
 
+import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,26 +15,62 @@ import numpy as np
 import torch
 from huggingface_hub import EvalResult
 from tqdm.auto import tqdm
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
-from efficientbert.train.card import add_results
+from efficientbert.train.bootstrap import bootstrap
+from efficientbert.train.card import add_results, table
 from efficientbert.train.folders import write_json
-from efficientbert.train.metrics import load_metric
-from efficientbert.train.script import LOAD_ERRORS, InputError, run_script
-from efficientbert.train.tasks import TaskArguments, task_of_model
+from efficientbert.train.metrics import compute_metric
+from efficientbert.train.script import InputError, run_script
+from efficientbert.train.sentence_embeddings import pair_cosines
+from efficientbert.train.submission import FILES, official_values, submission_text, task_for_file, write_submission
+from efficientbert.train.tasks.arguments import GLUE_COLUMNS, TaskArguments, load_split
 from efficientbert.train.tasks.task import Task, TaskData, model_inputs
+from efficientbert.train.trained import find_models, is_embedder, load_trained
 
 
 @dataclass(kw_only=True)
 class EvaluateArguments(TaskArguments):
-    """Scores a checkpoint on a labelled task and prints a table; optionally writes JSON and the model card."""
+    """Scores a fine-tuned model, or a folder of them, and prints a table; optionally writes JSON, cards, submissions.
 
-    model: str = field(metadata={"help": "Folder or Hub id of a fine-tuned model."})
-    split: str = field(default="validation", metadata={"help": "Split to score."})
+    Task, data and lengths are those that a model was fine-tuned with, where they are not given.
+    """
+
+    model: str = field(metadata={"help": "Folder or Hub id of a fine-tuned model, or a folder of model folders."})
+    split: str | None = field(default=None, metadata={"help": "Split to score; by default the task's validation."})
     batch_size: int = field(default=64, metadata={"help": "Rows at a time."})
     device: str = field(default="cuda" if torch.cuda.is_available() else "cpu", metadata={"help": "cpu, cuda, mps, …"})
+    bootstrap: int = field(
+        default=1000, metadata={"help": "Draws of the rows for the 95% intervals; 0 leaves them out."}
+    )
+    seed: int = field(default=0, metadata={"help": "Of these draws."})
     output_json: str | None = field(default=None, metadata={"help": "File to write the figures to."})
-    update_card: bool = field(default=False, metadata={"help": "Add the figures to the model card in the folder."})
+    update_card: bool = field(default=False, metadata={"help": "Add the figures to the model card in every folder."})
+    submission_dir: str | None = field(
+        default=None, metadata={"help": "Folder for predictions of the GLUE test splits, as the GLUE site takes them."}
+    )
+    max_length: int | None = field(default=None, metadata={"help": "Tokens in a sequence; longer ones are cut."})
+    doc_stride: int | None = field(default=None, metadata={"help": "Tokens that windows of a long context share."})
+    max_query_length: int | None = field(default=None, metadata={"help": "Tokens of a question; longer ones are cut."})
+    max_answer_length: int | None = field(default=None, metadata={"help": "Tokens of the longest answer to extract."})
+
+    def check(self) -> None:
+        """Checks what can be checked without models and data.
+
+        Raises:
+            InputError: naming the argument.
+        """
+        if self.batch_size < 1:
+            raise InputError(f"batch_size: must be at least 1, not {self.batch_size}")
+        if self.bootstrap < 0 or self.seed < 0:
+            name = "bootstrap" if self.bootstrap < 0 else "seed"
+            raise InputError(f"{name}: must be at least 0, not {getattr(self, name)}")
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(f"device {self.device!r}: {' '.join(str(error).split())[:200]}") from None
+        if self.output_json and not Path(self.output_json).absolute().parent.is_dir():
+            raise InputError(f"output_json {self.output_json}: its folder does not exist")
 
 
 @torch.no_grad()
@@ -72,66 +111,201 @@ def score(task: Task, logits: list[np.ndarray], data: TaskData) -> dict[str, flo
         data: What was predicted, with its labels.
     """
     predictions, references = task.predict(logits, data), task.references(data)
-    return load_metric(task.metric()).compute(predictions=predictions, references=references, **task.metric_options())
+    return compute_metric(task.metric(), predictions, references, **task.metric_options())
 
 
-def load_scored_model(args: EvaluateArguments) -> PreTrainedModel:
-    """The model to score.
+@dataclass(frozen=True)
+class Result:
+    """A model's figures on one split.
+
+    Attributes:
+        model: Its name.
+        folder: Where it lies, or its Hub id.
+        args: The data.
+        kind: What is predicted, as the Hub calls it.
+        split: Name of the split.
+        rows: Raw rows of it.
+        metrics: The figures.
+        intervals: Ends of the 95% interval, of the figures that have one.
+    """
+
+    model: str
+    folder: str
+    args: TaskArguments
+    kind: str
+    split: str
+    rows: int
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+
+    def title(self) -> str:
+        """The task; of MNLI with its dev set."""
+        suffix = self.split.removeprefix("validation_")
+        return f"mnli_{suffix}" if suffix in ("matched", "mismatched") else self.args.title()
+
+    def as_json(self) -> dict[str, Any]:
+        """What the report says of it."""
+        named = {"model": self.model, "task": self.title(), "data": Path(self.args.source()).name, "split": self.split}
+        return named | {"rows": self.rows, "metrics": self.metrics, "intervals": self.intervals}
+
+
+def evaluate_task(
+    args: EvaluateArguments, name: str, folder: str, task: Task, model: PreTrainedModel, split: str
+) -> Result:
+    """Scores a model on one split.
 
     Raises:
-        InputError: if it cannot be loaded or has no trained head.
+        InputError: if the split cannot be read or has no labels.
     """
-    try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(args.model, output_loading_info=True)
-    except LOAD_ERRORS as error:
-        raise InputError(f"model {args.model}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
-    if report["missing_keys"]:
-        raise InputError(f"model {args.model}: has no trained head for this task; run `efficientbert finetune` first")
-    return model.to(args.device)
+    rows = task.load_rows(split)
+    if task.args.task in GLUE_COLUMNS and set(rows.unique(task.label_column)) == {-1}:
+        raise InputError(f"data {task.args.source()}: split {split!r} of {task.args.task} has no labels to score with")
+    data = task.data(rows, split)
+    logits = predict(model, task, data, args.batch_size)
+    predictions, references, options = task.predict(logits, data), task.references(data), task.metric_options()
+    metrics = compute_metric(task.metric(), predictions, references, **options)
+    intervals = {}
+    if args.bootstrap:
+        intervals = bootstrap(task.metric(), predictions, references, args.bootstrap, args.seed, **options)
+    return Result(name, folder, task.args, task.args.task_kind(), split, len(rows), metrics, intervals)
 
 
-def card_results(args: EvaluateArguments, result: dict[str, float]) -> list[EvalResult]:
+def evaluate_embedder(args: EvaluateArguments, name: str, folder: str) -> Result:
+    """Scores a sentence embedder by the cosines of pairs of texts, Spearman's correlation first.
+
+    Raises:
+        InputError: if the data is no pairs of texts with a number.
+    """
+    task = args.task or ("stsb" if args.text_column is None else None)
+    data = TaskArguments(task=task, data=args.data, data_name=args.data_name)
+    data.check_task()
+    texts = GLUE_COLUMNS["stsb"] if task == "stsb" else (args.text_column, args.text_pair_column)
+    if task not in (None, "stsb") or None in texts:
+        raise InputError(
+            f"model {folder}: embeds texts; score it with --task stsb, or with --data, --text_column, "
+            "--text_pair_column and, for a number, --label_column"
+        )
+    columns = (*texts, args.label_column or "label")
+    split = args.split or "validation"
+    rows = load_split(data, split, columns).select_columns(list(columns))
+    cosines, numbers = pair_cosines(folder, rows, columns, args.batch_size, args.device)
+    figures = compute_metric("stsb", cosines, numbers)
+    intervals = bootstrap("stsb", cosines, numbers, args.bootstrap, args.seed) if args.bootstrap else {}
+    metrics = {name: figures[name] for name in ("spearmanr", "pearson")}
+    return Result(name, folder, data, "sentence-similarity", split, len(rows), metrics, intervals)
+
+
+def predict_tests(args: EvaluateArguments, task: Task, model: PreTrainedModel) -> dict[str, str]:
+    """The submission files that a model can predict, with their text; none where its task is not one of GLUE."""
+    texts = {}
+    for file in FILES.get(task.args.task, ()):
+        test, split = task_for_file(task, file)
+        official_values(test)  # refuses before anything is computed
+        data = test.load(split, labelled=False)
+        logits = predict(model, test, data, args.batch_size)
+        texts[file] = submission_text(test, test.predict(logits, data), data)
+    return texts
+
+
+def evaluate_models(args: EvaluateArguments) -> tuple[list[Result], dict[str, str]]:
+    """The figures of all models, and the submission files where they are asked for.
+
+    Raises:
+        InputError: if anything cannot be loaded, or two models predict the same submission file.
+    """
+    results: list[Result] = []
+    texts: dict[str, str] = {}
+    authors: dict[str, str] = {}
+    for name, folder in find_models(args.model).items():
+        if args.update_card and not Path(folder, "README.md").is_file():
+            raise InputError(f"model folder {folder}: has no model card README.md to update")
+        if is_embedder(Path(folder)):
+            results.append(evaluate_embedder(args, name, folder))
+            continue
+        task, model = load_trained(folder, TaskArguments(**given_arguments(args)), args.device)
+        splits = (args.split,) if args.split else task.args.eval_splits()
+        if args.submission_dir:
+            for file in FILES.get(task.args.task, ()):
+                if file in authors:
+                    raise InputError(
+                        f"submission {file}: both {authors[file]} and {name} predict it; give one of them"
+                    )
+                authors[file] = name
+            texts |= predict_tests(args, task, model)
+            if task.args.task == "ax" and args.split is None:
+                splits = ()  # the labels are with the site
+        results += [evaluate_task(args, name, folder, task, model, split) for split in splits]
+    return results, texts
+
+
+def given_arguments(args: EvaluateArguments) -> dict[str, Any]:
+    """What is said of task and data; see `settle_arguments`."""
+    return {name: getattr(args, name) for name in TaskArguments.__dataclass_fields__}
+
+
+def glue_score(results: list[Result]) -> tuple[float, list[str]] | None:
+    """The mean of the GLUE tasks' means, and these tasks; None where there are fewer than two.
+
+    As on the site, a task counts with the mean of its metrics, and MNLI with that of its two sets (Wang et al. 2019,
+    section 3.4); the diagnostic set does not count.
+    """
+    values: dict[str, list[float]] = {}
+    for result in results:
+        task = result.args.task
+        if task in GLUE_COLUMNS and task != "ax" and result.args.metric is None:
+            values.setdefault(task, []).append(statistics.fmean(result.metrics.values()))
+    if len(values) < 2:
+        return None
+    return statistics.fmean(map(statistics.fmean, values.values())), sorted(values)
+
+
+def results_table(results: list[Result]) -> str:
+    """All figures as a Markdown table."""
+    rows = []
+    for result in results:
+        for name, value in result.metrics.items():
+            interval = "–".join(f"{end:.4f}" for end in result.intervals.get(name, ()))
+            rows.append((result.model, result.title(), result.split, result.rows, name, f"{value:.4f}", interval))
+    glue = glue_score(results)
+    if glue is not None:
+        rows.append(("", "GLUE", "", "", f"mean of {len(glue[1])} tasks", f"{glue[0]:.4f}", ""))
+    return table(("model", "task", "split", "rows", "metric", "value", "95% interval"), rows)
+
+
+def card_results(result: Result) -> list[EvalResult]:
     """The figures as the model card takes them."""
     return [
         EvalResult(
-            task_type="text-classification",
-            dataset_type=args.source(),
-            dataset_name=args.title(),
-            dataset_config=args.data_name or args.task,
-            dataset_split=args.split,
+            task_type=result.kind,
+            dataset_type=result.args.source(),
+            dataset_name=result.args.title(),
+            dataset_config=result.args.data_name or (result.args.task if result.args.task in GLUE_COLUMNS else None),
+            dataset_split=result.split,
             metric_type=name,
             metric_value=value,
+            metric_args={"interval_95": list(result.intervals[name])} if name in result.intervals else None,
         )
-        for name, value in result.items()
+        for name, value in result.metrics.items()
     ]
 
 
 def main(args: EvaluateArguments) -> dict[str, Any]:
     """Runs the job; prints and returns the figures."""
-    if args.batch_size < 1:
-        raise InputError(f"batch_size: must be at least 1, not {args.batch_size}")
-    args.check_task()
-    model = load_scored_model(args)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(args.model)
-    except LOAD_ERRORS as error:
-        raise InputError(f"model {args.model}: no tokenizer: {' '.join(str(error).split())[:300]}") from None
-    task = task_of_model(args, tokenizer, model.config)
-    data = task.load(args.split)
-    result = score(task, predict(model, task, data, args.batch_size), data)
-    print(f"| {'metric':<20} | {'value':>8} |\n|{'-' * 22}|{'-' * 9}:|")
-    for name, value in result.items():
-        print(f"| {name:<20} | {value:>8.4f} |")
-    report = {
-        "model": Path(args.model).name,
-        "task": args.task,
-        "data": Path(args.source()).name,
-        "split": args.split,
-        "rows": len(data.rows),
-        "metrics": result,
-    }
+    args.check()
+    results, texts = evaluate_models(args)
+    print(results_table(results))
+    report: dict[str, Any] = {"results": [result.as_json() for result in results]}
+    glue = glue_score(results)
+    if glue is not None:
+        report["glue"] = {"score": glue[0], "tasks": glue[1]}
+    if args.submission_dir:
+        missing = write_submission(Path(args.submission_dir), texts)
+        print(f"{args.submission_dir}: {', '.join(sorted(texts))}")
+        if missing:
+            print(f"not written for want of a model: {', '.join(missing)}; the GLUE site takes one zip of all files")
     if args.update_card:
-        add_results(Path(args.model), card_results(args, result))
+        for result in results:
+            add_results(Path(result.folder), card_results(result))
     if args.output_json:
         write_json(Path(args.output_json), report)
     return report

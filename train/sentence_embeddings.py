@@ -309,15 +309,30 @@ def score_similarity(
 ) -> dict[str, float]:
     """Correlation of the cosine of two texts' embeddings with a number given for them (STS-B); no label is trained on.
 
+    Arguments and errors as of `pair_cosines`.
+
+    Returns:
+        `pearson` and `spearmanr`, as the metric `stsb` calls them.
+    """
+    cosines, numbers = pair_cosines(folder_or_name, rows, columns, batch_size, device)
+    return load_metric("stsb").compute(predictions=cosines, references=numbers)
+
+
+def pair_cosines(
+    folder_or_name: str,
+    rows: Iterable[Mapping[str, Any]],
+    columns: tuple[str, str, str],
+    batch_size: int,
+    device: torch.device | str,
+) -> tuple[list[float], list[float]]:
+    """The cosines of the embeddings of pairs of texts, and the numbers given for the pairs.
+
     Args:
         folder_or_name: What `SentenceTransformer` loads.
         rows: Pairs of texts with a number.
         columns: Names of the first text, the second text and the number.
         batch_size: Texts at a time.
         device: Where to compute.
-
-    Returns:
-        `pearson` and `spearmanr`, as the metric `stsb` calls them.
 
     Raises:
         InputError: if the model cannot be loaded, a column is missing or of the wrong type, or rows are too few.
@@ -340,4 +355,4 @@ def score_similarity(
     options = {"batch_size": batch_size, "convert_to_tensor": True, "show_progress_bar": False}
     left, right = (embedder.encode([row[column] for row in rows], **options).double() for column in (first, second))
     cosines = nn.functional.cosine_similarity(left, right, dim=-1)
-    return load_metric("stsb").compute(predictions=cosines.tolist(), references=[float(row[number]) for row in rows])
+    return cosines.tolist(), [float(row[number]) for row in rows]

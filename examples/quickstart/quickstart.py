@@ -111,7 +111,7 @@ def main(args: QuickstartArguments) -> None:
                 "parameters": count_parameters(EfficientBertConfig.from_pretrained(distilled)),
                 "seconds": seconds + (searching if name == "searched" else 0.0),
                 "held_out": provenance[-1]["result"],
-                "task": figures["metrics"],
+                "task": figures["results"][0]["metrics"],
             }
         )
     write_json(output / "results.json", rows)

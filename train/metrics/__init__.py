@@ -37,19 +37,20 @@ def load_metric(name: str) -> evaluate.EvaluationModule:
         ) from None
 
 
-def compute_metric(name: str, predictions: list[Any], references: list[Any]) -> dict[str, float]:
+def compute_metric(name: str, predictions: list[Any], references: list[Any], **options: Any) -> dict[str, float]:
     """The figures of a metric over the whole corpus.
 
     Args:
         name: As of `load_metric`.
         predictions, references: What the metric takes, one of every row.
+        options: What it takes beside them.
 
     Raises:
         InputError: if the metric cannot be loaded, or cannot be computed on these.
     """
     metric = load_metric(name)
     try:
-        figures = numbers(metric.compute(predictions=predictions, references=references))
+        figures = numbers(metric.compute(predictions=predictions, references=references, **options))
     except Exception as error:  # as in `load_metric`
         raise InputError(f"metric {name!r}: cannot be computed: {' '.join(str(error).split())}") from None
     if not figures:
