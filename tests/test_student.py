@@ -1,0 +1,114 @@
+"""Students in training: projection, masked-LM head, what is saved of them, and layers of unequal number."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoModelForMaskedLM
+
+from efficientbert.configuration_efficientbert import EfficientBertConfig
+from efficientbert.modeling_efficientbert import EfficientBertForMaskedLM, EfficientBertModel
+from efficientbert.train.script import InputError
+from efficientbert.train.student import (
+    Student,
+    choose_attention,
+    load_projection,
+    nearest_layers,
+    save_projection,
+    uniform_layer_map,
+)
+from efficientbert.train.teacher import Teacher
+
+
+def make_config() -> EfficientBertConfig:
+    return EfficientBertConfig(
+        vocab_size=65, hidden_size=18, num_hidden_layers=2, num_attention_heads=3, embedding_size=8
+    )
+
+
+def make_student() -> Student:
+    torch.manual_seed(0)
+    model = EfficientBertForMaskedLM(make_config())
+    return Student(model.efficientbert, 24, model.lm_head)
+
+
+def make_batch() -> dict[str, torch.Tensor]:
+    ids = torch.randint(5, 65, (3, 7), generator=torch.Generator().manual_seed(1))
+    labels = torch.full_like(ids, -100)
+    labels[0, 2], labels[2, 6], labels[2, 1] = 7, 8, 9
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+
+
+def test_captures_are_projected_and_without_dropout():
+    student, batch = make_student().train(), make_batch()
+    first, second = student(**batch), student(**batch)
+    states = student.encoder(batch["input_ids"], batch["attention_mask"], output_hidden_states=True).hidden_states
+    assert len(states) == len(first.hidden_states) == 3
+    for captured, again, state in zip(first.hidden_states, second.hidden_states, states):
+        assert torch.equal(captured, again)
+        torch.testing.assert_close(captured, student.projection(state))
+
+
+def test_logits_are_of_the_tokens_to_predict_in_order():
+    student, batch = make_student(), make_batch()
+    states = student.encoder(batch["input_ids"], batch["attention_mask"]).last_hidden_state
+    expected = student.head(states)[[0, 2, 2], [2, 1, 6]]
+    torch.testing.assert_close(student(**batch).logits, expected)
+    labels = batch.pop("labels")
+    assert student(**batch).logits is None
+    assert Student(student.encoder, 24)(labels=labels, **batch).logits is None
+
+
+def test_a_trained_head_is_saved_with_its_encoder(tmp_path):
+    student, batch = make_student(), make_batch()
+    with torch.no_grad():
+        student.encoder.embeddings.word_embeddings.weight.mul_(3)  # tied: the head follows
+        student.head.dense.bias.fill_(0.5)
+    expected = student(**batch).logits
+    student.shipped().save_pretrained(tmp_path)
+    model = AutoModelForMaskedLM.from_pretrained(tmp_path)
+    found = model(batch["input_ids"], batch["attention_mask"]).logits[batch["labels"] != -100]
+    torch.testing.assert_close(found, expected)
+    encoder = AutoModel.from_pretrained(tmp_path)
+    torch.testing.assert_close(
+        encoder(batch["input_ids"]).last_hidden_state, student.encoder(batch["input_ids"]).last_hidden_state
+    )
+    assert Student(student.encoder, 24).shipped() is student.encoder
+
+
+def test_eager_attention_on_the_cpu():
+    model = EfficientBertModel(make_config())
+    assert model.config._attn_implementation == "sdpa"
+    choose_attention(model)
+    assert model.config._attn_implementation == "eager"
+
+
+def test_projections_are_kept_beside_the_encoder(tmp_path):
+    one, other = make_student(), Student(EfficientBertModel(make_config()), 24)
+    save_projection(one.projection, tmp_path)
+    assert set(load_file(tmp_path / "distillation_projection.safetensors")) == {"weight", "bias"}
+    assert load_projection(other.projection, tmp_path)
+    assert torch.equal(one.projection.weight, other.projection.weight)
+    assert not load_projection(torch.nn.Linear(18, 25), tmp_path)
+    assert not load_projection(other.projection, tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("student_layers", "teacher_layers", "layers"),
+    [
+        (6, 12, (1, 3, 5, 7, 9, 11)),
+        (4, 6, (0, 2, 3, 5)),
+        (3, 3, (0, 1, 2)),
+        (1, 12, (11,)),
+        (6, 3, (0, 0, 1, 1, 2, 2)),
+        (5, 4, (0, 0, 1, 2, 3)),
+    ],
+)
+def test_nearest_layers(student_layers, teacher_layers, layers):
+    assert nearest_layers(student_layers, teacher_layers) == layers
+
+
+def test_a_uniform_map_is_not_for_deeper_students(teacher_folder):
+    teacher = Teacher.load(teacher_folder())
+    assert uniform_layer_map(2, teacher) == (1, 3)
+    with pytest.raises(InputError, match="has 4 layers, fewer than the student's 5"):
+        uniform_layer_map(5, teacher)
