@@ -186,65 +186,6 @@ def distilled(teacher_folder, corpus_file, student_file, tmp_path_factory) -> st
     return str(output)
 
 
-def finetune_arguments(model: str, task_file: str, output: Path, *more: str) -> list[str]:
-    arguments = ["--model", model, "--data", task_file, "--text_column", "text", "--eval_split", "train"]
-    arguments += ["--num_epochs", "12", "--learning_rate", "3e-3", "--batch_size", "8", "--output_dir", str(output)]
-    return [*arguments, *more]
-
-
-def test_finetune_and_evaluate_own_data(distilled, task_file, tmp_path, capsys):
-    call(finetune, finetune.FinetuneArguments, *finetune_arguments(distilled, task_file, tmp_path / "f"))
-    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "f")
-    assert model.config.id2label == {0: "no", 1: "yes"}
-    results = json.loads((tmp_path / "f" / "results.json").read_text(encoding="utf-8"))
-    assert results["metrics"]["accuracy"] > 0.9
-    arguments = ["--model", tmp_path / "f", "--data", task_file, "--text_column", "text", "--split", "train"]
-    arguments += ["--output_json", tmp_path / "scores.json", "--update_card", "true"]
-    capsys.readouterr()
-    call(scoring, scoring.EvaluateArguments, *arguments)
-    report = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
-    assert report["metrics"] == pytest.approx(results["metrics"]) and report["rows"] == 64
-    assert f"{report['metrics']['accuracy']:.4f}" in capsys.readouterr().out
-    assert "model-index" in (tmp_path / "f" / "README.md").read_text(encoding="utf-8")
-    assert [step["step"] for step in read_provenance(tmp_path / "f")] == ["distill", "finetune"]
-
-
-def test_labels_are_found_by_name_not_position(distilled, task_file, tmp_path):
-    """The same rows in another order, written as other ids: the score stays."""
-    call(finetune, finetune.FinetuneArguments, *finetune_arguments(distilled, task_file, tmp_path / "f"))
-    lines = Path(task_file).read_text(encoding="utf-8").splitlines()
-    only_yes = tmp_path / "yes.csv"
-    only_yes.write_text("\n".join([lines[0], *(line for line in lines[1:] if line.endswith("yes"))]), encoding="utf-8")
-    arguments = ["--model", tmp_path / "f", "--data", only_yes, "--text_column", "text", "--split", "train"]
-    call(scoring, scoring.EvaluateArguments, *arguments, "--output_json", tmp_path / "scores.json")
-    assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["metrics"]["accuracy"] > 0.8
-
-
-def test_a_teacher_of_the_task_teaches_its_logits(distilled, teacher_folder, task_file, tmp_path):
-    """The teacher is fine-tuned by the same command; a teacher with swapped labels teaches the swapped task."""
-    call(finetune, finetune.FinetuneArguments, *finetune_arguments(teacher_folder(), task_file, tmp_path / "teacher"))
-    teacher = json.loads((tmp_path / "teacher" / "results.json").read_text(encoding="utf-8"))
-    assert teacher["metrics"]["accuracy"] > 0.9
-    swapped = AutoModelForSequenceClassification.from_pretrained(tmp_path / "teacher")
-    swapped.classifier.weight.data = swapped.classifier.weight.data.flip(0)
-    swapped.classifier.bias.data = swapped.classifier.bias.data.flip(0)
-    swapped.save_pretrained(tmp_path / "swapped")
-    arguments = finetune_arguments(distilled, task_file, tmp_path / "f", "--teacher", str(tmp_path / "swapped"))
-    call(finetune, finetune.FinetuneArguments, *arguments)
-    results = json.loads((tmp_path / "f" / "results.json").read_text(encoding="utf-8"))
-    assert results["metrics"]["accuracy"] < 0.1
-
-
-def test_regression(distilled, tmp_path):
-    rows = ["text,label"] + [f"word{index % 8} word9,{index % 8 / 2}" for index in range(64)]
-    (tmp_path / "task.csv").write_text("\n".join(rows), encoding="utf-8")
-    arguments = finetune_arguments(distilled, str(tmp_path / "task.csv"), tmp_path / "f", "--num_epochs", "60")
-    call(finetune, finetune.FinetuneArguments, *arguments)
-    results = json.loads((tmp_path / "f" / "results.json").read_text(encoding="utf-8"))
-    assert results["metrics"]["pearson"] > 0.8
-    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "f").config.problem_type == "regression"
-
-
 def test_an_output_folder_in_use_is_left_alone(teacher_folder, corpus_file, student_file, tmp_path, capsys):
     output = tmp_path / "out"
     output.mkdir()

@@ -41,7 +41,7 @@ class EvaluateArguments(TaskArguments):
     batch_size: int = field(default=64, metadata={"help": "Rows at a time."})
     device: str = field(default="cuda" if torch.cuda.is_available() else "cpu", metadata={"help": "cpu, cuda, mps, …"})
     bootstrap: int = field(
-        default=1000, metadata={"help": "Draws of the rows for the 95% intervals; 0 leaves them out."}
+        default=1000, metadata={"help": "Draws of the rows for the confidence intervals; 0 leaves them out."}
     )
     seed: int = field(default=0, metadata={"help": "Of these draws."})
     output_json: str | None = field(default=None, metadata={"help": "File to write the figures to."})
