@@ -126,13 +126,19 @@ def test_first_sentences_are_not_always_alone():
 def test_cut_passages_keeps_all_tokens(streaming, teacher):
     tokenizer = AutoTokenizer.from_pretrained(teacher)
     text = " ".join(f"word{index}" for index in range(30)) + ". word1 word2 word3 word4. word5."
-    documents = Dataset.from_dict({"text": [text, None, "", "word1 word2."], "other": [1, 2, 3, 4]})
+    documents = Dataset.from_dict({"text": [text, " ", "", "word1 word2."], "other": [1, 2, 3, 4]})
     rows = list(cut_passages(documents.to_iterable_dataset() if streaming else documents, "text", tokenizer, 12))
     assert all(row.keys() == {"input_ids", "length"} and row["length"] == len(row["input_ids"]) for row in rows)
     assert all(SHORTEST <= row["length"] <= 12 for row in rows)
     words = [word for row in rows for word in tokenizer.convert_ids_to_tokens(row["input_ids"])]
     assert [word for word in words if word.startswith("word")][:30] == [f"word{index}" for index in range(30)]
     assert words.count("[CLS]") == words.count("[SEP]") == len(rows)
+
+
+def test_documents_that_are_no_text_are_named(teacher):
+    documents = Dataset.from_dict({"text": ["word1.", None]})
+    with pytest.raises(InputError, match="corpus books: row 1: 'text' is None, not a text"):
+        cut_passages(documents, "text", AutoTokenizer.from_pretrained(teacher), 12, "books")
 
 
 def test_pooling_ignores_padding():
@@ -393,6 +399,9 @@ def test_a_student_of_another_tokenizer_is_refused(distilled, teacher, sentences
         (["--mse_weight", "-1"], "mse_weight: must be at least 0, not -1.0"),
         (["--held_out", "0"], "held_out: must be at least 2, not 0"),
         (["--held_out", "5000"], "too few"),
+        (["--packing", "true"], "packing: is not for embeddings"),
+        (["--initialization", "none"], "initialization: must be teacher or random, not 'none'"),
+        (["--student", "nowhere/here"], "student nowhere/here: no preset, config.json or checkpoint"),
         (["--teacher", "nowhere/here"], "teacher nowhere/here: cannot be loaded"),
     ],
 )

@@ -14,12 +14,14 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
+from efficientbert.configuration_efficientbert import PRESETS
 from efficientbert.train.checkpoint import write_checkpoint
 from efficientbert.train.corpus import PaddingCollator, batches, hold_out, load_documents
-from efficientbert.train.distill import DistillArguments, load_student
+from efficientbert.train.distill import load_model
 from efficientbert.train.folders import OutputFolder, write_json
-from efficientbert.train.general import Text
-from efficientbert.train.loop import make_accelerator, train
+from efficientbert.train.general import CorpusArguments, Text
+from efficientbert.train.initialization import initialize_from_teacher
+from efficientbert.train.loop import LoopArguments, make_accelerator, train
 from efficientbert.train.passages import cut_passages
 from efficientbert.train.script import LOAD_ERRORS, InputError, run_script
 from efficientbert.train.sentence_embeddings import (
@@ -32,16 +34,28 @@ from efficientbert.train.sentence_embeddings import (
     score_student,
     start_dense,
 )
+from efficientbert.train.student import Student, choose_attention, load_projection, nearest_layers
 
 
 VARIANCE_FILE = "embedding_variance.json"
 
 
 @dataclass(kw_only=True)
-class EmbedArguments(DistillArguments):
+class EmbedArguments(LoopArguments, CorpusArguments):
     """Distils a sentence-transformers teacher's embeddings and writes a folder that sentence-transformers loads."""
 
     teacher: str = field(metadata={"help": "Hub id or folder of the teacher; a bare encoder gets mean pooling."})
+    output_dir: str = field(metadata={"help": "Folder to write; an interrupted run into it is resumed."})
+    student: str = field(
+        default="efficientbert",
+        metadata={
+            "help": f"Preset ({', '.join(PRESETS)}), config.json, or a checkpoint folder or Hub id to go on from."
+        },
+    )
+    initialization: str = field(
+        default="teacher", metadata={"help": "Of a preset or config: from the 'teacher', or 'random'."}
+    )
+    max_steps: int = field(default=1000, metadata={"help": "Optimizer steps."})
     batch_size: int = field(default=32, metadata={"help": "Passages a process takes at a time."})
     learning_rate: float = field(default=5e-4, metadata={"help": "Peak learning rate of AdamW."})
     held_out: int = field(default=256, metadata={"help": "Passages kept for scoring, never trained on."})
@@ -54,6 +68,12 @@ class EmbedArguments(DistillArguments):
     def check(self) -> None:
         """See `LoopArguments.check`."""
         super().check()
+        if self.initialization not in ("teacher", "random"):
+            raise InputError(f"initialization: must be teacher or random, not {self.initialization!r}")
+        if self.max_steps < 0:
+            raise InputError(f"max_steps: must be at least 0, not {self.max_steps}")
+        if self.packing:
+            raise InputError("packing: is not for embeddings; batches hold passages of like length anyway")
         for name in ("cosine_weight", "mse_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name}: must be at least 0, not {getattr(self, name)}")
@@ -76,12 +96,13 @@ def prepare_passages(args: EmbedArguments, teacher: EmbeddingTeacher, batch_size
             f"not {args.max_length}"
         )
     documents = load_documents(args.corpus, args.corpus_name, args.corpus_split, args.text_column, args.streaming)
-    rows = cut_passages(documents, args.text_column, teacher.tokenizer, args.max_length)
+    rows = cut_passages(documents, args.text_column, teacher.tokenizer, args.max_length, args.corpus)
     held_out, training = hold_out(rows, args.held_out, max(batch_size, args.init_sequences), args.corpus)
     sample = list(training.take(args.init_sequences))
     if args.streaming:
         training = training.shuffle(seed=args.seed, buffer_size=10_000)
-    return Text(held_out, sample, training, PaddingCollator(teacher.tokenizer.pad_token_id))
+    collator = PaddingCollator(teacher.tokenizer.pad_token_id)
+    return Text(held_out, sample, training, collator, collator)
 
 
 def check_tokenizer(student: str, teacher: EmbeddingTeacher) -> None:
@@ -108,14 +129,23 @@ def check_tokenizer(student: str, teacher: EmbeddingTeacher) -> None:
 def make_student(
     args: EmbedArguments, teacher: EmbeddingTeacher, text: Text, device: torch.device
 ) -> EmbeddingStudent:
-    """A student with its starting weights.
+    """A student with its starting weights: from a checkpoint, from the teacher, or random.
 
     Raises:
-        InputError: as `load_student`, or if its tokenizer is not the teacher's.
+        InputError: as `load_model`, or if its tokenizer is not the teacher's.
     """
     check_tokenizer(args.student, teacher)
-    start = load_student(args, teacher.as_teacher(), text, device)
-    student = EmbeddingStudent(start.encoder, teacher.pooling, teacher.size).to(device)
+    source = teacher.as_teacher()
+    model, fresh = load_model(args, source)
+    encoder = model.efficientbert
+    start = Student(encoder, source.hidden_size).to(device)
+    choose_attention(encoder)
+    if not fresh:
+        load_projection(start.projection, Path(args.student))
+    elif args.initialization == "teacher":
+        layers = nearest_layers(encoder.config.num_hidden_layers, source.num_layers)
+        initialize_from_teacher(start, source, layers, text.sample_batch(device))
+    student = EmbeddingStudent(encoder, teacher.pooling, teacher.size).to(device)
     start_dense(student.dense, start.projection, teacher, Path(args.student))
     return student
 

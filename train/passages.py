@@ -11,6 +11,8 @@ from typing import Any
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
+from efficientbert.train.script import InputError
+
 
 # Where a sentence or a line ends. An abbreviation cuts a sentence in two, which a teacher embeds as well.
 BOUNDARY = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\s*\n\s*")
@@ -40,7 +42,11 @@ def passages(text: str) -> list[str]:
 
 
 def cut_passages(
-    documents: Dataset | IterableDataset, column: str, tokenizer: PreTrainedTokenizerBase, length: int
+    documents: Dataset | IterableDataset,
+    column: str,
+    tokenizer: PreTrainedTokenizerBase,
+    length: int,
+    source: str = "",
 ) -> Dataset | IterableDataset:
     """Passages of documents as tokens, with the tokenizer's special tokens; longer ones go on in further rows.
 
@@ -51,13 +57,20 @@ def cut_passages(
         column: Name of the text column.
         tokenizer: The teacher's.
         length: Most tokens in a row.
+        source: Where the documents come from, for messages.
 
     Returns:
         Rows with `input_ids`, of `SHORTEST` to `length` tokens, and their number, `length`.
+
+    Raises:
+        InputError: when a row is reached whose document is no text.
     """
 
-    def cut(rows: dict[str, list]) -> dict[str, list]:
-        texts = [passage for text in rows[column] for passage in passages(text or "")]
+    def cut(rows: dict[str, list], indices: list[int]) -> dict[str, list]:
+        for text, index in zip(rows[column], indices):
+            if not isinstance(text, str):
+                raise InputError(f"corpus {source}: row {index}: {column!r} is {text!r:.50}, not a text")
+        texts = [passage for text in rows[column] for passage in passages(text)]
         if not texts:
             return {"input_ids": [], "length": []}
         pieces = tokenizer(
@@ -73,4 +86,4 @@ def cut_passages(
 
     options: dict[str, Any] = {} if isinstance(documents, IterableDataset) else {"desc": "Tokenising"}
     names = documents.column_names or list(next(iter(documents)))
-    return documents.map(cut, batched=True, batch_size=64, remove_columns=names, **options)
+    return documents.map(cut, batched=True, with_indices=True, batch_size=64, remove_columns=names, **options)

@@ -20,7 +20,7 @@ from torch import nn
 from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.train.metrics import load_metric
 from efficientbert.train.script import LOAD_ERRORS, InputError
-from efficientbert.train.teacher import Teacher
+from efficientbert.train.teacher import Teacher, quiet_loading
 
 
 POOLINGS = ("mean", "cls")
@@ -55,7 +55,9 @@ def load_embedder(name: str, device: torch.device | str, role: str) -> Any:
     """
     package = library()
     try:
-        return package.SentenceTransformer(name, device=str(device), model_kwargs={"dtype": torch.float32}).eval()
+        with quiet_loading():  # of poolers, which no embedding uses
+            model = package.SentenceTransformer(name, device=str(device), model_kwargs={"dtype": torch.float32})
+        return model.eval()
     except LOAD_ERRORS as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(f"{role} {name}: cannot be loaded: {reason}") from None
