@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import AutoConfig
 
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
@@ -24,6 +25,7 @@ from efficientbert.train.general import (
     score_student,
     teacher_scales,
 )
+from efficientbert.train.inheritance import copy_module, initialize_from_checkpoint
 from efficientbert.train.initialization import initialize_from_teacher
 from efficientbert.train.loop import make_accelerator, train
 from efficientbert.train.masking import WholeWordMasking
@@ -52,15 +54,23 @@ class DistillArguments(GeneralArguments):
         },
     )
     initialization: str = field(
-        default="teacher", metadata={"help": "Of a preset or config: from the 'teacher', or 'random'."}
+        default="teacher",
+        metadata={
+            "help": "Of a preset or config: 'teacher', 'random', or the folder or Hub id of a checkpoint of any width "
+            "and depth, whose leading dimensions are copied."
+        },
     )
     max_steps: int = field(default=1000, metadata={"help": "Optimizer steps."})
 
     def check(self) -> None:
         """See `LoopArguments.check`."""
         super().check()
-        if self.initialization not in ("teacher", "random"):
-            raise InputError(f"initialization: must be teacher or random, not {self.initialization!r}")
+        named = self.initialization in ("teacher", "random")
+        if not named and "/" not in self.initialization and not Path(self.initialization).is_dir():
+            raise InputError(
+                "initialization: must be teacher or random, or the folder or Hub id of a checkpoint, not "
+                f"{self.initialization!r}"
+            )
         if self.max_steps < 0:
             raise InputError(f"max_steps: must be at least 0, not {self.max_steps}")
 
@@ -75,23 +85,33 @@ def load_model(args: DistillArguments, teacher: Teacher) -> tuple[EfficientBertF
     if args.student in PRESETS or path.suffix == ".json":
         config = EfficientBertConfig.from_preset(args.student) if args.student in PRESETS else load_config(path)
         return EfficientBertForMaskedLM(fit_config(config, teacher)), True
+    return load_checkpoint(args.student, "student", "no preset, config.json or checkpoint", teacher), False
+
+
+def load_checkpoint(name: str, argument: str, otherwise: str, teacher: Teacher) -> EfficientBertForMaskedLM:
+    """An EfficientBERT with a masked-LM head, random where the checkpoint has none.
+
+    Raises:
+        InputError: if it cannot be loaded, naming the `argument` and, in the words `otherwise`, what it was to be; or
+            if its vocabulary is not the teacher's.
+    """
     try:
-        kind, model, missing = AutoConfig.from_pretrained(args.student).model_type, None, ()
+        kind, model, missing = AutoConfig.from_pretrained(name).model_type, None, ()
         if kind == "efficientbert":
             with quiet_loading():
-                model, report = EfficientBertForMaskedLM.from_pretrained(args.student, output_loading_info=True)
+                model, report = EfficientBertForMaskedLM.from_pretrained(name, output_loading_info=True)
             missing = [key for key in report["missing_keys"] if not key.startswith("lm_head.")]
     except LOAD_ERRORS as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"student {args.student}: no preset, config.json or checkpoint: {reason}") from None
+        raise InputError(f"{argument} {name}: {otherwise}: {reason}") from None
     if model is None or missing:
-        raise InputError(f"student {args.student}: is a checkpoint of model type {kind!r}, not a whole EfficientBERT")
+        raise InputError(f"{argument} {name}: is a checkpoint of model type {kind!r}, not a whole EfficientBERT")
     if model.config.vocab_size != teacher.vocab_size:
         raise InputError(
-            f"student {args.student}: has a vocabulary of {model.config.vocab_size} but teacher {teacher.name} of "
+            f"{argument} {name}: has a vocabulary of {model.config.vocab_size} but teacher {teacher.name} of "
             f"{teacher.vocab_size}"
         )
-    return model, False
+    return model
 
 
 def make_student(
@@ -114,6 +134,15 @@ def make_student(
         layers = dict(enumerate(nearest_layers(encoder.config.num_hidden_layers, teacher.num_layers)))
         layers |= dict(recipe.layers)
         initialize_from_teacher(student, teacher, tuple(layers.values()), text.sample_batch(device))
+    elif args.initialization != "random":
+        source = load_checkpoint(
+            args.initialization, "initialization", "neither teacher, random nor a checkpoint", teacher
+        )
+        initialize_from_checkpoint(encoder, source.efficientbert.to(device))
+        if Path(args.initialization).is_dir():
+            source_projection = nn.Linear(source.config.hidden_size, teacher.hidden_size).to(device)
+            if load_projection(source_projection, Path(args.initialization)):
+                copy_module(student.projection, source_projection)
     return student
 
 
