@@ -3,13 +3,17 @@
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from efficientbert.train.tasks.arguments import TaskArguments, load_split
+from efficientbert.train.tasks.choices import ChoiceTask
 from efficientbert.train.tasks.spans import SpanTask
 from efficientbert.train.tasks.task import Task
 from efficientbert.train.tasks.texts import TextTask
+from efficientbert.train.tasks.tokens import TokenTask
 
 
 TASK_CLASSES: dict[str, type[Task]] = {
     "text-classification": TextTask,
+    "token-classification": TokenTask,
+    "multiple-choice": ChoiceTask,
     "question-answering": SpanTask,
 }
 
