@@ -8,7 +8,11 @@ import torch
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.train.general import nearness
-from efficientbert.train.initialization import initialize_from_teacher, principal_directions
+from efficientbert.train.initialization import (
+    _initialize_embeddings,
+    initialize_from_teacher,
+    principal_directions,
+)
 from efficientbert.train.losses import count_valid
 from efficientbert.train.student import Student, fit_config, uniform_layer_map
 from efficientbert.train.teacher import Teacher
@@ -17,8 +21,8 @@ from efficientbert.train.teacher import Teacher
 FAMILIES = ("bert", "roberta", "electra", "mpnet", "distilbert")
 
 
-def make_sample(teacher: Teacher, rows: int = 48, length: int = 24) -> dict[str, torch.Tensor]:
-    ids = torch.randint(5, 65, (rows, length), generator=torch.Generator().manual_seed(3))
+def make_sample(teacher: Teacher, rows: int = 48, length: int = 24, seed: int = 3) -> dict[str, torch.Tensor]:
+    ids = torch.randint(5, 65, (rows, length), generator=torch.Generator().manual_seed(seed))
     mask = torch.ones_like(ids)
     ids[::3, 20:], mask[::3, 20:] = teacher.tokenizer.pad_token_id, 0
     return {"input_ids": ids, "attention_mask": mask}
@@ -124,3 +128,53 @@ def test_unequal_head_counts(heads, teacher_folder):
         _, _, value, output = teacher.attention_linears(0)
         whole = basis.T @ output.weight.double() @ value.weight.double() @ basis
         torch.testing.assert_close(product, whole, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("sizes", [{"num_attention_heads": 2}, {"num_attention_heads": 6, "hidden_size": 36}])
+def test_unequal_heads_start_nearer_on_other_text(family, sizes, teacher_folder):
+    teacher = Teacher.load(teacher_folder(family))
+    student, held_out = make_student(teacher, **sizes), make_sample(teacher, seed=4)
+
+    @torch.no_grad()
+    def error() -> float:
+        mine, theirs = student(**held_out).hidden_states, teacher(held_out).hidden_states
+        valid = held_out["attention_mask"].bool()
+        return sum((one - other)[valid].square().mean().item() for one, other in zip(mine, theirs[::2], strict=True))
+
+    random_error = error()
+    initialize_from_teacher(student, teacher, (1, 3), make_sample(teacher))
+    assert error() < 0.5 * random_error
+
+
+@pytest.mark.parametrize(("family", "rows"), [("roberta", 2), ("mpnet", 2), ("bert", 0)])
+def test_positions_begin_behind_the_offset(family, rows, teacher_folder):
+    """Rows of the teacher's table in front of its first position decide nothing; the first position does."""
+
+    @torch.no_grad()
+    def positions(changed: int | None) -> torch.Tensor:
+        teacher = Teacher.load(teacher_folder(family))
+        student = make_student(teacher)
+        if changed is not None:
+            teacher.model.embeddings.position_embeddings.weight[changed] += 100.0
+        basis = torch.eye(24, dtype=torch.float64)
+        _initialize_embeddings(student, teacher, basis)
+        return student.encoder.embeddings.position_embeddings.weight
+
+    plain, table = positions(None), range(rows)
+    assert len(plain) == 64
+    assert all(torch.equal(positions(row), plain) for row in table)
+    first = (positions(rows) != plain).any(-1)
+    assert first[0] and not first[1:].any()
+
+
+@pytest.mark.parametrize(
+    ("family", "segments"), [("bert", 2), ("electra", 2), ("roberta", 1), ("mpnet", 1), ("distilbert", 1)]
+)
+def test_segments(family, segments, teacher_folder):
+    teacher = Teacher.load(teacher_folder(family))
+    student = make_student(teacher)
+    initialize_from_teacher(student, teacher, (1, 3), make_sample(teacher))
+    table = student.encoder.embeddings.token_type_embeddings.weight
+    assert len(table) == segments
+    assert bool(table.any()) == (family not in ("mpnet", "distilbert"))  # these have none

@@ -4,6 +4,11 @@ The student's channels are the leading principal directions P of the teacher's h
 stands for the teacher state P s. Every linear map of the teacher's embeddings and attention is carried over into that
 basis and cut to the student's sizes by the best approximation of lower rank. The feed-forward networks, which have no
 counterpart, start almost silent.
+
+A student wider than its teacher has P padded with zeros. Position tables lose the rows in front of the first position
+(RoBERTa, MPNet); where there is no segment table, the student's one segment is zero. MPNet's bias of attention scores
+by distance has no counterpart in the student, nor is it part of the scores that are distilled: its effect on the
+hidden states is left to the training.
 """
 
 from collections.abc import Callable, Mapping
