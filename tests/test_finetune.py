@@ -1,0 +1,217 @@
+"""Fine-tuning and task distillation end to end on tiny models: what comes out, and how it resumes."""
+
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification
+
+from efficientbert.configuration_efficientbert import EfficientBertConfig
+from efficientbert.modeling_efficientbert import EfficientBertModel
+from efficientbert.train import finetune
+from efficientbert.train.card import read_provenance
+from efficientbert.train.finetune import FinetuneArguments, summarize
+from efficientbert.train.script import InputError, parse_arguments, run_script
+from efficientbert.train.teacher import Teacher
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def call(*argv: str) -> None:
+    run_script(finetune.main, FinetuneArguments, "finetune", list(map(str, argv)))
+
+
+@pytest.fixture(scope="module")
+def student_folder(teacher_folder, tmp_path_factory) -> str:
+    """A tiny student with random weights."""
+    folder = tmp_path_factory.mktemp("student")
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 65, "hidden_size": 18, "num_hidden_layers": 2, "num_attention_heads": 3}
+    EfficientBertModel(EfficientBertConfig(**sizes, embedding_size=8, max_position_embeddings=64)).save_pretrained(
+        folder
+    )
+    Teacher.load(teacher_folder("bert")).tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def arguments(model: str, task_file: str, output: Path, *more: str) -> list[str]:
+    given = ["--model", model, "--data", task_file, "--text_column", "text", "--eval_split", "train"]
+    given += ["--num_epochs", "12", "--learning_rate", "3e-3", "--batch_size", "8", "--output_dir", str(output)]
+    return [*given, *more]
+
+
+def read(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    tensors = [load_file(folder / "model.safetensors") for folder in (one, other)]
+    return all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
+
+
+def test_own_data(student_folder, task_file, tmp_path):
+    call(*arguments(student_folder, task_file, tmp_path / "f"))
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "f")
+    assert model.config.id2label == {0: "no", 1: "yes"}
+    assert read(tmp_path / "f")["train"]["accuracy"] > 0.9
+    assert [step["step"] for step in read_provenance(tmp_path / "f")] == ["finetune"]
+
+
+@pytest.mark.parametrize("distillation", ["outputs", "together", "sequence"])
+def test_a_teacher_of_the_task_teaches(distillation, student_folder, teacher_folder, task_file, tmp_path):
+    """The teacher is fine-tuned by the same command; a teacher with swapped labels teaches the swapped task."""
+    call(*arguments(teacher_folder(), task_file, tmp_path / "teacher"))
+    assert read(tmp_path / "teacher")["train"]["accuracy"] > 0.9
+    swapped = AutoModelForSequenceClassification.from_pretrained(tmp_path / "teacher")
+    swapped.classifier.weight.data = swapped.classifier.weight.data.flip(0)
+    swapped.classifier.bias.data = swapped.classifier.bias.data.flip(0)
+    shutil.copytree(tmp_path / "teacher", tmp_path / "swapped")
+    swapped.save_pretrained(tmp_path / "swapped")
+    more = ["--teacher", str(tmp_path / "swapped"), "--distillation", distillation, "--num_epochs", "24"]
+    call(*arguments(student_folder, task_file, tmp_path / "f", *more))
+    assert read(tmp_path / "f")["train"]["accuracy"] < 0.1
+    assert (tmp_path / "f" / "distillation_projection.safetensors").exists() == (distillation != "outputs")
+
+
+def test_regression(student_folder, tmp_path):
+    rows = ["text,label"] + [f"word{index % 8} word9,{index % 8 / 2}" for index in range(64)]
+    (tmp_path / "task.csv").write_text("\n".join(rows), encoding="utf-8")
+    call(*arguments(student_folder, str(tmp_path / "task.csv"), tmp_path / "f", "--num_epochs", "60"))
+    assert read(tmp_path / "f")["train"]["pearson"] > 0.8
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "f").config.problem_type == "regression"
+
+
+def test_starting_from_another_tasks_model(student_folder, task_file, tmp_path):
+    """The encoder is kept; the head of a task with other labels, even of the same number, is made anew."""
+    call(*arguments(student_folder, task_file, tmp_path / "first"))
+    text = Path(task_file).read_text(encoding="utf-8").replace(",yes", ",spam").replace(",no", ",ham")
+    (tmp_path / "other.csv").write_text(text, encoding="utf-8")
+    names = {}
+    for name, data in (("same", task_file), ("other", str(tmp_path / "other.csv"))):
+        call(*arguments(str(tmp_path / "first"), data, tmp_path / name, "--learning_rate", "1e-12"))
+        names[name] = load_file(tmp_path / name / "model.safetensors")
+    first = load_file(tmp_path / "first" / "model.safetensors")
+    for name, tensors in names.items():
+        for key, tensor in tensors.items():
+            anew = name == "other" and key.startswith("sequence_classifier.output")
+            assert torch.allclose(tensor, first[key], atol=1e-6) != anew, (name, key)
+
+
+def test_seeds(student_folder, task_file, tmp_path):
+    output = tmp_path / "f"
+    call(*arguments(student_folder, task_file, output, "--seeds", "3", "5", "--num_epochs", "2"))
+    single = [read(output / f"seed-{seed}")["train"]["accuracy"] for seed in (3, 5)]
+    summary = read(output)["train"]
+    assert summary["accuracy"] == pytest.approx(sum(single) / 2)
+    assert summary["accuracy_std"] == pytest.approx(statistics.stdev(single))
+    assert not same_weights(output / "seed-3", output / "seed-5")
+    call(*arguments(student_folder, task_file, tmp_path / "alone", "--seed", "5", "--num_epochs", "2"))
+    assert same_weights(output / "seed-5", tmp_path / "alone")
+
+
+def test_summary_of_seeds():
+    found = summarize([{"f1": 1.0}, {"f1": 2.0}, {"f1": 6.0}])
+    assert found == pytest.approx({"f1": 3.0, "f1_std": 7**0.5})
+    assert summarize([{"f1": 1.0}]) == {"f1": 1.0, "f1_std": 0.0}
+
+
+def test_the_best_weights_on_rows_kept_aside(student_folder, task_file, tmp_path, monkeypatch):
+    """With a rate that ruins the model behind its best pass, selection keeps that pass."""
+    scores = iter([0.25, 0.75, 0.5])
+    real = finetune.main_score
+    monkeypatch.setattr(finetune, "main_score", lambda result: next(scores) if real(result) >= 0 else None)
+    more = ["--selection", "0.25", "--num_epochs", "3"]
+    call(*arguments(student_folder, task_file, tmp_path / "f", *more))
+    assert read(tmp_path / "f")["selection"] == {"step": 12, "score": 0.75}
+    monkeypatch.undo()
+    call(*arguments(student_folder, task_file, tmp_path / "last", "--num_epochs", "3"))
+    assert not same_weights(tmp_path / "f", tmp_path / "last")
+    assert not list((tmp_path / "f").glob("selected*"))
+
+
+def test_augmented_rows_are_trained_on(student_folder, task_file, tmp_path):
+    (tmp_path / "more.csv").write_text("text,label\n" + "word3 word4,yes\n" * 32, encoding="utf-8")
+    more = ["--augmented_data", str(tmp_path / "more.csv"), "--num_epochs", "1", "--log_steps", "1"]
+    call(*arguments(student_folder, task_file, tmp_path / "f", *more))
+    log = json.loads((tmp_path / "f" / "training_log.json").read_text(encoding="utf-8"))
+    assert len(log) == (64 + 32) / 8
+
+
+KILL = """
+import os, signal, sys
+from efficientbert.train import finetune, loop
+real, kill_at = loop.save_checkpoint, int(sys.argv.pop(1))
+def save(accelerator, checkpoints, step):
+    real(accelerator, checkpoints, step)
+    if step == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+loop.save_checkpoint = save
+finetune.cli()
+"""
+
+
+@pytest.mark.parametrize("with_teacher", [False, True])
+def test_killed_and_started_again_gives_the_same(with_teacher, student_folder, teacher_folder, task_file, tmp_path):
+    """kill -9 behind a checkpoint, with selection between checkpoints."""
+    more = ["--selection", "0.25", "--num_epochs", "4", "--checkpoint_steps", "5"]
+    if with_teacher:
+        call(*arguments(teacher_folder(), task_file, tmp_path / "teacher", "--num_epochs", "1"))
+        more += ["--teacher", str(tmp_path / "teacher"), "--distillation", "sequence"]
+    whole, cut = tmp_path / "whole" / "f", tmp_path / "cut" / "f"
+    call(*arguments(student_folder, task_file, whole, *more))
+    given = arguments(student_folder, task_file, cut, *more)
+    ended = subprocess.run([sys.executable, "-c", KILL, "15", *given], capture_output=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    assert not cut.exists() and (tmp_path / "cut" / "f.partial").exists()
+    call(*given)
+    assert same_weights(whole, cut) and read(whole) == read(cut)
+
+
+def test_two_processes_give_the_weights_of_one_with_the_double_batch(
+    student_folder, teacher_folder, task_file, tmp_path
+):
+    call(*arguments(teacher_folder(), task_file, tmp_path / "teacher", "--num_epochs", "1"))
+    config = json.loads((Path(student_folder) / "config.json").read_text(encoding="utf-8"))
+    still = tmp_path / "still"  # without dropout, whose draws differ between processes
+    shutil.copytree(student_folder, still)
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (still / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+    for processes, batch_size in (("1", "8"), ("2", "4")):
+        more = ["--teacher", str(tmp_path / "teacher"), "--num_epochs", "1", "--batch_size", batch_size]
+        given = arguments(str(still), task_file, tmp_path / processes, *more)
+        command = [*launcher, processes, str(ROOT / "train/finetune.py"), *given]
+        ended = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert ended.returncode == 0, ended.stderr[-3000:]
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("1", "2"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--selection", "0.001"], "leaves no rows on one side"),
+        (["--selection", "1.5"], "selection: must be at least 0 and below 1"),
+        (["--seeds", "1", "1"], "seeds: must be different numbers"),
+        (["--distillation", "both"], "distillation: must be outputs, together, sequence"),
+        (["--label_weight", "2"], "label_weight: must be between 0 and 1"),
+        (["--temperature", "0"], "temperature: must be above 0"),
+        (["--eval_split", "dev"], "split 'dev' cannot be loaded"),
+    ],
+)
+def test_what_is_refused(more, message, student_folder, task_file, tmp_path):
+    namespace = arguments(student_folder, task_file, tmp_path / "f", *more)
+    with pytest.raises(InputError, match=message):
+        finetune.main(parse_arguments(FinetuneArguments, namespace, "efficientbert finetune", ""))
+    assert not list(tmp_path.iterdir())
