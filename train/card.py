@@ -345,24 +345,21 @@ def same_evaluation(old: dict[str, Any], new: dict[str, Any]) -> bool:
 
 def with_results_table(text: str, results: list[EvalResult]) -> str:
     """A card's text with the table of all results, in the place of the earlier table or at the end."""
+    header = ["dataset", "configuration", "split", "metric", "value"]
     rows = [
-        (
+        [
             result.dataset_name,
             result.dataset_config or "",
             result.dataset_split or "",
             result.metric_name or result.metric_type,
             number(result.metric_value),
-            interval_text(result),
-        )
+        ]
         for result in results
     ]
-    block = "\n".join(
-        [
-            RESULTS_START,
-            table(("dataset", "configuration", "split", "metric", "value", "95% interval"), rows),
-            RESULTS_END,
-        ]
-    )
+    intervals = [interval_text(result) for result in results]
+    if any(intervals):
+        header, rows = [*header, INTERVAL_NOTE], [[*row, interval] for row, interval in zip(rows, intervals)]
+    block = "\n".join([RESULTS_START, table(tuple(header), [tuple(row) for row in rows]), RESULTS_END])
     before, start, rest = text.partition(RESULTS_START)
     _, end, after = rest.partition(RESULTS_END)
     if start and end:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import ClassLabel, Dataset
 from huggingface_hub import EvalResult
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
@@ -26,6 +27,7 @@ from efficientbert.train.sentence_embeddings import pair_cosines
 from efficientbert.train.submission import FILES, official_values, submission_text, task_for_file, write_submission
 from efficientbert.train.tasks.arguments import GLUE_COLUMNS, TaskArguments, load_split
 from efficientbert.train.tasks.task import Task, TaskData, model_inputs
+from efficientbert.train.tasks.texts import TextTask
 from efficientbert.train.trained import find_models, is_embedder, load_trained
 
 
@@ -158,8 +160,7 @@ def evaluate_task(
         InputError: if the split cannot be read or has no labels.
     """
     rows = task.load_rows(split)
-    if task.args.task in GLUE_COLUMNS and set(rows.unique(task.label_column)) == {-1}:
-        raise InputError(f"data {task.args.source()}: split {split!r} of {task.args.task} has no labels to score with")
+    check_labels(task, rows, split)
     data = task.data(rows, split)
     logits = predict(model, task, data, args.batch_size)
     predictions, references, options = task.predict(logits, data), task.references(data), task.metric_options()
@@ -168,6 +169,20 @@ def evaluate_task(
     if args.bootstrap:
         intervals = bootstrap(task.metric(), predictions, references, args.bootstrap, args.seed, **options)
     return Result(name, folder, task.args, task.args.task_kind(), split, len(rows), metrics, intervals)
+
+
+def check_labels(task: Task, rows: Dataset, split: str) -> None:
+    """Refuses what would be scored without sense.
+
+    Raises:
+        InputError: if the labels of a GLUE split are with the GLUE site, or are classes where a number is predicted.
+    """
+    if task.args.task in GLUE_COLUMNS and set(rows.unique(task.label_column)) == {-1}:
+        raise InputError(f"data {task.args.source()}: split {split!r} of {task.args.task} has no labels to score with")
+    if isinstance(task, TextTask) and task.regression and isinstance(rows.features[task.label_column], ClassLabel):
+        raise InputError(
+            f"data {task.args.source()}: the labels of split {split!r} are classes, but the model predicts a number"
+        )
 
 
 def evaluate_embedder(args: EvaluateArguments, name: str, folder: str) -> Result:
@@ -264,7 +279,7 @@ def results_table(results: list[Result]) -> str:
     rows = []
     for result in results:
         for name, value in result.metrics.items():
-            interval = "–".join(f"{end:.4f}" for end in result.intervals.get(name, ()))
+            interval = " to ".join(f"{end:.4f}" for end in result.intervals.get(name, ()))
             rows.append((result.model, result.title(), result.split, result.rows, name, f"{value:.4f}", interval))
     glue = glue_score(results)
     if glue is not None:
