@@ -27,7 +27,7 @@ from efficientbert.train.recipe import LossArguments
 from efficientbert.train.scoring import length, predict, score
 from efficientbert.train.script import LOAD_ERRORS, InputError, run_script
 from efficientbert.train.selection import Selection
-from efficientbert.train.student import load_projection, save_projection
+from efficientbert.train.student import choose_attention, load_projection, save_projection
 from efficientbert.train.task_distillation import TaskObjective, TaskStudent, TaskTeacher, inner_distillation
 from efficientbert.train.tasks import task_of_data
 from efficientbert.train.tasks.arguments import LabelledData
@@ -178,8 +178,7 @@ def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
         data, kept_aside = training_data(args, task, args.selection)
         scored = [task.load(split) for split in args.scored_splits()]
     model = load_for_task(args.model, task).to(accelerator.device)
-    if accelerator.device.type == "cpu":
-        model.set_attn_implementation("eager")  # see `Student`
+    choose_attention(model)
     if args.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     if accelerator.is_main_process:

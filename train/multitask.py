@@ -35,7 +35,7 @@ from efficientbert.train.loop import make_accelerator, train
 from efficientbert.train.scoring import predict, score
 from efficientbert.train.script import InputError, parse_arguments, run_script
 from efficientbert.train.selection import Selection
-from efficientbert.train.student import save_projection
+from efficientbert.train.student import choose_attention, save_projection
 from efficientbert.train.task_distillation import TaskObjective, TaskStudent
 from efficientbert.train.tasks import task_of_data
 from efficientbert.train.tasks.arguments import TASKS, LabelledData
@@ -267,8 +267,7 @@ def make_students(
     students, objectives = [], []
     for index, task in enumerate(tasks):
         model: PreTrainedModel = load_for_task(args.model, task).to(accelerator.device)
-        if accelerator.device.type == "cpu":
-            model.set_attn_implementation("eager")  # see `Student`
+        choose_attention(model)
         if args.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         teacher = args.teachers[index] if args.teachers else None
