@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from efficientbert.train.corpus import PaddingCollator
+from efficientbert.train.loop import LoopArguments, make_accelerator, train
 from efficientbert.train.masking import WholeWordMasking, continuation_pieces
 from efficientbert.train.script import InputError
 
@@ -91,3 +94,40 @@ def test_what_is_hidden_depends_on_row_seed_and_epoch_alone():
 def test_a_tokenizer_without_mask_token_is_refused():
     with pytest.raises(InputError, match="mask token"):
         make_masking(mask_token=None)
+
+
+class Recording:
+    """An objective that keeps what it was shown."""
+
+    def __init__(self):
+        self.seen: list[dict[tuple[int, ...], tuple[int, ...]]] = []
+
+    def count(self, batch):
+        return {"rows": torch.tensor(len(batch["labels"]))}
+
+    def __call__(self, model, batch, counts, step):
+        original = torch.where(batch["labels"] != -100, batch["labels"], batch["input_ids"])
+        self.seen.append({tuple(ids.tolist()): tuple(row.tolist()) for ids, row in zip(original, batch["labels"])})
+        loss = model(torch.ones(1, 1)).square().sum()
+        return loss, {}
+
+
+def test_every_epoch_of_a_run_hides_something_else_wherever_it_is_resumed(tmp_path):
+    rows = [row | {"input_ids": (row["input_ids"] + [5] * 40)[:40]} for row in make_rows(12)]
+    args = LoopArguments(batch_size=4, checkpoint_steps=2, warmup_ratio=0.0)
+    seen: list[dict] = []
+    for steps in (4, 6):  # the second run goes on in the second epoch
+        objective = Recording()
+        accelerator = make_accelerator(args, tmp_path)
+        data = Dataset.from_list(rows)
+        folder = tmp_path / "checkpoints"
+        train(accelerator, nn.Linear(1, 1), objective, data, make_masking(), args, steps, folder, "Testing")
+        seen += objective.seen
+    epochs = [{ids: row for batch in part for ids, row in batch.items()} for part in (seen[:3], seen[3:])]
+    assert epochs[0].keys() == epochs[1].keys() and len(epochs[0]) == 12
+    for epoch, shown in enumerate(epochs):
+        masking = make_masking()
+        masking.set_epoch(epoch)
+        for row in rows:
+            assert shown[tuple(row["input_ids"])] == tuple(masking([row])["labels"][0].tolist())
+    assert epochs[0] != epochs[1]
