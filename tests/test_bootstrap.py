@@ -27,6 +27,13 @@ def similarities(rows=23):
     return predictions, references
 
 
+def tags(rows=19):
+    rng = random.Random(6)
+    kinds = ["O", "O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+    references = [[rng.choice(kinds) for _ in range(rng.randint(0, 6))] for _ in range(rows)]
+    return [[tag if rng.random() < 0.7 else rng.choice(kinds) for tag in text] for text in references], references
+
+
 def slow(metric, predictions, references, resamples, seed):
     """Every draw through the metric module, and the middle 95% by counting."""
     metric, drawn = load_metric(metric), {}
@@ -59,6 +66,9 @@ def percentile_ends(values):
         ("cola", classes(2, rows=4)),  # draws where one side is constant
         ("ax", classes(3)),
         ("ax", ([7, 2, 2, 9, 7, 9], [7, 2, 9, 9, 2, 2])),  # whatever the ids are
+        ("entities", tags()),
+        ("entities", tags(rows=2)),  # draws without entities
+        ("tags", tags()),
         ("stsb", similarities()),
         ("stsb", similarities(rows=3)),
     ],

@@ -7,6 +7,7 @@ two models scored on the same rows are compared on the same draws.
 
 import math
 from collections.abc import Callable, Iterator
+from operator import eq
 from typing import Any
 
 import evaluate
@@ -14,6 +15,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from efficientbert.train.metrics import load_metric, numbers
+from efficientbert.train.metrics.entities import entities
 from efficientbert.train.metrics.glue import TASKS as GLUE_FIGURES
 from efficientbert.train.script import InputError
 
@@ -44,6 +46,8 @@ def bootstrap(
         figures = {name: FIGURES[name](predicted, true) for name in GLUE_FIGURES[metric]}
     elif metric in ("squad", "squad_v2"):
         figures = question_means(load_metric(metric), predictions, references, options)
+    elif metric in ("entities", "tags"):
+        figures = tag_figures(metric, predictions, references)
     else:
         return percentiles(foreign_figures(metric, predictions, references, resamples, seed, options))
     drawn = {
@@ -86,6 +90,11 @@ def mean(values: np.ndarray) -> Figure:
     return figure
 
 
+def ratio(over: np.ndarray, under: np.ndarray) -> Figure:
+    """The sum of one count a row as a share of the sum of another; 0.0 where that is 0."""
+    return lambda rows: over[rows].sum(1) / np.maximum(under[rows].sum(1), 1)
+
+
 def accuracy(predictions: np.ndarray, references: np.ndarray) -> Figure:
     """Share of equal rows."""
     return mean((predictions == references).astype(float))
@@ -93,13 +102,8 @@ def accuracy(predictions: np.ndarray, references: np.ndarray) -> Figure:
 
 def f1(predictions: np.ndarray, references: np.ndarray) -> Figure:
     """F1 of class 1; 0.0 without true positives."""
-    predicted, true = predictions == 1, references == 1
-
-    def figure(rows: np.ndarray) -> np.ndarray:
-        total = predicted[rows].sum(1) + true[rows].sum(1)
-        return 2 * (predicted & true)[rows].sum(1) / np.maximum(total, 1)
-
-    return figure
+    predicted, true = (predictions == 1).astype(int), (references == 1).astype(int)
+    return ratio(2 * predicted * true, predicted + true)
 
 
 def matthews(predictions: np.ndarray, references: np.ndarray) -> Figure:
@@ -167,6 +171,20 @@ def question_means(
     alone = [metric._compute([prediction], [paired[prediction["id"]]], **options) for prediction in predictions]
     names = {name: None for scores in alone for name in scores if not name.startswith("best_") and "total" not in name}
     return {name: mean(np.array([scores.get(name, np.nan) for scores in alone])) for name in names}
+
+
+def tag_figures(metric: str, predictions: list[list[str]], references: list[list[str]]) -> dict[str, Figure]:
+    """The figures of tagged texts, from the counts of every text."""
+    words = np.array([len(true) for true in references])
+    right = np.array([sum(map(eq, *tags)) for tags in zip(predictions, references)])
+    accuracies = {"accuracy": ratio(right, words)}
+    if metric == "tags":
+        return accuracies
+    found = [tuple(map(entities, tags)) for tags in zip(predictions, references)]
+    hits = np.array([len(predicted & true) for predicted, true in found])
+    predicted, true = np.array([list(map(len, pair)) for pair in found]).T
+    figures = {"f1": ratio(2 * hits, predicted + true)}
+    return figures | {"precision": ratio(hits, predicted), "recall": ratio(hits, true)} | accuracies
 
 
 def foreign_figures(
