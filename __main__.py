@@ -8,6 +8,7 @@ SCRIPTS = {
     "search": ("efficientbert.search.search", "search an architecture for a teacher, a corpus and a budget"),
     "distill": ("efficientbert.train.distill", "distil a teacher into a student on unlabelled text"),
     "embed": ("efficientbert.train.embed", "distil a sentence-transformers teacher's embeddings on unlabelled text"),
+    "augment": ("efficientbert.train.augment", "augment a labelled task by words of a masked language model"),
     "finetune": ("efficientbert.train.finetune", "fine-tune or task-distil a model on a labelled task"),
     "multitask": ("efficientbert.train.multitask", "train one encoder on several labelled tasks at once"),
     "evaluate": ("efficientbert.train.scoring", "score a checkpoint on a task"),
