@@ -153,12 +153,13 @@ class _Divergence(torch.autograd.Function):
         mask: torch.Tensor | None,
     ) -> torch.Tensor:
         """`(…, K)` scores, and True where a column counts, to `(…)`; a row without any column gives 0."""
-        rows = []
+        rows, hidden = [], None if mask is None else ~mask
         for scores in (student, teacher):
-            scores = _wide(scores)
+            wide = _wide(scores)
             if mask is not None:
-                scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-            rows.append(torch.log_softmax(scores, dim=-1))
+                wide = wide.clone() if wide is scores else wide
+                wide.masked_fill_(hidden, torch.finfo(wide.dtype).min)
+            rows.append(torch.log_softmax(wide, dim=-1))
         mine, theirs = rows
         target = theirs.exp()
         divergence = theirs.sub_(mine).mul_(target).sum(-1)
