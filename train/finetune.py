@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from datasets import concatenate_datasets
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -134,7 +133,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 def training_data(args: LabelledData, task: Task, selection: float) -> tuple[TaskData, TaskData | None]:
-    """The rows to train on, with augmented ones, and those kept aside for selection.
+    """The rows to train on, or augmented ones in their place, and those kept aside for selection.
 
     What is kept aside does not depend on the seed of the run, so that runs with several seeds are compared on it.
 
@@ -148,16 +147,14 @@ def training_data(args: LabelledData, task: Task, selection: float) -> tuple[Tas
             raise InputError(f"selection: {selection} of {len(rows)} training rows leaves no rows on one side")
         divided = rows.train_test_split(test_size=aside, seed=0)
         rows, kept_aside = divided["train"], task.data(divided["test"], "selection")
-    data = task.data(rows, args.train_split)
-    if args.augmented_data:
-        if selection:
-            raise InputError(
-                "augmented_data: may hold variants of the rows that --selection keeps aside; augment a slice of the "
-                "train split, train on that slice, and give --selection 0"
-            )
-        more = task.with_data(args.augmented_data).load("train")
-        data = replace(data, features=concatenate_datasets([data.features, more.features]))
-    return data, kept_aside
+    if args.augmented_data is None:
+        return task.data(rows, args.train_split), kept_aside
+    if selection:
+        raise InputError(
+            "augmented_data: may hold variants of the rows that --selection keeps aside; augment a slice of the train "
+            "split and give --selection 0"
+        )
+    return task.with_data(args.augmented_data).load("train"), None
 
 
 def main_score(result: dict[str, float]) -> float:

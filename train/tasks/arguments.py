@@ -103,7 +103,8 @@ class LabelledData(TaskArguments):
 
     train_split: str = field(default="train", metadata={"help": "Split, or slice of it, to train on."})
     augmented_data: str | None = field(
-        default=None, metadata={"help": "File of `efficientbert augment` whose rows are trained on too."}
+        default=None,
+        metadata={"help": "File of `efficientbert augment` to train on: rows of the split, with variants of them."},
     )
     eval_split: list[str] | None = field(
         default=None,
