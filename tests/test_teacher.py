@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import BertConfig, BertForMaskedLM
 
 from efficientbert.train.capture import CaptureError, Recorder
 from efficientbert.train.script import InputError
@@ -95,3 +97,44 @@ def test_a_missing_capture_is_an_error_not_a_zero():
     two_layers = Recorder(silent, [list(silent.unused)] * 2, num_heads=2)
     with pytest.raises(CaptureError, match="2 hidden states of an encoder with 2 layers"):
         two_layers.record(silent)
+
+
+class Scaled(BertForMaskedLM):
+    """Its logits are not what its head alone computes."""
+
+    def forward(self, *args, **kwargs):
+        outputs = super().forward(*args, **kwargs)
+        outputs.logits = outputs.logits * 2 + 1
+        return outputs
+
+
+def test_masked_lm_logits_are_those_of_the_whole_model_or_refused(teacher_folder):
+    plain = Teacher.load(teacher_folder("bert"))
+    config = BertConfig(**plain.model.config.to_diff_dict())
+    model = BertForMaskedLM(config).eval()
+    teacher = Teacher(model.base_model, plain.tokenizer, "whole", model)
+    batch = make_batch(teacher) | {"labels": torch.full((2, 9), -100)}
+    assert teacher(batch).logits.shape == (0, 65)
+    batch["labels"][1, 3] = 7
+    expected = model(batch["input_ids"], batch["attention_mask"]).logits[1, 3]
+    torch.testing.assert_close(teacher(batch).logits[0], expected, rtol=1e-4, atol=1e-5)
+    assert plain(batch).logits is None
+    scaled = Scaled(config)
+    with pytest.raises(InputError, match="masked-LM head of model type 'bert' cannot be captured"):
+        Teacher(scaled.base_model, plain.tokenizer, "scaled", scaled)
+
+
+def test_missing_weights_are_told_in_one_line_and_a_missing_pooler_not_at_all(teacher_folder, tmp_path, capfd):
+    plain = Teacher.load(teacher_folder("bert"))
+    plain.tokenizer.save_pretrained(tmp_path)
+    plain.model.save_pretrained(tmp_path)  # was made without a pooler
+    capfd.readouterr()
+    Teacher.load(str(tmp_path))
+    assert "pooler" not in "".join(capfd.readouterr())
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["encoder.layer.1.output.dense.bias"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"lacks 1 weights, such as encoder\.layer\.1\.output\.dense\.bias$"):
+        Teacher.load(str(tmp_path))
+    with pytest.raises(InputError, match="has no masked-LM head"):
+        Teacher.load(str(tmp_path), masked_lm=True)
