@@ -134,8 +134,8 @@ def table(result: dict[str, Any]) -> str:
         "",
         f"`{result['command']}`",
         "",
-        "| way | files, MB | million tokens | tokens a second | tokens a second of CPU time | read again, tokens a second | places filled | "
-        "peak anonymous memory, MB | peak resident memory, MB |",
+        "| way | files, MB | million tokens | tokens a second | tokens a second of CPU time | "
+        "read again, tokens a second | places filled | peak anonymous memory, MB | peak resident memory, MB |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for found in result["runs"]:
