@@ -280,7 +280,9 @@ def results_table(results: list[Result]) -> str:
     for result in results:
         for name, value in result.metrics.items():
             interval = " to ".join(f"{end:.4f}" for end in result.intervals.get(name, ()))
-            rows.append((result.model, result.title(), result.split, result.rows, name, f"{value:.4f}", interval))
+            note = " (chosen on this split)" if name.startswith("best_") else ""  # SQuAD v2.0
+            shown = f"{value:.4f}" if isinstance(value, float) else value
+            rows.append((result.model, result.title(), result.split, result.rows, name + note, shown, interval))
     glue = glue_score(results)
     if glue is not None:
         rows.append(("", "GLUE", "", "", f"mean of {len(glue[1])} tasks", f"{glue[0]:.4f}", ""))
