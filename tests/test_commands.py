@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer
 
 from efficientbert.__main__ import SCRIPTS
 from efficientbert.configuration_efficientbert import EfficientBertConfig
@@ -120,6 +120,17 @@ def test_search_within_other_budgets(budget, maximum, teacher_folder, corpus_fil
     call(search, search.SearchArguments, *arguments)
     rows = [json.loads(line) for line in (tmp_path / "out" / "history.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(rows) == 3 and all(0 < row["cost"] <= maximum for row in rows)
+
+
+def test_search_with_relations_of_unequal_heads_on_packed_rows(teacher_folder, corpus_file, tmp_path):
+    odd = tmp_path / "odd.json"
+    odd.write_text(
+        '{"hidden_size": 18, "num_hidden_layers": 2, "num_attention_heads": 2, "embedding_size": 8}', encoding="utf-8"
+    )
+    arguments = search_arguments(teacher_folder(), corpus_file, str(odd), tmp_path / "out", "--num_candidates", "3")
+    call(search, search.SearchArguments, *arguments, "--losses", "qkv_relations", "--packing", "true")
+    (step,) = read_provenance(tmp_path / "out")
+    assert set(step["result"]) == {"loss", "hidden_state_mse", "cosine", "parameters", "candidates"}
 
 
 def test_search_by_a_task(teacher_folder, corpus_file, student_file, task_file, tmp_path):
