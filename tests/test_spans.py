@@ -132,6 +132,14 @@ def test_answers_within_tokens(context, answer, start, tokens, make_task):
     assert feature["context_start"] == 4 and positions == tokens
 
 
+def test_space_before_an_answer_at_the_start_of_a_window(make_task):
+    row = make_row(" ".join(WORDS[:30]), " word14 word15")
+    first, second = make_task().data(Dataset.from_list([row]), "train").features
+    assert second["char_starts"][0] == row["context"].index("word14")
+    assert (second["start_positions"], second["end_positions"]) == (4, 5)
+    assert (first["start_positions"], first["end_positions"]) == (18, 19)
+
+
 def test_what_the_tokenizer_drops_at_the_ends_belongs_to_the_outer_windows():
     assert spans.answer_tokens((0, 3), [2, 5], [4, 8], opens=True, closes=True) == (0, 0)
     assert spans.answer_tokens((0, 3), [2, 5], [4, 8], opens=False, closes=True) is None
