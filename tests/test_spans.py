@@ -343,6 +343,7 @@ def test_the_metric_suits_the_data(make_task):
         task.data(random_rows(random.Random(6), 4, unanswerable)[0], "validation")
         assert task.metric() == ("squad_v2" if unanswerable else "squad")
     assert make_task(task="squad").metric() == "squad" and make_task(task="squad_v2").metric() == "squad_v2"
+    assert make_task(metric="squad_v2").unanswerable and not make_task(metric="squad").unanswerable
     assert make_task(task="squad_v2", metric="mine").metric() == "mine"
 
 
