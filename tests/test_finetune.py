@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
@@ -18,8 +19,10 @@ from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.train import finetune
 from efficientbert.train.card import read_provenance
-from efficientbert.train.finetune import FinetuneArguments, summarize
+from efficientbert.train.finetune import FinetuneArguments, main_score, summarize, training_data
 from efficientbert.train.script import InputError, parse_arguments, run_script
+from efficientbert.train.tasks import task_of_data
+from efficientbert.train.tasks.arguments import LabelledData
 from efficientbert.train.teacher import Teacher
 
 
@@ -136,6 +139,30 @@ def test_the_best_weights_on_rows_kept_aside(student_folder, task_file, tmp_path
     call(*arguments(student_folder, task_file, tmp_path / "last", "--num_epochs", "3"))
     assert not same_weights(tmp_path / "f", tmp_path / "last")
     assert not list((tmp_path / "f").glob("selected*"))
+
+
+def test_questions_about_one_context_stay_on_one_side(tmp_path, teacher_folder):
+    rows = [
+        {
+            "id": str(i),
+            "question": f"word{i}",
+            "context": f"word{i % 5} word9",
+            "answers": {"text": ["word9"], "answer_start": [6]},
+        }
+        for i in range(40)
+    ]
+    Dataset.from_list(rows).to_parquet(tmp_path / "questions.parquet")
+    data = LabelledData(kind="question-answering", data=str(tmp_path / "questions.parquet"), max_length=64)
+    task = task_of_data(data, Teacher.load(teacher_folder("bert")).tokenizer, "train")
+    training, aside = training_data(data, task, 0.4)
+    assert (len(training.rows), len(aside.rows)) == (24, 16)
+    assert not set(training.rows["context"]) & set(aside.rows["context"])
+
+
+def test_the_number_that_weights_are_chosen_by():
+    assert main_score({"accuracy": 0.1, "f1": 0.2}) == 0.2
+    assert main_score({"exact": 0.1, "f1": 0.2, "best_f1": 0.3}) == 0.3
+    assert main_score({"pearson": 0.5, "spearmanr": 0.4}) == 0.5
 
 
 def test_augmented_rows_are_trained_on_in_place_of_the_split(student_folder, task_file, tmp_path):

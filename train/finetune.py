@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
+from sklearn.model_selection import GroupShuffleSplit
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -142,11 +143,12 @@ def training_data(args: LabelledData, task: Task, selection: float) -> tuple[Tas
     """
     rows, kept_aside = task.load_rows(args.train_split), None
     if selection:
-        aside = round(selection * len(rows))
-        if not 0 < aside < len(rows):
+        groups = task.groups(rows)
+        if not 0 < round(selection * len(set(groups))) < len(set(groups)):
             raise InputError(f"selection: {selection} of {len(rows)} training rows leaves no rows on one side")
-        divided = rows.train_test_split(test_size=aside, seed=0)
-        rows, kept_aside = divided["train"], task.data(divided["test"], "selection")
+        divided = GroupShuffleSplit(1, test_size=round(selection * len(set(groups))), random_state=0)
+        ((kept, aside),) = divided.split(groups, groups=groups)
+        rows, kept_aside = rows.select(kept), task.data(rows.select(aside), "selection")
     if args.augmented_data is None:
         return task.data(rows, args.train_split), kept_aside
     if selection:
@@ -158,8 +160,8 @@ def training_data(args: LabelledData, task: Task, selection: float) -> tuple[Tas
 
 
 def main_score(result: dict[str, float]) -> float:
-    """The number of a result that weights are chosen by: F1 where there is one, else the first."""
-    return result["f1"] if "f1" in result else next(iter(result.values()))
+    """The number of a result that weights are chosen by: F1, at the best threshold if there is one, or the first."""
+    return next((result[name] for name in ("best_f1", "f1") if name in result), next(iter(result.values())))
 
 
 def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:

@@ -89,6 +89,10 @@ class SpanTask(Task):
         super().adopt(config)
         self.no_answer_threshold = getattr(config, "no_answer_threshold", None)
 
+    def groups(self, rows: Dataset) -> list[str]:
+        """The contexts: questions about one text resemble each other."""
+        return rows[self.context_column][:]
+
     def encode(self, rows: Dataset, labelled: bool) -> Dataset:
         """One feature a window.
 

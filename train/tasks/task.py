@@ -139,6 +139,10 @@ class Task(ABC):
         """Takes from a fine-tuned model's configuration what belongs to the model, such as the order of its labels."""
         self.label_names = self.label_names_of(config)
 
+    def groups(self, rows: Dataset) -> list[Any]:
+        """What rows have in common, one value a row: rows of one group stay on one side when data is divided."""
+        return list(range(len(rows)))
+
     def load_rows(self, split: str, labelled: bool = True) -> Dataset:
         """The raw rows of a split.
 
