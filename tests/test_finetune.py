@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
@@ -107,6 +107,17 @@ def test_starting_from_another_tasks_model(student_folder, task_file, tmp_path):
         for key, tensor in tensors.items():
             anew = name == "other" and key.startswith("sequence_classifier.output")
             assert torch.allclose(tensor, first[key], atol=1e-6) != anew, (name, key)
+
+
+def test_an_encoder_that_lacks_weights_is_refused(student_folder, task_file, tmp_path, capsys):
+    shutil.copytree(student_folder, tmp_path / "torn")
+    tensors = load_file(tmp_path / "torn" / "model.safetensors")
+    del tensors["layers.0.attention.qkv.weight"]
+    save_file(tensors, tmp_path / "torn" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(SystemExit) as ended:
+        call(*arguments(str(tmp_path / "torn"), task_file, tmp_path / "f"))
+    assert ended.value.code == 2
+    assert "lacks 1 weights, such as efficientbert.layers.0.attention.qkv.weight" in capsys.readouterr().err
 
 
 def test_seeds(student_folder, task_file, tmp_path):

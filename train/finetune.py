@@ -32,6 +32,7 @@ from efficientbert.train.task_distillation import TaskObjective, TaskStudent, Ta
 from efficientbert.train.tasks import task_of_data
 from efficientbert.train.tasks.arguments import LabelledData
 from efficientbert.train.tasks.task import Task, TaskData
+from efficientbert.train.teacher import quiet_loading
 
 
 DISTILLATIONS = ("outputs", "together", "sequence")
@@ -100,15 +101,22 @@ def load_for_task(name: str, task: Task) -> PreTrainedModel:
     """A model with a head for a task; a head of another shape, or for other labels, is made anew.
 
     Raises:
-        InputError: if it cannot be loaded.
+        InputError: if it cannot be loaded, or its encoder lacks weights.
     """
     try:
         config = AutoConfig.from_pretrained(name)
         head_fits = task.label_names_of(config) == task.label_names
         task.configure(config)
-        model = task.auto_class.from_pretrained(name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True)
+        with quiet_loading():
+            model, report = task.auto_class.from_pretrained(
+                name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+            )
     except LOAD_ERRORS as error:
         raise InputError(f"model {name}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+    prefix = model.base_model_prefix + "."
+    missing = sorted(key for key in report["missing_keys"] if key.startswith(prefix) and ".pooler." not in key)
+    if missing:
+        raise InputError(f"model {name}: its checkpoint lacks {len(missing)} weights, such as {missing[0]}")
     if not head_fits:
         reset_outputs(model)
     return model
