@@ -173,6 +173,8 @@ def add_training_files(folder):
         "run.json",
         "optimizer.bin",
         "distillation_projection.safetensors",
+        "teacher_scales.json",
+        "embedding_variance.json",
         "README.md.partial",
         "training_args.bin",
     ]

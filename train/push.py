@@ -17,6 +17,8 @@ from transformers import AutoTokenizer
 import efficientbert
 from efficientbert.configuration_efficientbert import AUTO_MAP, EfficientBertConfig
 from efficientbert.train.card import architecture
+from efficientbert.train.embed import VARIANCE_FILE
+from efficientbert.train.general import SCALES_FILE
 from efficientbert.train.script import InputError, run_script
 from efficientbert.train.student import PROJECTION_FILE
 
@@ -26,6 +28,8 @@ REQUIRED_FILES = ("config.json", "model.safetensors", *CODE_FILES, "README.md")
 TRAINING_ONLY = [
     "run.json",
     PROJECTION_FILE,
+    SCALES_FILE,
+    VARIANCE_FILE,
     "*.lock",
     "*.partial",
     "*.partial/*",
