@@ -1,5 +1,6 @@
 """Files for the GLUE site: names, order and numbers of predictions."""
 
+import numpy as np
 import pytest
 from datasets import Dataset
 
@@ -43,7 +44,12 @@ def test_all_files_of_the_site():
     ],
 )
 def test_labels_by_name(name, labels, predictions, answers):
-    text = submission_text(make_task(name, *labels), predictions, make_data(len(predictions)))
+    task, data = make_task(name, *labels), make_data(len(predictions))
+    if labels:
+        logits = [np.eye(len(labels))[prediction] for prediction in predictions]
+    else:
+        logits = [np.array([prediction]) for prediction in predictions]
+    text = submission_text(task, task.predict(logits, data), data)
     assert text == "".join(f"{index}\t{answer}\n" for index, answer in [("index", "prediction"), *enumerate(answers)])
 
 
@@ -61,7 +67,7 @@ def test_rows_are_numbered_as_the_data_does():
             ("LABEL_0", "entailment", "neutral"),
             "submission of mnli: the model predicts 'LABEL_0', which is none",
         ),
-        ("rte", ("0", "1"), "of rte: the model predicts '0', which is none of entailment, not_entailment"),
+        ("rte", ("yes", "no"), "of rte: the model predicts 'yes', which is none of entailment, 0, not_entailment, 1"),
         ("sst2", (), "of sst2: the model predicts 'a number'"),
         ("stsb", ("0", "1"), "of stsb: the model predicts '0'"),
     ],

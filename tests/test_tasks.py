@@ -3,11 +3,13 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Value
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
+from efficientbert.train.scoring import score
 from efficientbert.train.script import InputError
 from efficientbert.train.tasks import TaskArguments, task_of_data, task_of_model
 from efficientbert.train.tasks.task import soft_cross_entropy
@@ -62,13 +64,13 @@ def test_class_labels_are_read_by_name_in_the_models_order(tmp_path, tokenizer):
     assert load(path, tokenizer)[1].features["labels"][:] == [0, 1, 2, 1]
     model_order = ("contradiction", "entailment", "neutral")
     assert load(path, tokenizer, model_order)[1].features["labels"][:] == [1, 2, 0, 2]
-    with pytest.raises(InputError, match=r"row 2: label 2 is not among 'entailment', 'neutral'"):
+    with pytest.raises(InputError, match=r"row 2: label 'contradiction' is not among 'entailment', 'neutral'"):
         load(path, tokenizer, ("entailment", "neutral"))
 
 
 def test_pairs_get_segments_and_are_cut(tmp_path, tokenizer):
     path = tmp_path / "pairs.parquet"
-    Dataset.from_dict({"a": ["word1 word2 word3 word6"], "b": ["word4 word5"], "y": ["n"]}).to_parquet(path)
+    Dataset.from_dict({"a": ["word1 word2 word3 word6"], "b": ["word4 word5"], "y": [0.5]}).to_parquet(path)
     arguments = {"text_column": "a", "text_pair_column": "b", "label_column": "y"}
     (row,) = load(path, tokenizer, **arguments)[1].features
     expected = tokenizer("word1 word2 word3 word6", "word4 word5")
@@ -132,6 +134,60 @@ def test_soft_cross_entropy_keeps_its_gradient_where_classes_are_out_of_reach():
     assert logits.grad[0, 2] == 0
 
 
+@pytest.mark.parametrize("names", [("equivalent", "not_equivalent"), ("not_equivalent", "equivalent"), ("1", "0")])
+def test_f1_is_of_the_official_class_whatever_the_models_order(names, tmp_path, tokenizer):
+    labels = ["equivalent", "not_equivalent", "equivalent", "equivalent"]
+    rows = {"sentence1": ["word1"] * 4, "sentence2": ["word2"] * 4, "label": labels}
+    Dataset.from_dict(rows).to_parquet(tmp_path / "mrpc.parquet")
+    task = task_of_data(TaskArguments(task="mrpc", data=str(tmp_path / "mrpc.parquet")), tokenizer, "train")
+    assert task.label_names == ("not_equivalent", "equivalent")
+    task.label_names = names
+    data = task.load("train")
+    always = np.array([float(name in ("1", "equivalent")) for name in names])
+    found = score(task, [always] * 4, data)
+    assert found == pytest.approx({"accuracy": 3 / 4, "f1": 6 / 7})
+    positive = names.index("1" if "1" in names else "equivalent")
+    assert data.features["labels"][:] == [positive, 1 - positive, positive, positive]
+
+
+def test_official_ids_are_understood(tmp_path, tokenizer):
+    rows = {"sentence1": ["word1"] * 3, "sentence2": ["word2"] * 3, "label": [0, 1, 1]}
+    Dataset.from_dict(rows).to_parquet(tmp_path / "rte.parquet")
+    arguments = TaskArguments(task="rte", data=str(tmp_path / "rte.parquet"))
+    task = task_of_data(arguments, tokenizer, "train")
+    assert task.label_names == ("entailment", "not_entailment") and task.load("train").features["labels"][:] == [
+        0,
+        1,
+        1,
+    ]
+    task.label_names = ("not_entailment", "entailment")
+    assert task.load("train").features["labels"][:] == [1, 0, 0]
+
+
+def test_words_that_look_like_missing_values(tmp_path, tokenizer):
+    (tmp_path / "task.csv").write_text("text,label\nNA,None\nnull,joy\n", encoding="utf-8")
+    task, data = load(tmp_path / "task.csv", tokenizer)
+    assert task.label_names == ("None", "joy") and data.features["labels"][:] == [0, 1]
+
+
+def test_a_single_class_is_refused(tmp_path, tokenizer):
+    with pytest.raises(InputError, match="all rows have the label 'a'; at least two classes are needed"):
+        load(save(tmp_path, ["a", "a"]), tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"task": "mrpc", "text_column": "a"}, "mrpc takes both --text_column and --text_pair_column"),
+        ({"task": "cola", "text_column": "a", "text_pair_column": "b"}, "cola takes --text_column alone"),
+        ({"task": "mrpc", "text_pair_column": "b"}, "text_column: must name the column"),
+    ],
+)
+def test_columns_that_do_not_suit_a_task(arguments, message, tokenizer):
+    with pytest.raises(InputError, match=message):
+        task_of_data(TaskArguments(**arguments), tokenizer, "train")
+
+
 def test_a_models_labels(tmp_path, tokenizer):
     path = save(tmp_path, ["a", "b"])
     arguments = TaskArguments(data=str(path), text_column="text")
@@ -161,8 +217,8 @@ def test_unlabelled_rows(tmp_path, tokenizer):
 def test_what_cannot_be_read(tmp_path, tokenizer):
     with pytest.raises(InputError, match="row 1: label None is no number"):
         load(save(tmp_path, [0.5, None]), tokenizer)
-    with pytest.raises(InputError, match="row 1: label None is not among 'a'"):
-        load(save(tmp_path, ["a", None], name="names.parquet"), tokenizer)
+    with pytest.raises(InputError, match="row 1: label 'None' is not among 'a'"):
+        load(save(tmp_path, ["a", None, "b"], name="names.parquet"), tokenizer)
     with pytest.raises(InputError, match=r"text_column: must name the column"):
         load(save(tmp_path, [0.5], name="none.parquet"), tokenizer, text_column=None)
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from efficientbert.train.card import write_text
 from efficientbert.train.script import InputError
+from efficientbert.train.tasks.arguments import GLUE_LABELS
 from efficientbert.train.tasks.task import Task, TaskData
+from efficientbert.train.tasks.texts import TextTask
 
 
 FILES: dict[str, dict[str, tuple[str, str]]] = {  # task of the model: file: task and split of the data
@@ -25,19 +27,7 @@ FILES: dict[str, dict[str, tuple[str, str]]] = {  # task of the model: file: tas
     "rte": {"RTE.tsv": ("rte", "test")},
     "wnli": {"WNLI.tsv": ("wnli", "test")},
 }
-NAMED = {  # tasks whose files hold names
-    "mnli": ("entailment", "neutral", "contradiction"),
-    "ax": ("entailment", "neutral", "contradiction"),
-    "qnli": ("entailment", "not_entailment"),
-    "rte": ("entailment", "not_entailment"),
-}
-NUMBERED = {  # tasks whose files hold 0 or 1, and what these mean
-    "cola": ("unacceptable", "acceptable"),
-    "sst2": ("negative", "positive"),
-    "mrpc": ("not_equivalent", "equivalent"),
-    "qqp": ("not_duplicate", "duplicate"),
-    "wnli": ("not_entailment", "entailment"),
-}
+NAMED = ("mnli", "ax", "qnli", "rte")  # tasks whose files hold names; the others' hold ids
 HIGHEST_SIMILARITY = 5.0
 
 
@@ -63,9 +53,9 @@ def official_values(task: Task) -> dict[str, str] | None:
     name = task.args.task
     if task.label_names is None and name == "stsb":
         return None
-    values = {label: label for label in NAMED.get(name, ())}
-    for index, label in enumerate(NUMBERED.get(name, ())):
-        values |= {label: str(index), str(index): str(index)}
+    values: dict[str, str] = {}
+    for index, label in enumerate(GLUE_LABELS.get(name, ())):
+        values |= dict.fromkeys((label, str(index)), label if name in NAMED else str(index))
     for label in task.label_names or ("a number",):
         if label not in values:
             raise InputError(
@@ -74,7 +64,7 @@ def official_values(task: Task) -> dict[str, str] | None:
     return values
 
 
-def submission_text(task: Task, predictions: list[float] | list[int], data: TaskData) -> str:
+def submission_text(task: TextTask, predictions: list[float] | list[int], data: TaskData) -> str:
     """The content of one file.
 
     Args:
@@ -89,7 +79,7 @@ def submission_text(task: Task, predictions: list[float] | list[int], data: Task
     if values is None:
         answers = [f"{min(max(prediction, 0.0), HIGHEST_SIMILARITY):.3f}" for prediction in predictions]
     else:
-        answers = [values[task.label_names[prediction]] for prediction in predictions]
+        answers = [values[task.metric_names()[prediction]] for prediction in predictions]
     indices = data.rows["idx"] if "idx" in data.rows.column_names else range(len(answers))
     lines = [f"{index}\t{answer}" for index, answer in sorted(zip(indices, answers))]
     return "\n".join(["index\tprediction", *lines]) + "\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from datasets import Dataset, DatasetDict, load_dataset
 
-from efficientbert.train.corpus import FILE_FORMATS, check_not_empty
+from efficientbert.train.corpus import FILE_FORMATS, READER_OPTIONS, check_not_empty
 from efficientbert.train.script import InputError
 
 
@@ -21,6 +21,17 @@ GLUE_COLUMNS: dict[str, tuple[str, str | None]] = {
     "rte": ("sentence1", "sentence2"),
     "wnli": ("sentence1", "sentence2"),
     "ax": ("premise", "hypothesis"),
+}
+GLUE_LABELS: dict[str, tuple[str, ...]] = {  # what the ids 0, 1 and 2 mean
+    "cola": ("unacceptable", "acceptable"),
+    "sst2": ("negative", "positive"),
+    "mrpc": ("not_equivalent", "equivalent"),
+    "qqp": ("not_duplicate", "duplicate"),
+    "mnli": ("entailment", "neutral", "contradiction"),
+    "qnli": ("entailment", "not_entailment"),
+    "rte": ("entailment", "not_entailment"),
+    "wnli": ("not_entailment", "entailment"),
+    "ax": ("entailment", "neutral", "contradiction"),
 }
 SQUAD = {"squad": "rajpurkar/squad", "squad_v2": "rajpurkar/squad_v2"}
 TASKS = (*GLUE_COLUMNS, *SQUAD)
@@ -139,7 +150,7 @@ def load_split(args: TaskArguments, split: str, columns: tuple[str, ...]) -> Dat
             suffix = Path(source).suffix
             if suffix not in FILE_FORMATS:
                 raise InputError(f"data {source}: unknown kind of file; known are {', '.join(FILE_FORMATS)}")
-            rows = load_dataset(FILE_FORMATS[suffix], data_files=source, split=split)
+            rows = load_dataset(FILE_FORMATS[suffix], data_files=source, split=split, **READER_OPTIONS.get(suffix, {}))
         else:
             name = args.data_name or (args.task if args.task in GLUE_COLUMNS else None)
             rows = load_dataset(source, name, split=split)

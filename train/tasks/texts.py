@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedConfig
 from transformers.modeling_outputs import ModelOutput
 
 from efficientbert.train.script import InputError
-from efficientbert.train.tasks.arguments import GLUE_COLUMNS
+from efficientbert.train.tasks.arguments import GLUE_COLUMNS, GLUE_LABELS
 from efficientbert.train.tasks.task import Task, TaskData, pad_inputs, soft_cross_entropy
 
 
@@ -28,14 +28,35 @@ class TextTask(Task):
 
     def text_columns(self) -> tuple[str, ...]:
         first, second = self.args.text_column, self.args.text_pair_column
+        known = GLUE_COLUMNS.get(self.args.task)
+        if first is None and (known is None or second is not None):
+            raise InputError("text_column: must name the column of the text in data of your own")
         if first is None:
-            if self.args.task not in GLUE_COLUMNS:
-                raise InputError("text_column: must name the column of the text in data of your own")
-            first, second = GLUE_COLUMNS[self.args.task]
+            first, second = known
+        elif known is not None and (known[1] is None) != (second is None):
+            columns = "--text_column alone" if second else "both --text_column and --text_pair_column"
+            raise InputError(f"text_pair_column: {self.args.task} takes {columns}")
         return (first,) if second is None else (first, second)
 
     def read_label_names(self, rows: Dataset) -> tuple[str, ...] | None:
-        """Sorted where the data does not order them; None for regression."""
+        """In GLUE's order, or the data's, or sorted where the data does not order them; None for regression."""
+        names = self._find_label_names(rows)
+        if names is not None and len(names) < 2:
+            raise InputError(
+                f"data {self.args.source()}: all rows have the label {', '.join(map(repr, names)) or 'None'}; at "
+                "least two classes are needed"
+            )
+        official = GLUE_LABELS.get(self.args.task, ())
+        if names is not None and {self.official_name(name) for name in names} == set(official):
+            return official
+        return names
+
+    def official_name(self, name: str) -> str:
+        """GLUE's name of a label, which may be written as its id there; any other name as it is."""
+        official = GLUE_LABELS.get(self.args.task, ())
+        return official[int(name)] if name.isdecimal() and int(name) < len(official) else name
+
+    def _find_label_names(self, rows: Dataset) -> tuple[str, ...] | None:
         feature = rows.features[self.label_column]
         if isinstance(feature, ClassLabel):
             return tuple(feature.names)
@@ -68,7 +89,7 @@ class TextTask(Task):
         columns = self.text_columns()
         source = self.args.source()
         feature = rows.features.get(self.label_column)
-        ids = {name: index for index, name in enumerate(self.label_names or ())}
+        ids = {self.official_name(name): index for index, name in enumerate(self.label_names or ())}
 
         def label_of(value: Any, index: int) -> int | float:
             if self.regression:
@@ -77,12 +98,11 @@ class TextTask(Task):
                 return float(value)
             named = isinstance(feature, ClassLabel) and isinstance(value, int) and 0 <= value < feature.num_classes
             name = feature.int2str(value) if named else str(value)
-            if name not in ids:
+            if self.official_name(name) not in ids:
                 raise InputError(
-                    f"data {source}: row {index}: label {value!r} is not among "
-                    f"{', '.join(map(repr, self.label_names))}"
+                    f"data {source}: row {index}: label {name!r} is not among {', '.join(map(repr, self.label_names))}"
                 )
-            return ids[name]
+            return ids[self.official_name(name)]
 
         def encode_batch(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
             for column in columns:
@@ -137,7 +157,23 @@ class TextTask(Task):
     def predict(self, logits: list[np.ndarray], data: TaskData) -> list[float] | list[int]:
         if self.regression:
             return [float(row[0]) for row in logits]
-        return [int(row.argmax()) for row in logits]
+        ids = self._metric_ids()
+        return [ids[int(row.argmax())] for row in logits]
 
     def references(self, data: TaskData) -> list[float] | list[int]:
-        return data.features["labels"][:]
+        labels = data.features["labels"][:]
+        if self.regression:
+            return labels
+        ids = self._metric_ids()
+        return [ids[label] for label in labels]
+
+    def metric_names(self) -> tuple[str, ...]:
+        """The classes in the order of the ids in predictions and references: GLUE's, as F1 is that of its class 1."""
+        official = GLUE_LABELS.get(self.args.task, ())
+        same = {self.official_name(name) for name in self.label_names} == set(official)
+        return official if same else self.label_names
+
+    def _metric_ids(self) -> list[int]:
+        """For each of the model's classes its place in `metric_names`."""
+        names = self.metric_names()
+        return [names.index(name if name in names else self.official_name(name)) for name in self.label_names]
