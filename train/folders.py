@@ -1,5 +1,6 @@
 """Output folders: worked on under a temporary name, moved to their own name when complete."""
 
+import dataclasses
 import fcntl
 import json
 import os
@@ -8,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from efficientbert.train.script import InputError
+
+
+UNDECISIVE = ("max_skipped_steps", "tracker", "log_steps")  # how a run is watched, not what comes out of it
 
 
 class OutputFolder:
@@ -80,6 +84,12 @@ class OutputFolder:
         self.work.rename(self.path)
         self.lock.close()
         return self.path
+
+
+def run_arguments(args: Any) -> dict[str, Any]:
+    """What of a script's dataclass decides the result of a run, for `OutputFolder`."""
+    fields = {name: value for name, value in dataclasses.asdict(args).items() if name not in UNDECISIVE}
+    return fields | {"output_dir": Path(args.output_dir).name}
 
 
 def write_json(path: Path, value: Any) -> None:
