@@ -223,15 +223,16 @@ def test_two_processes_give_the_weights_of_one_with_the_double_batch(
     shutil.copytree(student_folder, still)
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (still / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    more = ["--teacher", str(tmp_path / "teacher"), "--losses", "hidden_states", "qkv_relations", "--seeds", "0", "1"]
+    more += ["--train_split", "train[:32]", "--num_epochs", "1"]
+    call(*arguments(str(still), task_file, tmp_path / "1", *more))
+    given = arguments(str(still), task_file, tmp_path / "2", *more, "--batch_size", "4")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
-    for processes, batch_size in (("1", "8"), ("2", "4")):
-        more = ["--teacher", str(tmp_path / "teacher"), "--num_epochs", "1", "--batch_size", batch_size]
-        given = arguments(str(still), task_file, tmp_path / processes, *more)
-        command = [*launcher, processes, str(ROOT / "train/finetune.py"), *given]
-        ended = subprocess.run(command, capture_output=True, text=True, env=environment)
-        assert ended.returncode == 0, ended.stderr[-3000:]
-    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("1", "2"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [str(ROOT / "train/finetune.py"), *given]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    one, two = (load_file(tmp_path / name / "seed-1" / "model.safetensors") for name in ("1", "2"))
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-4)
 
@@ -246,6 +247,10 @@ def test_two_processes_give_the_weights_of_one_with_the_double_batch(
         (["--distillation", "both"], "distillation: must be outputs, together, sequence"),
         (["--label_weight", "2"], "label_weight: must be between 0 and 1"),
         (["--temperature", "0"], "temperature: must be above 0"),
+        (["--temperature", "2"], "are for learning from a --teacher, and there is none"),
+        (["--metric", "no_such_metric"], "metric 'no_such_metric'"),
+        (["--seeds", "1", "2", "--data", "nothere.csv"], "nothere.csv"),
+        (["--teacher", "nowhere"], "teacher nowhere: cannot be loaded"),
         (["--eval_split", "dev"], "split 'dev' cannot be loaded"),
     ],
 )

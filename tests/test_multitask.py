@@ -94,8 +94,8 @@ def test_the_encoder_and_the_projection_are_shared():
         assert len(captures.hidden_states) == 3
 
 
-def test_rows_of_all_tasks_weigh_alike():
-    """A step of two batches of different tasks: each is divided by the targets of both."""
+def test_the_batches_of_a_step_weigh_alike():
+    """Each is averaged over its own targets: words of one task and rows of another are not added."""
 
     class Constant:
         def __init__(self, value):
@@ -109,10 +109,10 @@ def test_rows_of_all_tasks_weigh_alike():
             return loss, {"labels": loss}
 
     objective = MultitaskObjective([Constant(2.0), Constant(6.0)])
-    parts = [{"task": torch.tensor([t]), "x": torch.zeros(n)} for t, n in ((0, 6), (1, 2))]
-    counts = {"targets": sum(objective.count(part)["targets"] for part in parts)}
+    parts = [{"task": torch.tensor([t]), "x": torch.zeros(n)} for t, n in ((0, 600), (1, 2))]
+    counts = {"batches": sum(objective.count(part)["batches"] for part in parts)}
     total = sum(objective(None, part, counts, 0)[0] for part in parts)
-    assert total.item() == pytest.approx((6 * 2.0 + 2 * 6.0) / 8)
+    assert total.item() == pytest.approx((2.0 + 6.0) / 2)
 
 
 def make_arguments(student_folder, task_files, output, **changes):

@@ -48,3 +48,9 @@ def test_other_processes_do_not_score(tmp_path):
 
     Selection(make_model(), never, tmp_path / "best.safetensors", 1, 2, writes=False)(1)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_score_that_is_no_number_loses(tmp_path):
+    model = make_model()
+    nan = float("nan")
+    assert run(model, {3: nan, 6: 0.2, 9: nan, 10: 0.1}, tmp_path / "best.safetensors").restore() == (6, 0.2)

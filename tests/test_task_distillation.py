@@ -8,9 +8,17 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertFor
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForSequenceClassification
 from efficientbert.train.recipe import LossArguments
+from efficientbert.train.scoring import check_length
 from efficientbert.train.script import InputError
-from efficientbert.train.task_distillation import TaskObjective, TaskStudent, TaskTeacher, inner_distillation
+from efficientbert.train.task_distillation import (
+    TaskObjective,
+    TaskStudent,
+    TaskTeacher,
+    inner_distillation,
+    inner_recipe,
+)
 from efficientbert.train.tasks import TaskArguments, task_of_data
+from efficientbert.train.tasks.task import TaskData
 from efficientbert.train.teacher import Teacher
 
 
@@ -53,7 +61,8 @@ def teacher(task, tokenizer, tmp_path):
 
 
 def make_inner(task, student, teacher, folder, losses=("hidden_states", "attention_scores")):
-    return inner_distillation(LossArguments(losses=list(losses)), student, teacher, task, task.load("train"), folder)
+    recipe = inner_recipe(LossArguments(losses=list(losses)), student.model, teacher)
+    return inner_distillation(recipe, teacher, task, task.load("train"), folder)
 
 
 def gradient(objective, student, parts):
@@ -148,6 +157,32 @@ def test_teachers_that_do_not_suit(task, tokenizer, teacher_folder, tmp_path):
         load(save_teacher(tmp_path / "tokens", task, Teacher.load(teacher_folder("roberta")).tokenizer))
     with pytest.raises(InputError, match="cannot be loaded"):
         load(tmp_path / "nothing")
+
+
+def test_a_teachers_labels_may_stand_in_another_order(task, tokenizer, tmp_path):
+    swapped = {0: "YES", 1: "Maybe", 2: "no"}
+    name = save_teacher(tmp_path / "swapped", task, tokenizer, id2label=swapped)
+    found = TaskTeacher.load(name, task, False, torch.device("cpu"))
+    inputs = task.collate(list(task.load("train", labelled=False).features))
+    with torch.no_grad():
+        expected = found.model(**inputs).logits
+    assert task.label_names == ("maybe", "no", "yes")
+    torch.testing.assert_close(found(inputs)[0].logits, expected[:, [1, 2, 0]])
+
+
+def test_sequences_longer_than_a_model(task):
+    model, data = make_student(task).model, task.load("train")
+    for tokens in (64, 65):
+        features = Dataset.from_dict({"input_ids": [[5] * 3, [5] * tokens]})
+        if tokens == 64:
+            check_length(model, TaskData(data.rows, features, "train"), "model x")
+    with pytest.raises(InputError, match="model x has 64 positions, but train a sequence of 65 tokens"):
+        check_length(model, TaskData(data.rows, features, "train"), "model x")
+
+
+def test_inner_states_of_other_models_are_refused(task, teacher):
+    with pytest.raises(InputError, match="inner states of model type 'bert' are not learned"):
+        inner_recipe(LossArguments(), teacher.model, teacher)
 
 
 def test_losses_that_need_masked_text_are_refused(task, teacher, tmp_path):

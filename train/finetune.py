@@ -6,7 +6,6 @@ efficientbert finetune --model my-student --data reviews.csv --text_column revie
     --train_split "train[:90%]" --eval_split "train[90%:]"
 """
 
-import dataclasses
 import json
 import math
 import statistics
@@ -15,26 +14,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from sklearn.model_selection import GroupShuffleSplit
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from efficientbert.train.checkpoint import write_checkpoint
-from efficientbert.train.folders import OutputFolder, write_json
+from efficientbert.train.folders import OutputFolder, run_arguments, write_json
 from efficientbert.train.loop import LoopArguments, make_accelerator, train
-from efficientbert.train.recipe import LossArguments
-from efficientbert.train.scoring import length, predict, score
+from efficientbert.train.recipe import LossArguments, LossRecipe
+from efficientbert.train.scoring import check_length, length, predict, score
 from efficientbert.train.script import LOAD_ERRORS, InputError, run_script
 from efficientbert.train.selection import Selection
 from efficientbert.train.student import choose_attention, load_projection, save_projection
-from efficientbert.train.task_distillation import TaskObjective, TaskStudent, TaskTeacher, inner_distillation
+from efficientbert.train.task_distillation import (
+    TaskObjective,
+    TaskStudent,
+    TaskTeacher,
+    inner_distillation,
+    inner_recipe,
+)
 from efficientbert.train.tasks import task_of_data
 from efficientbert.train.tasks.arguments import LabelledData
 from efficientbert.train.tasks.task import Task, TaskData
 from efficientbert.train.teacher import quiet_loading
 
 
+REHEARSED = 8  # rows of every split that are scored before the training
 DISTILLATIONS = ("outputs", "together", "sequence")
 
 
@@ -93,6 +99,8 @@ class FinetuneArguments(TaskTrainingArguments, LabelledData):
         """See `LoopArguments.check`."""
         super().check()
         self.check_task()
+        if self.teacher is None and (self.label_weight, self.temperature) != (0.0, 1.0):
+            raise InputError("label_weight, temperature: are for learning from a --teacher, and there is none")
         if self.seeds is not None and len(set(self.seeds)) != len(self.seeds):
             raise InputError(f"seeds: must be different numbers, not {self.seeds}")
 
@@ -172,33 +180,110 @@ def main_score(result: dict[str, float]) -> float:
     return next((result[name] for name in ("best_f1", "f1") if name in result), next(iter(result.values())))
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What a run on one task needs, loaded and checked; nothing is written yet.
+
+    Attributes:
+        task: The task.
+        data: Rows to train on.
+        kept_aside: Rows to choose weights and thresholds on, if any.
+        scored: Splits to score the final weights on.
+        model: The model to train, on its device.
+        teacher: Its teacher, if it has one.
+        recipe: What inner states are compared, if they are.
+    """
+
+    task: Task
+    data: TaskData
+    kept_aside: TaskData | None
+    scored: list[TaskData]
+    model: PreTrainedModel
+    teacher: TaskTeacher | None
+    recipe: LossRecipe | None
+
+
+def prepare(
+    args: TaskTrainingArguments,
+    source: LabelledData,
+    teacher_name: str | None,
+    tokenizer: PreTrainedTokenizerBase,
+    accelerator: Accelerator,
+) -> Prepared:
+    """Loads data, model and teacher, and rehearses the scoring, whose faults would else show behind the training.
+
+    Raises:
+        InputError: if anything does not suit.
+    """
+    with accelerator.main_process_first():
+        task = task_of_data(source, tokenizer, source.train_split)
+        data, kept_aside = training_data(source, task, args.selection)
+        scored = [task.load(split) for split in source.scored_splits()]
+    model = load_for_task(args.model, task).to(accelerator.device)
+    choose_attention(model)
+    if args.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    teacher = recipe = None
+    if teacher_name is not None:
+        inner_states = args.distillation != "outputs"
+        teacher = TaskTeacher.load(teacher_name, task, inner_states, accelerator.device)
+        recipe = inner_recipe(args, model, teacher) if inner_states else None
+    for part in (data, *scored):
+        check_length(model, part, f"model {args.model}")
+    if teacher is not None:
+        check_length(teacher.model, data, f"teacher {teacher_name}")
+    for part in ([] if kept_aside is None else [kept_aside]) + scored:
+        few = task.data(part.rows.select(range(min(REHEARSED, len(part.rows)))), part.split)
+        score(task, predict(model, task, few, REHEARSED), few)
+    return Prepared(task, data, kept_aside, scored, model, teacher, recipe)
+
+
+def make_objective(
+    args: TaskTrainingArguments, prepared: Prepared, max_steps: int, accelerator: Accelerator, folder: Path
+) -> tuple[nn.Module, TaskObjective]:
+    """What is trained, and on what: the model on labels, or a student under a teacher.
+
+    Args:
+        args: Settings of the run.
+        prepared: Of the task.
+        max_steps: Optimizer steps.
+        accelerator: Of the run.
+        folder: Where the teacher's variances are kept.
+    """
+    task, teacher = prepared.task, prepared.teacher
+    if prepared.recipe is None:
+        return prepared.model, TaskObjective(task, teacher, args.label_weight, args.temperature)
+    student = TaskStudent(prepared.model, teacher.encoder.hidden_size).to(accelerator.device)
+    if Path(args.model).is_dir():
+        load_projection(student.projection, Path(args.model))
+    with accelerator.main_process_first():
+        inner = inner_distillation(prepared.recipe, teacher, task, prepared.data, folder)
+    inner_steps = max_steps // 2 if args.distillation == "sequence" else 0
+    return student, TaskObjective(task, teacher, args.label_weight, args.temperature, inner, inner_steps)
+
+
 def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
     """One run, from arguments to a finished folder; returns the figures of every scored split."""
-    folder = OutputFolder(args.output_dir, dataclasses.asdict(args) | {"output_dir": Path(args.output_dir).name})
+    folder = OutputFolder(args.output_dir, run_arguments(args))
     if folder.complete:
         print(f"{folder.path} is complete already")
         return read_results(folder.path)
     accelerator = make_accelerator(args, folder.work, find_unused_parameters=args.distillation == "sequence")
     tokenizer = load_tokenizer(args.model)
-    with accelerator.main_process_first():
-        task = task_of_data(args, tokenizer, args.train_split)
-        data, kept_aside = training_data(args, task, args.selection)
-        scored = [task.load(split) for split in args.scored_splits()]
-    model = load_for_task(args.model, task).to(accelerator.device)
-    choose_attention(model)
-    if args.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+    prepared = prepare(args, args, args.teacher, tokenizer, accelerator)
+    task, data, model = prepared.task, prepared.data, prepared.model
     if accelerator.is_main_process:
         folder.open()
     accelerator.wait_for_everyone()
     rows_a_step = args.batch_size * args.gradient_accumulation_steps * accelerator.num_processes
     max_steps = math.ceil(args.num_epochs * len(data.features) / rows_a_step)
-    trained, objective = make_objective(args, args.teacher, task, model, data, max_steps, accelerator, folder.work)
+    trained, objective = make_objective(args, prepared, max_steps, accelerator, folder.work)
     selection = None
-    if kept_aside is not None:
+    if prepared.kept_aside is not None:
+        aside = prepared.kept_aside
         selection = Selection(
             model,
-            lambda: main_score(score(task, predict(model, task, kept_aside, args.batch_size), kept_aside)),
+            lambda: main_score(score(task, predict(model, task, aside, args.batch_size), aside)),
             folder.work / "selected.safetensors",
             every=math.ceil(len(data.features) / rows_a_step),
             last=max_steps,
@@ -217,49 +302,21 @@ def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
         lengths=[length(ids) for ids in data.features["input_ids"]],
         after_step=selection,
     )
+    accelerator.unwrap_model(trained, keep_fp32_wrapper=False)  # scored in full precision, as it will be saved
     results: dict[str, dict[str, float]] = {}
     if accelerator.is_main_process:
         if selection is not None:
             step, best = selection.restore()
-            task.calibrate(model, predict(model, task, kept_aside, args.batch_size), kept_aside)
+            task.calibrate(model, predict(model, task, aside, args.batch_size), aside)
             results["selection"] = {"step": step, "score": best}
-        for part in scored:
+        for part in prepared.scored:
             results[part.split] = score(task, predict(model, task, part, args.batch_size), part)
             print(f"{part.split}: " + "  ".join(f"{name} {value:.4f}" for name, value in results[part.split].items()))
         finish(folder, args, trained, model, tokenizer, results, log)
     accelerator.wait_for_everyone()
-    accelerator.end_training()
+    for tracker in accelerator.trackers:
+        tracker.finish()
     return results
-
-
-def make_objective(
-    args: TaskTrainingArguments,
-    teacher_name: str | None,
-    task: Task,
-    model: PreTrainedModel,
-    data: TaskData,
-    max_steps: int,
-    accelerator: Accelerator,
-    work: Path,
-) -> tuple[nn.Module, TaskObjective]:
-    """What is trained, and on what: the model on labels, or a student under a teacher.
-
-    Raises:
-        InputError: if the teacher does not suit.
-    """
-    if teacher_name is None:
-        return model, TaskObjective(task)
-    inner_states = args.distillation != "outputs"
-    teacher = TaskTeacher.load(teacher_name, task, inner_states, accelerator.device)
-    if not inner_states:
-        return model, TaskObjective(task, teacher, args.label_weight, args.temperature)
-    student = TaskStudent(model, teacher.encoder.hidden_size).to(accelerator.device)
-    if Path(args.model).is_dir():
-        load_projection(student.projection, Path(args.model))
-    with accelerator.main_process_first():
-        inner = inner_distillation(args, student, teacher, task, data, work)
-    inner_steps = max_steps // 2 if args.distillation == "sequence" else 0
-    return student, TaskObjective(task, teacher, args.label_weight, args.temperature, inner, inner_steps)
 
 
 def finish(
@@ -288,18 +345,19 @@ def read_results(folder: Path) -> dict[str, dict[str, float]]:
 
 def run_seeds(args: FinetuneArguments) -> dict[str, dict[str, float]]:
     """One run a seed, each in a folder of its own, and the mean and standard deviation of their figures."""
-    folder = OutputFolder(args.output_dir, dataclasses.asdict(args) | {"output_dir": Path(args.output_dir).name})
+    folder = OutputFolder(args.output_dir, run_arguments(args))
     if folder.complete:
         print(f"{folder.path} is complete already")
         return read_results(folder.path)
-    state = PartialState()
-    if state.is_main_process:
+    accelerator = make_accelerator(args, folder.work)
+    prepare(args, args, args.teacher, load_tokenizer(args.model), accelerator)  # refuses before anything is written
+    if accelerator.is_main_process:
         folder.open()
-    state.wait_for_everyone()
+    accelerator.wait_for_everyone()
     runs = [
         run(replace(args, seed=seed, seeds=None, output_dir=str(folder.work / f"seed-{seed}"))) for seed in args.seeds
     ]
-    if not state.is_main_process:
+    if not accelerator.is_main_process:
         return {}
     summary = {split: summarize([result[split] for result in runs]) for split in runs[0]}
     for split, figures in summary.items():
@@ -322,7 +380,10 @@ def summarize(results: list[dict[str, float]]) -> dict[str, float]:
 def main(args: FinetuneArguments) -> dict[str, Any]:
     """Runs the job from arguments to a finished folder; returns the figures."""
     args.check()
-    return run(args) if args.seeds is None else run_seeds(args)
+    results = run(args) if args.seeds is None else run_seeds(args)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    return results
 
 
 def cli() -> None:

@@ -7,37 +7,31 @@ The output folder holds the shared encoder in `encoder/`, to start from with `ef
 model with its head for every task.
 """
 
-import dataclasses
 import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel
 
 from efficientbert.train.checkpoint import write_checkpoint
 from efficientbert.train.finetune import (
     TaskTrainingArguments,
-    load_for_task,
     load_tokenizer,
     main_score,
     make_objective,
-    training_data,
+    prepare,
 )
-from efficientbert.train.folders import OutputFolder, write_json
+from efficientbert.train.folders import OutputFolder, run_arguments, write_json
 from efficientbert.train.loop import make_accelerator, train
 from efficientbert.train.scoring import predict, score
 from efficientbert.train.script import InputError, parse_arguments, run_script
 from efficientbert.train.selection import Selection
-from efficientbert.train.student import choose_attention, save_projection
+from efficientbert.train.student import save_projection
 from efficientbert.train.task_distillation import TaskObjective, TaskStudent
-from efficientbert.train.tasks import task_of_data
 from efficientbert.train.tasks.arguments import TASKS, LabelledData
 from efficientbert.train.tasks.task import Task, TaskData
 
@@ -150,7 +144,7 @@ class MultitaskModel(nn.Module):
 
 
 class MultitaskObjective:
-    """The objective of whichever task a batch is of; rows weigh alike, whatever their task.
+    """The objective of whichever task a batch is of; the batches of a step weigh alike, whatever their targets are.
 
     Args:
         objectives: One for every task.
@@ -160,43 +154,53 @@ class MultitaskObjective:
         self.objectives = objectives
 
     def count(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """As the task counts it."""
-        return self.objectives[int(batch["task"])].count(batch)
+        """Batches: words of one task and rows of another are not to be added."""
+        return {"batches": torch.ones((), device=batch["task"].device)}
 
     def __call__(
         self, model: nn.Module, batch: Mapping[str, torch.Tensor], counts: Mapping[str, torch.Tensor], step: int
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The loss of a batch as a share of the whole one, and its parts."""
+        """The loss of a batch as a share of the whole step, and its parts."""
         task = int(batch["task"])
+        objective = self.objectives[task]
 
         def call(**inputs: Any) -> Any:
             return model(task=task, **inputs)
 
-        return self.objectives[task](call, batch, counts, step)
+        loss, terms = objective(call, batch, objective.count(batch), step)
+        return loss / counts["batches"], {name: term / counts["batches"] for name, term in terms.items()}
 
 
 def main(args: MultitaskArguments) -> dict[str, dict[str, float]]:
     """Runs the job from arguments to a finished folder; returns the figures of every task."""
     args.check()
     sources = args.sources()
-    folder = OutputFolder(args.output_dir, dataclasses.asdict(args) | {"output_dir": Path(args.output_dir).name})
+    folder = OutputFolder(args.output_dir, run_arguments(args))
     if folder.complete:
         print(f"{folder.path} is complete already")
         return {}
     accelerator = make_accelerator(args, folder.work, find_unused_parameters=True)
     tokenizer = load_tokenizer(args.model)
-    with accelerator.main_process_first():
-        tasks = [task_of_data(source, tokenizer, source.train_split) for source in sources]
-        divided = [training_data(source, task, args.selection) for source, task in zip(sources, tasks)]
-        scored = [[task.load(split) for split in source.scored_splits()] for source, task in zip(sources, tasks)]
+    teachers = args.teachers or [None] * len(sources)
+    prepared = [
+        prepare(args, source, teacher, tokenizer, accelerator)
+        for source, teacher in zip(sources, teachers, strict=True)
+    ]
+    if prepared[0].model.config.model_type != "efficientbert":
+        raise InputError(f"model {args.model}: must be an EfficientBERT, whose encoder several heads can share")
+    tasks = [one.task for one in prepared]
     if accelerator.is_main_process:
         folder.open()
     accelerator.wait_for_everyone()
     batches_a_step = args.gradient_accumulation_steps * accelerator.num_processes
-    rows = sum(len(data.features) for data, _ in divided)
+    rows = sum(len(one.data.features) for one in prepared)
     max_steps = math.ceil(args.num_epochs * rows / (args.batch_size * batches_a_step))
-    model, objective = make_students(args, tasks, [data for data, _ in divided], max_steps, accelerator, folder.work)
-    kept_aside = [data for _, data in divided]
+    made = [
+        make_objective(args, one, max_steps, accelerator, folder.work / source.title())
+        for source, one in zip(sources, prepared)
+    ]
+    model = MultitaskModel([student for student, _ in made])
+    kept_aside = [one.kept_aside for one in prepared]
     selection = None
     if args.selection:
         selection = Selection(
@@ -208,7 +212,7 @@ def main(args: MultitaskArguments) -> dict[str, dict[str, float]]:
             writes=accelerator.is_main_process,
         )
     batches = TaskBatches(
-        [data.features for data, _ in divided], args.batch_size, max_steps * batches_a_step, args.sampling, args.seed
+        [one.data.features for one in prepared], args.batch_size, max_steps * batches_a_step, args.sampling, args.seed
     )
 
     def collate(items: list[tuple[int, list[dict[str, Any]]]]) -> dict[str, torch.Tensor]:
@@ -218,7 +222,7 @@ def main(args: MultitaskArguments) -> dict[str, dict[str, float]]:
     log = train(
         accelerator,
         model,
-        objective,
+        MultitaskObjective([objective for _, objective in made]),
         batches,
         collate,
         replace(args, batch_size=1),
@@ -227,6 +231,7 @@ def main(args: MultitaskArguments) -> dict[str, dict[str, float]]:
         f"Training on {len(tasks)} tasks",
         after_step=selection,
     )
+    accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # scored in full precision, as it will be saved
     results: dict[str, dict[str, float]] = {}
     if accelerator.is_main_process:
         if selection is not None:
@@ -236,7 +241,8 @@ def main(args: MultitaskArguments) -> dict[str, dict[str, float]]:
             if kept_aside[index] is not None:
                 task.calibrate(single, predict(single, task, kept_aside[index], args.batch_size), kept_aside[index])
             figures = {
-                part.split: score(task, predict(single, task, part, args.batch_size), part) for part in scored[index]
+                part.split: score(task, predict(single, task, part, args.batch_size), part)
+                for part in prepared[index].scored
             }
             results[source.title()] = figures
             print(f"{source.title()}: {figures}")
@@ -255,36 +261,13 @@ def main(args: MultitaskArguments) -> dict[str, dict[str, float]]:
     return results
 
 
-def make_students(
-    args: MultitaskArguments,
-    tasks: list[Task],
-    data: list[TaskData],
-    max_steps: int,
-    accelerator: Accelerator,
-    work: Path,
-) -> tuple[MultitaskModel, MultitaskObjective]:
-    """The models of all tasks around one encoder, and their objectives."""
-    students, objectives = [], []
-    for index, task in enumerate(tasks):
-        model: PreTrainedModel = load_for_task(args.model, task).to(accelerator.device)
-        choose_attention(model)
-        if args.gradient_checkpointing:
-            model.gradient_checkpointing_enable()
-        teacher = args.teachers[index] if args.teachers else None
-        student, objective = make_objective(
-            args, teacher, task, model, data[index], max_steps, accelerator, work / task.args.title()
-        )
-        students.append(student)
-        objectives.append(objective)
-    return MultitaskModel(students), MultitaskObjective(objectives)
-
-
 def mean_scores(model: MultitaskModel, tasks: list[Task], data: list[TaskData], batch_size: int) -> list[float]:
-    """The main score of every task."""
-    return [
-        main_score(score(task, predict(single, task, part, batch_size), part))
-        for single, task, part in zip(model.models, tasks, data)
-    ]
+    """The main score of every task, as a fraction."""
+    scores = []
+    for single, task, part in zip(model.models, tasks, data):
+        found = main_score(score(task, predict(single, task, part, batch_size), part))
+        scores.append(found / 100 if task.metric().startswith("squad") else found)
+    return scores
 
 
 def cli() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from datasets import ClassLabel, Dataset
 from huggingface_hub import EvalResult
+from torch import nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
@@ -104,6 +105,23 @@ def length(ids: list[int] | list[list[int]]) -> int:
     return max(map(len, ids)) if ids and isinstance(ids[0], list) else len(ids)
 
 
+def check_length(model: PreTrainedModel, data: TaskData, what: str) -> None:
+    """Holds the longest feature of a split against a model's positions.
+
+    Raises:
+        InputError: if it has too few, naming `what` it is.
+    """
+    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
+    if not isinstance(table, nn.Embedding):
+        return
+    positions = table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+    longest = max(map(length, data.features["input_ids"]))
+    if longest > positions:
+        raise InputError(
+            f"max_length: {what} has {positions} positions, but {data.split} a sequence of {longest} tokens; lower it"
+        )
+
+
 def score(task: Task, logits: list[np.ndarray], data: TaskData) -> dict[str, float]:
     """Corpus-level figures of the task's metric.
 
@@ -162,6 +180,7 @@ def evaluate_task(
     rows = task.load_rows(split)
     check_labels(task, rows, split)
     data = task.data(rows, split)
+    check_length(model, data, f"model {folder}")
     logits = predict(model, task, data, args.batch_size)
     predictions, references, options = task.predict(logits, data), task.references(data), task.metric_options()
     metrics = compute_metric(task.metric(), predictions, references, **options)

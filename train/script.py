@@ -61,12 +61,35 @@ def read_recipe(path: Path, arguments_class: type) -> dict[str, Any]:
         raise InputError(f"recipe {path}: cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(recipe, dict):
         raise InputError(f"recipe {path}: must hold one argument per line, as in 'seed: 1'")
-    known = {field.name for field in dataclasses.fields(arguments_class)}
+    known = {field.name: field for field in dataclasses.fields(arguments_class)}
     for key in recipe:
         if key not in known:
             raise InputError(f"recipe {path}: unknown argument {key!r}; known are {', '.join(sorted(known))}")
+    return {key: _recipe_value(path, known[key], value) for key, value in recipe.items()}
+
+
+def _recipe_value(path: Path, field: dataclasses.Field, value: Any) -> Any:
+    """A value as argparse takes it for a default.
+
+    Raises:
+        InputError: if it is no value of the field's kind.
+    """
+    kind = str(field.type)
+    if value is None and "None" in kind:
+        return None
+    several = value if isinstance(value, list) else [value]
+    if any(isinstance(one, (dict, list)) or one is None for one in several):
+        raise InputError(f"recipe {path}: {field.name}: must be plain words or numbers, not {value!r}")
+    if "list[" in kind:
+        words = [word for one in several for word in str(one).split()]
+        try:
+            return [int(word) for word in words] if "list[int]" in kind else words
+        except ValueError:
+            raise InputError(f"recipe {path}: {field.name}: must be whole numbers, not {value!r}") from None
+    if isinstance(value, list):
+        raise InputError(f"recipe {path}: {field.name}: must be one value, not {value!r}")
     # argparse converts text only: YAML reads 1e-4 as text, but a whole number where a float belongs as an int.
-    return {key: str(value) if type(value) in (int, float) else value for key, value in recipe.items()}
+    return str(value) if type(value) in (int, float) else value
 
 
 def run_script(main: Callable[[Any], Any], arguments_class: type, name: str, argv: list[str] | None = None) -> None:

@@ -1,5 +1,6 @@
 """Which weights of a run are kept: the best on rows kept aside from training, so that dev sets stay tests."""
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ class Selection:
         path: File of the best weights, with their step and score.
         every: Steps between scores.
         last: The last step, scored whatever `every` is.
-        writes: Whether this process writes; the others only score nothing.
+        writes: Whether this process scores and writes.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Selection:
         if not self.writes or (step % self.every and step != self.last):
             return
         score, best = self.score(), self.best()
+        score = -math.inf if math.isnan(score) else score
         if best is not None and (score, -step) <= (best[1], -best[0]):
             return
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
@@ -55,7 +57,7 @@ class Selection:
         return int(metadata["step"]), float(metadata["score"])
 
     def restore(self) -> tuple[int, float]:
-        """Gives the model its best weights and removes the file; returns their step and score."""
+        """Gives the model its best weights; returns their step and score."""
         best = self.best()
         with safe_open(self.path, "pt") as file:
             self.model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})

@@ -10,7 +10,7 @@ from transformers.modeling_outputs import ModelOutput
 
 from efficientbert.train.capture import Captures, student_recorder
 from efficientbert.train.general import GeneralDistillation, stored_scales
-from efficientbert.train.recipe import LossArguments, make_recipe
+from efficientbert.train.recipe import LossArguments, LossRecipe, make_recipe
 from efficientbert.train.script import LOAD_ERRORS, InputError
 from efficientbert.train.student import disable_dropout
 from efficientbert.train.tasks.task import Task, TaskData, model_inputs
@@ -26,11 +26,13 @@ class TaskTeacher:
     Args:
         model: Encoder with head.
         encoder: Its encoder as a `Teacher`, where inner states are wanted.
+        order: Of which of the model's classes each of the task's is, where they are not the same.
     """
 
-    def __init__(self, model: PreTrainedModel, encoder: Teacher | None = None):
+    def __init__(self, model: PreTrainedModel, encoder: Teacher | None = None, order: list[int] | None = None):
         self.model = model.eval().requires_grad_(False)
         self.encoder = encoder
+        self.order = order
 
     @classmethod
     def load(cls, name: str, task: Task, inner_states: bool, device: torch.device) -> "TaskTeacher":
@@ -47,33 +49,47 @@ class TaskTeacher:
             raise InputError(f"teacher {name}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
         if report["missing_keys"]:
             raise InputError(f"teacher {name}: has no trained head; fine-tune it on {task.args.title()} first")
-        found = task.label_names_of(model.config)
-        if found != task.label_names:
-            raise InputError(
-                f"teacher {name}: has labels {_listed(found)}; the task's are {_listed(task.label_names)}"
-            )
+        order = _order(task.label_names_of(model.config), task, name)
         if tokenizer.get_vocab() != task.tokenizer.get_vocab():
             raise InputError(f"teacher {name}: has another tokenizer than the student; both must read the same tokens")
         model = model.to(device)
-        return cls(model, Teacher(model.base_model, tokenizer, name) if inner_states else None)
+        return cls(model, Teacher(model.base_model, tokenizer, name) if inner_states else None, order)
 
     @torch.no_grad()
     def __call__(self, inputs: Mapping[str, torch.Tensor]) -> tuple[ModelOutput, Captures | None]:
         """Outputs and, where they are wanted, captures; those of multiple choice have shape `(B * C, L, D)`."""
-        if self.encoder is None:
-            return self.model(**inputs), None
         outputs: list[ModelOutput] = []
 
         def forward() -> ModelOutput:
             outputs.append(self.model(**inputs, output_hidden_states=True))
             return outputs[0]
 
-        captures = self.encoder.recorder.record(forward)
+        captures = None
+        if self.encoder is None:
+            outputs.append(self.model(**inputs))
+        else:
+            captures = self.encoder.recorder.record(forward)
+        if self.order is not None:
+            outputs[0].logits = outputs[0].logits[..., self.order]
         return outputs[0], captures
 
 
-def _listed(names: tuple[str, ...] | None) -> str:
-    return "none" if names is None else ", ".join(names)
+def _order(found: tuple[str, ...] | None, task: Task, teacher: str) -> list[int] | None:
+    """Where a teacher has each label of the task; None where it has all in the same place.
+
+    Raises:
+        InputError: if it has other labels.
+    """
+    if found == task.label_names:
+        return None
+    theirs, mine = ([name.casefold() for name in names or ()] for names in (found, task.label_names))
+    if sorted(theirs) != sorted(mine):
+        listed = ["none" if names is None else ", ".join(names) for names in (found, task.label_names)]
+        raise InputError(
+            f"teacher {teacher}: has labels {listed[0]}; the task's are {listed[1]}: fine-tune it with `efficientbert "
+            "finetune` on the same labels"
+        )
+    return [theirs.index(name) for name in mine]
 
 
 class TaskStudent(nn.Module):
@@ -171,25 +187,35 @@ def _flat(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.flatten(0, -2) for name, tensor in model_inputs(batch).items()}
 
 
-def inner_distillation(
-    args: LossArguments, student: TaskStudent, teacher: TaskTeacher, task: Task, data: TaskData, folder: Path
-) -> GeneralDistillation:
-    """The comparison of inner states on a task, with the teacher's variances on its first rows.
-
-    Args:
-        args: Losses and layers.
-        student: The student.
-        teacher: A teacher with captures.
-        task: The task.
-        data: Training rows.
-        folder: Where the variances are kept.
+def inner_recipe(args: LossArguments, student: PreTrainedModel, teacher: TaskTeacher) -> LossRecipe:
+    """What inner states are compared.
 
     Raises:
         InputError: if a loss does not suit student and teacher, or wants masked text.
     """
-    recipe = make_recipe(args, student.model.config, teacher.encoder)
+    if student.config.model_type != "efficientbert":
+        raise InputError(
+            f"model: inner states of model type {student.config.model_type!r} are not learned; use --distillation "
+            "outputs"
+        )
+    recipe = make_recipe(args, student.config, teacher.encoder)
     if recipe.masks:
         raise InputError("losses: masked_lm and logits need masked text; tasks are learned from whole text")
+    return recipe
+
+
+def inner_distillation(
+    recipe: LossRecipe, teacher: TaskTeacher, task: Task, data: TaskData, folder: Path
+) -> GeneralDistillation:
+    """The comparison of inner states on a task, with the teacher's variances on its first rows.
+
+    Args:
+        recipe: What is compared.
+        teacher: A teacher with captures.
+        task: The task.
+        data: Training rows.
+        folder: Where the variances are kept.
+    """
 
     def samples() -> Iterator[tuple[Captures, dict[str, torch.Tensor]]]:
         rows = [data.features[index] for index in range(min(SCALE_ROWS, len(data.features)))]
