@@ -1,12 +1,16 @@
-"""How scripts end: bad input and full disks in one line, faults of the program with a traceback."""
+"""What scripts read, and how they end: bad input and full disks in one line, other faults with a traceback."""
 
 import errno
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
 
-from efficientbert.train.script import InputError, run_script
+from efficientbert.search.search import SearchArguments
+from efficientbert.train.distill import DistillArguments
+from efficientbert.train.finetune import FinetuneArguments
+from efficientbert.train.script import InputError, parse_arguments, read_recipe, run_script
 
 
 @dataclass
@@ -48,3 +52,50 @@ def test_other_errors_are_not_hidden(error):
 
     with pytest.raises(type(error)):
         run_script(main, Arguments, "test", [])
+
+
+@dataclass
+class Lists:
+    """Arguments of several kinds."""
+
+    words: list[str] | None = None
+    seeds: list[int] = field(default_factory=list)
+    rate: float = 1.0
+    name: str | None = None
+
+
+def parse_recipe(text, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return parse_arguments(Lists, [str(path)], "test", "")
+
+
+def test_lists_in_recipes(tmp_path):
+    assert parse_recipe("words: validation\nseeds: 3\nrate: 1e-4", tmp_path) == Lists(["validation"], [3], 1e-4)
+    assert parse_recipe("words: [a, 2]\nseeds: [0, 1]\nname:", tmp_path) == Lists(["a", "2"], [0, 1])
+    assert parse_recipe("words: a b\nname: x", tmp_path) == Lists(["a", "b"], name="x")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("words: {a: 1}", "words: must be plain words or numbers"),
+        ("words: [{a: 1}]", "words: must be plain words or numbers"),
+        ("seeds: [a]", "seeds: must be whole numbers"),
+        ("rate:", "rate: must be plain words or numbers"),
+        ("name: [a, b]", "name: must be one value"),
+    ],
+)
+def test_values_that_do_not_suit_a_field(text, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        parse_recipe(text, tmp_path)
+
+
+def test_the_recipes_of_the_repository():
+    folder = Path(__file__).parents[1] / "recipes"
+    classes = {"distill": DistillArguments, "search": SearchArguments, "task": FinetuneArguments}
+    classes["squad"] = FinetuneArguments
+    found = sorted(folder.glob("*.yaml"))
+    assert found
+    for path in found:
+        read_recipe(path, classes[path.stem.split("-")[0]])
