@@ -23,7 +23,7 @@ def plot_search(rows: Sequence[dict[str, Any]], metric: str, path: Path) -> None
     losses = np.array([row["loss"] for row in rows])
     figure, (over_time, over_cost) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     over_time.plot(losses, ".", color="tab:gray", label="candidate")
-    over_time.step(range(len(losses)), np.minimum.accumulate(losses), where="post", label="best so far")
+    over_time.step(range(len(losses)), np.fmin.accumulate(losses), where="post", label="best so far")
     over_time.set(xlabel="candidate", ylabel="loss of the slice")
     over_time.legend()
     over_cost.scatter([row["cost"] for row in rows], losses, c=range(len(rows)), s=12)

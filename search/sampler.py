@@ -4,11 +4,17 @@ The draw depends on nothing but the seed and what was evaluated before, so a sea
 had not.
 """
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from efficientbert.search.space import Architecture, SearchSpace
+
+
+def rank(loss: float) -> float:
+    """A loss to compare by: one that is no number is the worst."""
+    return math.inf if math.isnan(loss) else loss
 
 
 @dataclass(frozen=True)
@@ -36,12 +42,13 @@ class Evolution:
     def propose(self, space: SearchSpace, history: Sequence[Evaluated], seed: int) -> Architecture:
         """The next candidate, different from all before as far as a few draws find one."""
         rng = random.Random(f"{seed} {len(history)}")
+        # Of a loss that is no finite number nothing can be inherited.
+        population = [e for e in history[-self.population :] if math.isfinite(e.loss)]
         known = {evaluated.architecture for evaluated in history}
         for _ in range(20):
-            if len(history) < self.initial:
+            if len(history) < self.initial or not population:
                 architecture = space.sample(rng)
             else:
-                population = history[-self.population :]
                 contestants = rng.sample(population, min(self.tournament, len(population)))
                 architecture = space.mutate(min(contestants, key=lambda e: e.loss).architecture, rng)
             if architecture not in known:

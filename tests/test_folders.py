@@ -1,10 +1,13 @@
 """Output folders: complete or absent, never shared, never overwritten."""
 
 import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
-from efficientbert.train.folders import OutputFolder, write_json
+from efficientbert.train.folders import OutputFolder, run_arguments, write_json
 from efficientbert.train.script import InputError
 
 
@@ -26,11 +29,58 @@ def test_an_empty_folder_may_be_filled(tmp_path):
 
 
 def test_a_killed_run_is_taken_up_by_the_same_arguments_alone(tmp_path):
-    OutputFolder(tmp_path / "out", {"seed": 1, "rate": 0.5}).open().lock.close()
+    begun = OutputFolder(tmp_path / "out", {"seed": 1, "rate": 0.5}).open()
+    (begun.work / "scales.json").write_text("{}", encoding="utf-8")
+    begun.lock.close()
     resumed = OutputFolder(tmp_path / "out", {"seed": 1, "rate": 0.5})
     assert not resumed.complete
     with pytest.raises(InputError, match=r"was begun by a run with rate=0\.5, not 0\.7"):
         OutputFolder(tmp_path / "out", {"seed": 1, "rate": 0.7})
+
+
+def test_a_run_that_made_nothing_yet_does_not_stand_in_the_way(tmp_path):
+    begun = OutputFolder(tmp_path / "out", {"seed": 1}).open()
+    with pytest.raises(InputError, match="another process is working on it"):
+        OutputFolder(tmp_path / "out", {"seed": 2}).open()
+    begun.lock.close()
+    OutputFolder(tmp_path / "out", {"seed": 2}).open().finish()
+    assert json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8")) == {"seed": 2}
+
+
+def test_a_kill_while_finishing_loses_nothing(tmp_path, monkeypatch):
+    folder = OutputFolder(tmp_path / "out", {"seed": 1}).open()
+    (folder.work / "checkpoints" / "step-1").mkdir(parents=True)
+
+    class Killed(Exception):
+        pass
+
+    def kill(path, *args, **kwargs):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", kill)
+        with pytest.raises(Killed):
+            folder.finish()
+    assert (folder.work / "checkpoints" / "step-1").exists()
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", kill)
+        with pytest.raises(Killed):
+            folder.finish()
+    assert OutputFolder(tmp_path / "out", {"seed": 1}).complete
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["run.json"]
+
+
+def test_what_does_not_decide_the_result_is_not_compared():
+    @dataclass
+    class Arguments:
+        output_dir: str
+        seed: int = 0
+        losses: list[str] = field(default_factory=lambda: ["a"])
+        log_steps: int = 10
+        max_skipped_steps: int = 10
+        tracker: str | None = None
+
+    assert run_arguments(Arguments("far/away/out")) == {"output_dir": "out", "seed": 0, "losses": ["a"]}
 
 
 def test_two_processes_do_not_work_on_one_folder(tmp_path):

@@ -1,8 +1,11 @@
 """Regularised evolution as a function of the history."""
 
+import math
+from dataclasses import replace
+
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search.cost import Budget, count_parameters
-from efficientbert.search.sampler import Evaluated, Evolution
+from efficientbert.search.sampler import Evaluated, Evolution, rank
 from efficientbert.search.space import Architecture, SearchSpace
 
 
@@ -42,3 +45,13 @@ def test_no_candidate_twice_and_the_loss_falls():
     history = run(Evolution(initial=10), 60)
     assert len({evaluated.architecture for evaluated in history}) == 60
     assert min(e.loss for e in history[30:]) < min(e.loss for e in history[:10])
+
+
+def test_a_loss_that_is_no_number_never_wins_nor_has_offspring():
+    assert min([math.nan, 3.0, math.inf], key=rank) == min([3.0, math.nan], key=rank) == 3.0
+    evolution = Evolution(initial=6, population=8, tournament=8)
+    history = run(evolution, 6)
+    broken = [replace(e, loss=math.nan if index != 3 else e.loss) for index, e in enumerate(history)]
+    for seed in range(5):
+        assert differing_layers(evolution.propose(SPACE, broken, seed), history[3].architecture) == 1
+    evolution.propose(SPACE, [replace(e, loss=math.nan) for e in history], 0)

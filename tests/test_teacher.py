@@ -1,10 +1,23 @@
 """Teachers of every family: what is captured is what the model computes."""
 
+import weakref
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import BertConfig, BertForMaskedLM
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    CanineTokenizer,
+    ConvBertConfig,
+    EsmConfig,
+    MegatronBertConfig,
+    MobileBertConfig,
+    RemBertConfig,
+)
 
 from efficientbert.train.capture import CaptureError, Recorder
 from efficientbert.train.script import InputError
@@ -58,6 +71,49 @@ def test_a_family_that_cannot_be_captured_is_refused_by_name(teacher_folder):
         Teacher.load(teacher_folder("deberta"))
 
 
+SIZES = {"vocab_size": 65, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3}
+SIZES |= {"intermediate_size": 40, "max_position_embeddings": 64}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        MobileBertConfig(**SIZES, embedding_size=12, true_hidden_size=12, intra_bottleneck_size=12),
+        RemBertConfig(**SIZES, input_embedding_size=16, output_embedding_size=16),
+        MegatronBertConfig(**SIZES),
+        ConvBertConfig(**SIZES, embedding_size=24, head_ratio=1),
+        ConvBertConfig(**SIZES | {"num_attention_heads": 4}, embedding_size=16, head_ratio=2),
+        EsmConfig(**SIZES, pad_token_id=0, mask_token_id=4, position_embedding_type="absolute"),
+        EsmConfig(**SIZES, pad_token_id=0, mask_token_id=4, position_embedding_type="rotary"),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_families_that_only_share_names_with_bert_are_refused(config, teacher_folder):
+    tokenizer = AutoTokenizer.from_pretrained(teacher_folder())
+    with pytest.raises(InputError, match=rf"attention of model type '{config.model_type}' cannot be captured"):
+        Teacher(AutoModel.from_config(config), tokenizer, "like BERT")
+
+
+def test_reported_attention_of_another_shape_is_refused(teacher_folder, monkeypatch):
+    teacher = Teacher.load(teacher_folder("bert"))
+    forward = teacher.model.forward
+
+    def with_fewer_heads(*args, **kwargs):
+        outputs = forward(*args, **kwargs)
+        outputs.attentions = tuple(attention[:, :2] for attention in outputs.attentions)
+        return outputs
+
+    monkeypatch.setattr(teacher.model, "forward", with_fewer_heads)
+    with pytest.raises(InputError, match="layer 0 do not give the attention"):
+        Teacher(teacher.model, teacher.tokenizer, "changed")
+
+
+def test_a_slow_tokenizer_is_refused(teacher_folder):
+    teacher = Teacher.load(teacher_folder("bert"))
+    with pytest.raises(InputError, match="its tokenizer CanineTokenizer is a slow one"):
+        Teacher(teacher.model, CanineTokenizer(), "slow")
+
+
 def test_attention_that_is_not_queries_times_keys_is_refused(teacher_folder):
     teacher = Teacher.load(teacher_folder("bert"))
     attention = teacher.model.encoder.layer[2].attention.self
@@ -97,6 +153,20 @@ def test_a_missing_capture_is_an_error_not_a_zero():
     two_layers = Recorder(silent, [list(silent.unused)] * 2, num_heads=2)
     with pytest.raises(CaptureError, match="2 hidden states of an encoder with 2 layers"):
         two_layers.record(silent)
+
+
+def test_a_recorder_keeps_nothing_that_runs_outside_of_it(teacher_folder):
+    """As layers do that gradient checkpointing runs again."""
+    teacher = Teacher.load(teacher_folder("bert"))
+    batch = make_batch(teacher)
+    captures = teacher(batch)
+    linear = teacher.attention_linears(0)[0]
+    outputs = []
+    handle = linear.register_forward_hook(lambda module, inputs, output: outputs.append(weakref.ref(output)))
+    teacher.model(**batch)
+    handle.remove()
+    assert len(outputs) == 1 and outputs[0]() is None
+    torch.testing.assert_close(teacher(batch).queries[0], captures.queries[0])
 
 
 class Scaled(BertForMaskedLM):

@@ -49,14 +49,16 @@ class Recorder:
         self.encoder = encoder
         self.num_layers = len(projections)
         self.num_heads = num_heads
-        self._outputs: dict[tuple[int, int], torch.Tensor] = {}
+        # Only while recording: gradient checkpointing runs layers again, and what it made then would be kept alive.
+        self._outputs: dict[tuple[int, int], torch.Tensor] | None = None
         for layer, linears in enumerate(projections):
             for index, linear in enumerate(linears):
                 linear.register_forward_hook(self._hook(layer, index))
 
     def _hook(self, layer: int, index: int) -> Callable:
         def keep(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-            self._outputs[layer, index] = output
+            if self._outputs is not None:
+                self._outputs[layer, index] = output
 
         return keep
 
@@ -66,9 +68,11 @@ class Recorder:
         Raises:
             CaptureError: if a layer is missing or a tensor has the wrong shape.
         """
-        self._outputs.clear()
-        hidden_states = forward().hidden_states
-        outputs, self._outputs = self._outputs, {}
+        outputs = self._outputs = {}
+        try:
+            hidden_states = forward().hidden_states
+        finally:
+            self._outputs = None
         if hidden_states is None or len(hidden_states) != self.num_layers + 1:
             found = 0 if hidden_states is None else len(hidden_states)
             raise CaptureError(f"captured {found} hidden states of an encoder with {self.num_layers} layers")

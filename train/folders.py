@@ -11,6 +11,7 @@ from typing import Any
 from efficientbert.train.script import InputError
 
 
+LOCK = ".lock"
 UNDECISIVE = ("max_skipped_steps", "tracker", "log_steps")  # how a run is watched, not what comes out of it
 
 
@@ -19,7 +20,7 @@ class OutputFolder:
 
     Until `finish`, all files live in `work`, which is `PATH.partial`: checkpoints in `work / "checkpoints"`, the rest
     as it shall stand in the end. A run that was killed leaves `PATH.partial`, and the same run started again goes on
-    from it.
+    from it; where it had not come to write anything, any run may take it.
 
     Args:
         path: The final folder.
@@ -35,8 +36,14 @@ class OutputFolder:
         self.arguments = json.loads(json.dumps(arguments))
         self.lock = None
         self.complete = self._check(self.path, finished=True)
-        if not self.complete:
+        if self.complete:
+            self._clear()  # a run may have been killed behind its move
+        elif not self._untouched():
             self._check(self.work, finished=False)
+
+    def _untouched(self) -> bool:
+        """Whether the work folder is there and nothing was made in it yet."""
+        return self.work.is_dir() and {path.name for path in self.work.iterdir()} <= {"run.json", LOCK}
 
     def _check(self, folder: Path, finished: bool) -> bool:
         """Whether `folder` holds this very run."""
@@ -67,7 +74,7 @@ class OutputFolder:
             self.work.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"output folder {self.work}: cannot be made: {error.strerror}") from None
-        self.lock = open(self.work / ".lock", "w")
+        self.lock = open(self.work / LOCK, "w")
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -76,14 +83,18 @@ class OutputFolder:
         return self
 
     def finish(self) -> Path:
-        """Drops the checkpoints and moves the folder to its own name."""
-        shutil.rmtree(self.work / "checkpoints", ignore_errors=True)
-        (self.work / ".lock").unlink()
+        """Moves the folder to its own name, and drops the checkpoints only then: a kill in between costs nothing."""
         if self.path.exists():
             self.path.rmdir()
         self.work.rename(self.path)
+        self._clear()
         self.lock.close()
         return self.path
+
+    def _clear(self) -> None:
+        """Drops what a finished folder does not need."""
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+        (self.path / LOCK).unlink(missing_ok=True)
 
 
 def run_arguments(args: Any) -> dict[str, Any]:

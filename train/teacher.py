@@ -121,13 +121,34 @@ class Teacher:
                 linears = [attrgetter(path)(layer) for layer in layers for path in paths]
             except AttributeError:
                 continue
-            if len(layers) == self.num_layers and all(isinstance(linear, nn.Linear) for linear in linears):
+            if len(layers) == self.num_layers and self._fits(linears):
                 return layout
         known = ", ".join(layout.families for layout in LAYOUTS)
         raise InputError(
             f"teacher {self.name}: attention of model type {self.model.config.model_type!r} cannot be captured; "
             f"families that can be: {known}"
         )
+
+    def _fits(self, linears: list) -> bool:
+        """Whether tables and linears have BERT's shapes: families that differ may use the same names.
+
+        Args:
+            linears: Query, key, value and output of every layer in turn.
+        """
+        embeddings = getattr(self.model, "embeddings", None)
+        tables = [getattr(embeddings, name, None) for name in ("word_embeddings", "position_embeddings")]
+        if not all(isinstance(table, nn.Embedding) for table in tables):
+            return False
+        if not isinstance(getattr(embeddings, "LayerNorm", None), nn.LayerNorm):
+            return False
+        if tables[0].embedding_dim != self.hidden_size and not hasattr(self.model, "embeddings_project"):
+            return False
+        if not all(isinstance(linear, nn.Linear) for linear in linears):
+            return False
+        shapes = [(linear.in_features, linear.out_features) for linear in linears]
+        query, key, value, output = (set(shapes[index::4]) for index in range(4))
+        into, out = (self.hidden_size, linears[0].out_features), (linears[2].out_features, self.hidden_size)
+        return query == key == {into} and value == {out[::-1]} and output == {out} and into[1] % self.num_heads == 0
 
     def _find_head(self, masked_lm: PreTrainedModel) -> nn.Module:
         """The masked-LM head as one module, held against the logits that the whole model gives."""
@@ -145,6 +166,11 @@ class Teacher:
         )
 
     def _check_tokenizer(self) -> None:
+        if not self.tokenizer.is_fast:
+            raise InputError(
+                f"teacher {self.name}: its tokenizer {type(self.tokenizer).__name__} is a slow one, which cannot cut "
+                "texts to sequences; save it with a tokenizer.json"
+            )
         rows = self.vocab_size
         if len(self.tokenizer) > rows:
             raise InputError(
@@ -181,9 +207,13 @@ class Teacher:
         finally:
             self.model.set_attn_implementation(implementation)
         for layer, probabilities in enumerate(outputs[0].attentions or ()):
-            rest = probabilities.float().clamp_min(1e-30).log() - captures.attention_scores(layer).float()
-            rest = rest - rest.mean(-1, keepdim=True)
-            if not torch.allclose(rest[0], rest[1], atol=1e-2):
+            scores = captures.attention_scores(layer).float()
+            fits = probabilities.shape == scores.shape
+            if fits:
+                rest = probabilities.float().clamp_min(1e-30).log() - scores
+                rest = rest - rest.mean(-1, keepdim=True)
+                fits = torch.allclose(rest[0], rest[1], atol=1e-2)
+            if not fits:
                 raise InputError(
                     f"teacher {self.name}: queries and keys captured in layer {layer} do not give the attention of "
                     f"model type {self.model.config.model_type!r}; it cannot be a teacher"
