@@ -1,5 +1,6 @@
 """How good a candidate is before it is trained on its own: from its slice of the supernet, lower is better."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,8 +52,10 @@ class TaskProbe:
     data: TaskData
 
     def __call__(self, student: Student) -> float:
-        """Error rate, or for regression the part of the variance that is not explained."""
+        """Error rate, or for regression the part of the variance that is not explained; NaN of broken weights."""
         features, labels = self._features(student), np.asarray(self.data.features["labels"])
+        if not np.isfinite(features).all():
+            return math.nan
         split = len(labels) * 2 // 3
         if self.task.label_names is None:
             probe = make_pipeline(StandardScaler(), Ridge())
@@ -67,7 +70,8 @@ class TaskProbe:
         pooled = []
         for rows in self.data.features.iter(batch_size=64):
             batch = self.task.collate([dict(zip(rows, values)) for values in zip(*rows.values())])
-            states = student.encoder(**model_inputs(batch)).last_hidden_state
-            mask = batch["attention_mask"][..., None].float()
-            pooled.append(((states * mask).sum(1) / mask.sum(1)).numpy())
+            inputs = {name: tensor.to(student.encoder.device) for name, tensor in model_inputs(batch).items()}
+            states = student.encoder(**inputs).last_hidden_state
+            mask = inputs["attention_mask"][..., None].float()
+            pooled.append(((states * mask).sum(1) / mask.sum(1)).cpu().numpy())
         return np.concatenate(pooled)

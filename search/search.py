@@ -6,7 +6,6 @@
 The output folder holds the best slice as a checkpoint, to go on from with `efficientbert distill --student my-search`.
 """
 
-import dataclasses
 import json
 import math
 import os
@@ -15,7 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from accelerate import Accelerator
@@ -26,12 +25,12 @@ from tqdm.auto import tqdm
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
 from efficientbert.search.cost import Budget, count_flops, count_parameters, measure_config_latency
 from efficientbert.search.plot import plot_search
-from efficientbert.search.sampler import Evaluated, Evolution
+from efficientbert.search.sampler import Evaluated, Evolution, rank
 from efficientbert.search.scores import HeldOutText, Score, TaskProbe
 from efficientbert.search.space import Architecture, SearchSpace
 from efficientbert.search.supernet import Supernet
 from efficientbert.train.checkpoint import write_checkpoint
-from efficientbert.train.folders import OutputFolder, write_json
+from efficientbert.train.folders import OutputFolder, run_arguments, write_json
 from efficientbert.train.general import (
     GeneralArguments,
     GeneralDistillation,
@@ -39,13 +38,14 @@ from efficientbert.train.general import (
     capture_held_out,
     prepare_text,
     score_student,
+    source_layers,
     teacher_scales,
 )
 from efficientbert.train.initialization import initialize_from_teacher
 from efficientbert.train.loop import make_accelerator, train
 from efficientbert.train.recipe import make_recipe
 from efficientbert.train.script import InputError, run_script
-from efficientbert.train.student import choose_attention, fit_config, load_config, nearest_layers, save_projection
+from efficientbert.train.student import choose_attention, fit_config, load_config, save_projection
 from efficientbert.train.tasks import TaskArguments, task_of_data
 from efficientbert.train.teacher import Teacher
 
@@ -53,6 +53,8 @@ from efficientbert.train.teacher import Teacher
 @dataclass(kw_only=True)
 class SearchArguments(GeneralArguments):
     """Searches the feed-forward networks of a student within a budget and writes the best slice of the supernet."""
+
+    least_held_out: ClassVar[int] = 1  # candidates are scored on it
 
     student: str = field(
         default="efficientbert",
@@ -80,6 +82,10 @@ class SearchArguments(GeneralArguments):
         """See `LoopArguments.check`."""
         super().check()
         Budget(self.budget, self.minimum, self.maximum)
+        if self.compile:
+            raise InputError("compile: is not for a search, which would compile anew at every step")
+        if self.gradient_checkpointing:
+            raise InputError("gradient_checkpointing: is not for a search; lower --batch_size")
         if self.score not in ("text", "task"):
             raise InputError(f"score: must be text or task, not {self.score!r}")
         if self.num_candidates < 1:
@@ -202,7 +208,7 @@ def evaluate_candidates(supernet: Supernet, score: Score, args: SearchArguments,
             rows.append(row)
             history.append(Evaluated(architecture, loss))
             bar.update()
-            bar.set_postfix(best=f"{min(e.loss for e in history):.4f}")
+            bar.set_postfix(best=f"{min(rank(e.loss) for e in history):.4f}")
     bar.close()
     return rows
 
@@ -221,7 +227,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 def main(args: SearchArguments) -> None:
     """Runs the job from arguments to a finished folder."""
     args.check()
-    folder = OutputFolder(args.output_dir, dataclasses.asdict(args) | {"output_dir": Path(args.output_dir).name})
+    folder = OutputFolder(args.output_dir, run_arguments(args))
     if folder.complete:
         print(f"{folder.path} is complete already")
         return
@@ -256,14 +262,18 @@ def main(args: SearchArguments) -> None:
     objective = GeneralDistillation(teacher, scales, recipe)
     supernet = Supernet(space, teacher.hidden_size).to(accelerator.device)
     choose_attention(supernet.whole.encoder)
-    layer_map = nearest_layers(space.base.num_hidden_layers, teacher.num_layers)
+    layer_map = source_layers(recipe, space.base.num_hidden_layers, teacher)
     initialize_from_teacher(supernet.whole, teacher, layer_map, text.sample_batch(accelerator.device))
     train_supernet(accelerator, supernet, objective, text, args, folder.work)
     if accelerator.is_main_process:
         held_out = capture_held_out(text, teacher, accelerator.device)
         score: Score = HeldOutText(objective, held_out) if probe is None else probe
         rows = evaluate_candidates(supernet, score, args, folder.work / "history.jsonl")
-        best = min(rows, key=lambda row: row["loss"])
+        best = min(rows, key=lambda row: rank(row["loss"]))
+        if not math.isfinite(best["loss"]):
+            raise InputError(
+                f"search: the loss of none of {len(rows)} candidates is a finite number; lower --learning_rate"
+            )
         student = supernet.extract(Architecture.from_json(best["architecture"]))
         result = score_student(student, objective, held_out)
         result |= {args.budget: best["cost"], "candidates": len(rows)}

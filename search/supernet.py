@@ -55,11 +55,10 @@ class Supernet(nn.Module):
         return functional_call(student, weights, (), batch, strict=True)
 
     def extract(self, architecture: Architecture) -> Student:
-        """A stand-alone student with a copy of the slice's weights, in eval mode."""
+        """A stand-alone student with a copy of the slice's weights, on the supernet's device, in eval mode."""
         student = Student(EfficientBertModel(architecture.to_config(self.space.base)), self.teacher_size)
-        weights = {name: tensor.detach().cpu() for name, tensor in self._slice(student).items()}
-        student.load_state_dict(weights)
-        return student.eval()
+        student.load_state_dict({name: tensor.detach() for name, tensor in self._slice(student).items()})
+        return student.to(self.whole.encoder.device).eval()
 
     def _slice(self, student: Student) -> dict[str, torch.Tensor]:
         shapes = {name: parameter.shape for name, parameter in student.named_parameters()}

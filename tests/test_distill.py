@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, pipeline
 
+from efficientbert.configuration_efficientbert import EfficientBertConfig
+from efficientbert.modeling_efficientbert import EfficientBertForMaskedLM
 from efficientbert.search import search
 from efficientbert.train import distill
 from efficientbert.train.card import read_provenance
-from efficientbert.train.script import run_script
+from efficientbert.train.script import InputError, run_script
 from efficientbert.train.teacher import Teacher
 
 
@@ -131,6 +134,46 @@ def test_a_student_goes_on_with_its_masked_lm_head(masked_lm_folder, corpus_file
     assert all(torch.equal(tensor, one[f"efficientbert.{key}"]) for key, tensor in encoder.items())
 
 
+def test_a_student_starts_with_the_masked_lm_head_of_its_source(masked_lm_folder, corpus_file, student_file, tmp_path):
+    call(masked_lm_folder(), corpus_file, student_file, tmp_path / "a", "--losses", "masked_lm", "hidden_states")
+    os.remove(tmp_path / "a" / "distillation_projection.safetensors")
+    more = ("--losses", "masked_lm", "hidden_states", "--max_steps", 0, "--initialization", tmp_path / "a")
+    result = call(masked_lm_folder(), corpus_file, student_file, tmp_path / "b", *more)
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("a", "b"))
+    assert "lm_head.dense.weight" in one and all(torch.equal(tensor, other[key]) for key, tensor in one.items())
+    assert result["cosine"] > 0.5  # the projection was fitted: a random one gives some 0.1
+
+
+def test_no_text_need_be_held_out(masked_lm_folder, corpus_file, student_file, tmp_path):
+    assert call(masked_lm_folder(), corpus_file, student_file, tmp_path / "a", "--held_out", 0) == {}
+
+
+def test_a_student_with_fewer_positions_than_tokens_is_refused(masked_lm_folder, tmp_path):
+    teacher = Teacher.load(masked_lm_folder())
+    sizes = {"hidden_size": 18, "num_hidden_layers": 2, "num_attention_heads": 3, "embedding_size": 8}
+    config = EfficientBertConfig(**sizes, vocab_size=teacher.vocab_size, max_position_embeddings=16)
+    EfficientBertForMaskedLM(config).save_pretrained(tmp_path / "short")
+    args = distill.DistillArguments(
+        teacher="t", corpus="c", output_dir="o", student=str(tmp_path / "short"), max_length=17
+    )
+    with pytest.raises(InputError, match="has 16 positions, fewer than --max_length 17"):
+        distill.load_model(args, teacher)
+    distill.load_model(replace(args, max_length=16), teacher)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"compile": True}, "compile: is not for a search"),
+        ({"gradient_checkpointing": True}, "gradient_checkpointing: is not for a search"),
+        ({"held_out": 0}, "held_out: must be at least 1, not 0"),
+    ],
+)
+def test_what_a_search_cannot_do(change, message):
+    with pytest.raises(InputError, match=message):
+        search.SearchArguments(teacher="t", corpus="c", output_dir="o", **change).check()
+
+
 KILL_AT_4 = """
 import os, signal
 from efficientbert.train import distill, loop
@@ -181,6 +224,9 @@ BAD = [
     (["--layer_map", "2"], "layer_map: names 1 teacher layers, but the student has 2"),
     (["--layer_map", "2", "5"], "layer_map: teacher .* has layers 1 to 4, not 5"),
     (["--layer_map", "middle"], "layer_map: must be uniform, last or teacher layers"),
+    (["--init_sequences", "0"], "init_sequences: must be at least 1, not 0"),
+    (["--held_out", "-1"], "held_out: must be at least [01], not -1"),
+    (["--seed", "-1"], "seed: must be at least 0, not -1"),
     (["--losses"], "losses: expected at least one argument"),
 ]
 

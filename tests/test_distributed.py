@@ -83,20 +83,23 @@ run("too-many", ROWS, Seen(nan_at=2), max_skipped_steps=0)
 
 
 def torchrun(processes: int, script: str | Path, arguments: list[str]) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     ended = subprocess.run([*command, str(ROOT / script), *arguments], capture_output=True, text=True, env=environment)
     assert ended.returncode == 0, ended.stderr[-3000:]
 
 
-@pytest.mark.parametrize("command", ["distill", "search"])
+@pytest.mark.parametrize(
+    ("command", "losses"),
+    [("distill", ["hidden_states", "attention_scores"]), ("distill", ["qkv_relations"]), ("search", None)],
+)
 def test_two_processes_give_the_weights_of_one_with_the_double_batch(
-    command, teacher_folder, corpus_file, student_file, tmp_path
+    command, losses, teacher_folder, corpus_file, student_file, tmp_path
 ):
     common = ["--teacher", teacher_folder(), "--corpus", corpus_file, "--student", student_file, "--max_length", "24"]
     common += ["--held_out", "8", "--init_sequences", "16", "--checkpoint_steps", "2"]
     if command == "distill":
-        script, more = "train/distill.py", ["--max_steps", "5"]
+        script, more = "train/distill.py", ["--max_steps", "5", "--losses", *losses]
     else:
         script, more = "search/search.py", ["--warmup_steps", "2", "--sampled_steps", "3", "--num_candidates", "2"]
     for processes, batch_size in ((1, "4"), (2, "2")):

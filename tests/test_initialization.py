@@ -10,6 +10,7 @@ from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.train.general import nearness
 from efficientbert.train.initialization import (
     _initialize_embeddings,
+    fit_projection,
     initialize_from_teacher,
     principal_directions,
 )
@@ -39,6 +40,35 @@ def make_student(teacher: Teacher, **sizes) -> Student:
 def total_terms(student: Student, teacher: Teacher, sample: dict[str, torch.Tensor]) -> tuple[float, float]:
     figures = nearness(student(**sample), teacher(sample), sample, count_valid(sample))
     return figures["hidden_state_mse"].item(), figures["attention_score_mse"].item()
+
+
+def test_nothing_is_made_on_another_device_than_the_teachers(teacher_folder):
+    teacher = Teacher.load(teacher_folder())
+    student = make_student(teacher, hidden_size=18)
+    sample = make_sample(teacher)
+    # Any tensor made without a device would be one without data.
+    with torch.device("meta"):
+        initialize_from_teacher(student, teacher, (1, 3), sample)
+        fit_projection(student, teacher, ((0, 0), (2, 4)), sample)
+    assert all(parameter.isfinite().all() for parameter in student.parameters())
+
+
+@pytest.mark.parametrize("states", [((0, 0), (1, 2), (2, 4)), ((2, 4),)])
+@pytest.mark.parametrize("width", [18, 30])
+@torch.no_grad()
+def test_a_fitted_projection_is_the_least_squares_one(width, states, teacher_folder):
+    teacher = Teacher.load(teacher_folder(), dtype=torch.float64)
+    student = make_student(teacher, hidden_size=width).double()
+    sample = make_sample(teacher)
+    fit_projection(student, teacher, states, sample)
+    valid = sample["attention_mask"].bool()
+    inner = student.encoder(**sample, output_hidden_states=True).hidden_states
+    mine = torch.cat([inner[index][valid] for index, _ in states])
+    theirs = torch.cat([teacher(sample).hidden_states[index][valid] for _, index in states])
+    source = torch.cat((mine, torch.ones(len(mine), 1, dtype=torch.float64)), dim=1)
+    best = torch.linalg.lstsq(source, theirs, driver="gelsd").solution
+    residual = (source @ best - theirs).square().sum()
+    torch.testing.assert_close((student.projection(mine) - theirs).square().sum(), residual, rtol=1e-6, atol=0)
 
 
 def test_principal_directions_are_those_of_the_singular_value_decomposition():

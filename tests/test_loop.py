@@ -18,6 +18,7 @@ from efficientbert.train.loop import (
     make_accelerator,
     make_optimizer,
     newest_checkpoint,
+    save_checkpoint,
     train,
 )
 from efficientbert.train.order import EpochSampler, LengthSampler
@@ -61,8 +62,15 @@ def collate(rows):
     return {name: torch.tensor([row[name] for row in rows]) for name in ("x", "y")}
 
 
+@dataclasses.dataclass(kw_only=True)
+class ListArguments(LoopArguments):
+    """With an argument of a kind that trackers do not take."""
+
+    losses: list[str] = dataclasses.field(default_factory=lambda: ["hidden_states", "logits=2"])
+
+
 def run(folder, objective, model=None, steps=11, rows=None, lengths=None, after_step=None, **changes):
-    args = LoopArguments(**({"batch_size": 4, "checkpoint_steps": 3, "log_steps": 2, "learning_rate": 0.05} | changes))
+    args = ListArguments(**({"batch_size": 4, "checkpoint_steps": 3, "log_steps": 2, "learning_rate": 0.05} | changes))
     accelerator = make_accelerator(args, folder)
     model = model or make_model()
     log = train(
@@ -181,7 +189,7 @@ def test_less_than_a_batch_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value"),
     [("batch_size", 0), ("learning_rate", 0.0), ("learning_rate", float("nan")), ("warmup_ratio", 1.5)]
-    + [("mixed_precision", "fp8"), ("checkpoint_steps", 0), ("gradient_accumulation_steps", -1)],
+    + [("mixed_precision", "fp8"), ("checkpoint_steps", 0), ("gradient_accumulation_steps", -1), ("seed", -1)],
 )
 def test_values_no_run_can_work_with(name, value):
     with pytest.raises(InputError, match=name):
@@ -353,6 +361,33 @@ def test_a_full_disk_leaves_the_last_checkpoint(error, tmp_path, monkeypatch):
     for name, parameter in whole.state_dict().items():
         assert torch.equal(parameter, model.state_dict()[name]), name
     assert log == whole_log
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("CUDA error: an illegal memory access"), None),
+        (PermissionError(errno.EACCES, "Permission denied"), r"MB free: .*Permission denied; start it again"),
+    ],
+)
+def test_what_is_no_full_disk_is_not_called_one(error, told, tmp_path, monkeypatch):
+    def save_state(self, folder):
+        raise error
+
+    monkeypatch.setattr(Accelerator, "save_state", save_state)
+    with pytest.raises(type(error) if told is None else InputError, match=told or "illegal memory access") as caught:
+        run(tmp_path, Regression())
+    assert "make room" not in str(caught.value)
+
+
+def test_a_disk_without_room_for_the_folder_of_checkpoints(tmp_path, monkeypatch):
+    def mkdir(self, *args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    accelerator = make_accelerator(LoopArguments(), tmp_path)
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(InputError, match=r"step-00000003: cannot be written, with .* MB free: .*make room"):
+        save_checkpoint(accelerator, tmp_path / "not" / "there", 3)
 
 
 @pytest.mark.parametrize("error", [OSError("Corrupt snappy compressed data."), ValueError("no JSON")])

@@ -17,6 +17,8 @@ from efficientbert.train.script import InputError
 
 
 FILE_FORMATS = {".txt": "text", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv"}
+# Only an empty field of a CSV is missing: "None", "null" or "NA" is a word or a label.
+READER_OPTIONS = {".csv": {"keep_default_na": False, "na_values": [""]}}
 SHORTEST = 8  # tokens; shorter documents carry too little to learn from
 
 
@@ -85,7 +87,13 @@ def load_documents(
             check_not_empty(path, "corpus")
             if path.suffix not in FILE_FORMATS:
                 raise InputError(f"corpus {source}: unknown kind of file; known are {', '.join(FILE_FORMATS)}")
-            documents = load_dataset(FILE_FORMATS[path.suffix], data_files=source, split=split, streaming=streaming)
+            documents = load_dataset(
+                FILE_FORMATS[path.suffix],
+                data_files=source,
+                split=split,
+                streaming=streaming,
+                **READER_OPTIONS.get(path.suffix, {}),
+            )
         else:
             documents = load_dataset(source, name, split=split, streaming=streaming)
     except InputError:
@@ -98,6 +106,18 @@ def load_documents(
     if column not in columns:
         raise InputError(f"corpus {source}: no column {column!r}; it has {', '.join(columns) or 'none'}")
     return documents
+
+
+def check_texts(texts: list[Any], indices: list[int], column: str, source: str) -> list[str]:
+    """Documents of a block of rows; one that is missing is empty.
+
+    Raises:
+        InputError: naming the row of a document that is no text.
+    """
+    for text, index in zip(texts, indices):
+        if text is not None and not isinstance(text, str):
+            raise InputError(f"corpus {source}: row {index}: {column!r} is {text!r:.50}, not a text")
+    return [text or "" for text in texts]
 
 
 def cut_documents(
@@ -127,11 +147,8 @@ def cut_documents(
     """
 
     def cut(rows: dict[str, list], indices: list[int]) -> dict[str, list]:
-        for text, index in zip(rows[column], indices):
-            if not isinstance(text, str):
-                raise InputError(f"corpus {source}: row {index}: {column!r} is {text!r:.50}, not a text")
         pieces = tokenizer(
-            rows[column],
+            check_texts(rows[column], indices, column, source),
             truncation=True,
             max_length=length,
             return_overflowing_tokens=True,

@@ -4,7 +4,6 @@
         --student efficientbert-tiny --max_steps 2000 --output_dir my-student
 """
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,18 +14,20 @@ from transformers import AutoConfig
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForMaskedLM
 from efficientbert.train.checkpoint import write_checkpoint
-from efficientbert.train.folders import OutputFolder, write_json
+from efficientbert.train.folders import OutputFolder, run_arguments, write_json
 from efficientbert.train.general import (
     GeneralArguments,
     GeneralDistillation,
     Text,
     capture_held_out,
+    even_states,
     prepare_text,
     score_student,
+    source_layers,
     teacher_scales,
 )
 from efficientbert.train.inheritance import copy_module, initialize_from_checkpoint
-from efficientbert.train.initialization import initialize_from_teacher
+from efficientbert.train.initialization import fit_projection, initialize_from_teacher
 from efficientbert.train.loop import make_accelerator, train
 from efficientbert.train.masking import WholeWordMasking
 from efficientbert.train.recipe import LossRecipe, make_recipe, parse_losses
@@ -37,7 +38,6 @@ from efficientbert.train.student import (
     fit_config,
     load_config,
     load_projection,
-    nearest_layers,
     save_projection,
 )
 from efficientbert.train.teacher import Teacher, quiet_loading
@@ -79,13 +79,20 @@ def load_model(args: DistillArguments, teacher: Teacher) -> tuple[EfficientBertF
     """The student's encoder with a masked-LM head, and whether its weights are random, as its sizes alone were named.
 
     Raises:
-        InputError: if the name is no preset, config or checkpoint, or its vocabulary is not the teacher's.
+        InputError: if the name is no preset, config or checkpoint, its vocabulary is not the teacher's, or it has
+            fewer positions than sequences have tokens.
     """
     path = Path(args.student)
     if args.student in PRESETS or path.suffix == ".json":
         config = EfficientBertConfig.from_preset(args.student) if args.student in PRESETS else load_config(path)
         return EfficientBertForMaskedLM(fit_config(config, teacher)), True
-    return load_checkpoint(args.student, "student", "no preset, config.json or checkpoint", teacher), False
+    model = load_checkpoint(args.student, "student", "no preset, config.json or checkpoint", teacher)
+    if model.config.max_position_embeddings < args.max_length:
+        raise InputError(
+            f"student {args.student}: has {model.config.max_position_embeddings} positions, fewer than --max_length "
+            f"{args.max_length}"
+        )
+    return model, False
 
 
 def load_checkpoint(name: str, argument: str, otherwise: str, teacher: Teacher) -> EfficientBertForMaskedLM:
@@ -123,33 +130,40 @@ def make_student(
     text: Text,
     device: torch.device,
 ) -> Student:
-    """A student with its starting weights: from a checkpoint, from the teacher, or random."""
+    """A student with its starting weights: from a checkpoint, from the teacher, or random.
+
+    A checkpoint that comes without a projection to this teacher gets the one that fits its hidden states best.
+    """
     encoder = model.efficientbert
     student = Student(encoder, teacher.hidden_size, model.lm_head if recipe.masks else None).to(device)
     choose_attention(student.encoder)
+    layers = encoder.config.num_hidden_layers
+    projected = True
     if not fresh:
-        if Path(args.student).is_dir():
-            load_projection(student.projection, Path(args.student))
+        projected = load_projection(student.projection, Path(args.student))
     elif args.initialization == "teacher":
-        layers = dict(enumerate(nearest_layers(encoder.config.num_hidden_layers, teacher.num_layers)))
-        layers |= dict(recipe.layers)
-        initialize_from_teacher(student, teacher, tuple(layers.values()), text.sample_batch(device))
+        initialize_from_teacher(student, teacher, source_layers(recipe, layers, teacher), text.sample_batch(device))
     elif args.initialization != "random":
         source = load_checkpoint(
             args.initialization, "initialization", "neither teacher, random nor a checkpoint", teacher
         )
         initialize_from_checkpoint(encoder, source.efficientbert.to(device))
-        if Path(args.initialization).is_dir():
-            source_projection = nn.Linear(source.config.hidden_size, teacher.hidden_size).to(device)
-            if load_projection(source_projection, Path(args.initialization)):
-                copy_module(student.projection, source_projection)
+        if student.head is not None:
+            copy_module(student.head, source.lm_head)
+        source_projection = nn.Linear(source.config.hidden_size, teacher.hidden_size).to(device)
+        projected = load_projection(source_projection, Path(args.initialization))
+        if projected:
+            copy_module(student.projection, source_projection)
+    if not projected:
+        states = recipe.states or even_states(layers, teacher.num_layers)
+        fit_projection(student, teacher, states, text.sample_batch(device))
     return student
 
 
 def main(args: DistillArguments) -> None:
     """Runs the job from arguments to a finished folder."""
     args.check()
-    folder = OutputFolder(args.output_dir, dataclasses.asdict(args) | {"output_dir": Path(args.output_dir).name})
+    folder = OutputFolder(args.output_dir, run_arguments(args))
     if folder.complete:
         print(f"{folder.path} is complete already")
         return

@@ -4,7 +4,6 @@
         --student my-student --max_steps 2000 --output_dir my-embedder
 """
 
-import dataclasses
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,9 +17,9 @@ from efficientbert.configuration_efficientbert import PRESETS
 from efficientbert.train.checkpoint import write_checkpoint
 from efficientbert.train.corpus import PaddingCollator, batches, hold_out, load_documents
 from efficientbert.train.distill import load_model
-from efficientbert.train.folders import OutputFolder, write_json
+from efficientbert.train.folders import OutputFolder, run_arguments, write_json
 from efficientbert.train.general import CorpusArguments, Text
-from efficientbert.train.initialization import initialize_from_teacher
+from efficientbert.train.initialization import fit_projection, initialize_from_teacher
 from efficientbert.train.loop import LoopArguments, make_accelerator, train
 from efficientbert.train.passages import cut_passages
 from efficientbert.train.script import LOAD_ERRORS, InputError, run_script
@@ -141,7 +140,9 @@ def make_student(
     start = Student(encoder, source.hidden_size).to(device)
     choose_attention(encoder)
     if not fresh:
-        load_projection(start.projection, Path(args.student))
+        if not load_projection(start.projection, Path(args.student)):
+            last = (encoder.config.num_hidden_layers, source.num_layers)
+            fit_projection(start, source, (last,), text.sample_batch(device))
     elif args.initialization == "teacher":
         layers = nearest_layers(encoder.config.num_hidden_layers, source.num_layers)
         initialize_from_teacher(start, source, layers, text.sample_batch(device))
@@ -161,7 +162,7 @@ def teacher_variance(teacher: EmbeddingTeacher, sample: Iterable[dict[str, torch
 def main(args: EmbedArguments) -> dict[str, Any] | None:
     """Runs the job from arguments to a finished folder; returns the held-out figures."""
     args.check()
-    folder = OutputFolder(args.output_dir, dataclasses.asdict(args) | {"output_dir": Path(args.output_dir).name})
+    folder = OutputFolder(args.output_dir, run_arguments(args))
     if folder.complete:
         print(f"{folder.path} is complete already")
         return None

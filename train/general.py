@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -60,6 +60,8 @@ class CorpusArguments:
 class GeneralArguments(LoopArguments, CorpusArguments, LossArguments):
     """What all distillation on unlabelled text can be told."""
 
+    least_held_out: ClassVar[int] = 0
+
     teacher: str = field(metadata={"help": "Hub id or folder of the teacher."})
     output_dir: str = field(metadata={"help": "Folder to write; an interrupted run into it is resumed."})
     learning_rate: float = field(default=1.5e-3, metadata={"help": "Peak learning rate of AdamW."})
@@ -69,6 +71,9 @@ class GeneralArguments(LoopArguments, CorpusArguments, LossArguments):
         """See `LoopArguments.check`."""
         super().check()
         parse_losses(self.losses)
+        for name, least in (("held_out", self.least_held_out), ("init_sequences", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name}: must be at least {least}, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,10 @@ class GeneralDistillation:
         """As calling it, for captures that are there already; without a teacher if no loss looks at it."""
         pairs = pair_mask(batch)
         terms = {name: self._term(name, student, teacher, batch, pairs, counts) for name in self.recipe.weights}
-        return sum(weight * terms[name] for name, weight in self.recipe.weights.items()), terms
+        total = sum(weight * terms[name] for name, weight in self.recipe.weights.items())
+        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+            total = total + 0 * _touch(student)
+        return total, terms
 
     def _term(
         self,
@@ -212,6 +220,17 @@ class GeneralDistillation:
         )
 
 
+def _touch(captures: Captures) -> torch.Tensor:
+    """A number that depends on everything captured.
+
+    Several processes wait for the gradient of every weight that an output of the model depends on: a loss that looks
+    at some outputs only would leave them waiting.
+    """
+    tensors = [*captures.hidden_states, *captures.queries, *captures.keys, *captures.values]
+    tensors += [] if captures.logits is None else [captures.logits]
+    return sum(tensor.sum(dtype=torch.float32) for tensor in tensors)  # in float16 sums would overflow
+
+
 def hidden_state_losses(
     student: Captures,
     teacher: Captures,
@@ -245,6 +264,17 @@ def attention_score_losses(
         )
         for mine, theirs in layers
     ]
+
+
+def source_layers(recipe: LossRecipe, student_layers: int, teacher: Teacher) -> tuple[int, ...]:
+    """For every student layer, the teacher layer it starts from: the one it is compared with, or the nearest."""
+    return tuple((dict(enumerate(nearest_layers(student_layers, teacher.num_layers))) | dict(recipe.layers)).values())
+
+
+def even_states(student_layers: int, teacher_layers: int) -> tuple[tuple[int, int], ...]:
+    """Pairs of student and teacher hidden states: the embedding, and layers evenly mapped."""
+    layers = enumerate(nearest_layers(student_layers, teacher_layers))
+    return ((0, 0), *((mine + 1, theirs + 1) for mine, theirs in layers))
 
 
 Captured = list[tuple[dict[str, torch.Tensor], Captures]]
@@ -315,8 +345,8 @@ def nearness(
     student: Captures, teacher: Captures, batch: Mapping[str, torch.Tensor], counts: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """The figures of `score_student` that do not depend on what was trained, as a batch's share of the whole."""
-    layers = tuple(enumerate(nearest_layers(len(student.queries), len(teacher.queries))))
-    states = ((0, 0), *((mine + 1, theirs + 1) for mine, theirs in layers))
+    states = even_states(len(student.queries), len(teacher.queries))
+    layers = tuple((mine - 1, theirs - 1) for mine, theirs in states[1:])
     figures = {"hidden_state_mse": sum(hidden_state_losses(student, teacher, states, batch, counts))}
     if student.queries[0].shape[1] == teacher.queries[0].shape[1]:
         figures["attention_score_mse"] = sum(

@@ -11,7 +11,7 @@ by distance has no counterpart in the student, nor is it part of the scores that
 hidden states is left to the training.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -46,6 +46,31 @@ def initialize_from_teacher(
         for ffn in layer.ffns:
             ffn.linear2.weight.mul_(0.1)
     _fit_norms(student, [projected[0], *(projected[layer + 1] for layer in layer_map)], sample)
+
+
+@torch.no_grad()
+def fit_projection(
+    student: Student, teacher: Teacher, states: Sequence[tuple[int, int]], sample: Mapping[str, torch.Tensor]
+) -> None:
+    """Sets a student's projection to the least-squares map, with a bias, of its hidden states to the teacher's.
+
+    Args:
+        student: Its encoder is trained, its projection is not.
+        teacher: The teacher.
+        states: Pairs of student and teacher hidden states; 0 is the embedding's output.
+        sample: Text as `input_ids` and `attention_mask`, each of shape `(B, L)`.
+    """
+    valid = sample["attention_mask"].bool()
+    inputs = {name: sample[name] for name in ("input_ids", "attention_mask")}
+    mine, theirs = student.encoder(**inputs, output_hidden_states=True).hidden_states, teacher(sample).hidden_states
+    source = torch.cat([mine[index][valid] for index, _ in states]).double()
+    target = torch.cat([theirs[index][valid] for _, index in states]).double()
+    mean, target_mean = source.mean(0), target.mean(0)
+    source, target = source - mean, target - target_mean
+    # Channels behind a LayerNorm can depend on each other: the moments may have no inverse.
+    weight = torch.linalg.pinv(source.T @ source, rtol=1e-12, hermitian=True) @ (source.T @ target)
+    student.projection.weight.copy_(weight.T)
+    student.projection.bias.copy_(target_mean - mean @ weight)
 
 
 def _fit_norms(student: Student, targets: list[torch.Tensor], sample: Mapping[str, torch.Tensor]) -> None:
@@ -139,8 +164,7 @@ def _initialize_attention(
     """
     heads, head_dim = attention.config.num_attention_heads, attention.head_dim
     query, key, value, output = teacher.attention_linears(layer)
-    ones = torch.ones(len(states), 1, dtype=torch.float64)
-    inputs = torch.cat((states, ones), dim=1)
+    inputs = torch.cat((states, states.new_ones(len(states), 1)), dim=1)
     metric = _square_root(inputs.T @ inputs / len(inputs))
 
     def by_head(linear: nn.Linear) -> torch.Tensor:
@@ -157,8 +181,8 @@ def _initialize_attention(
         sources = [h * teacher.num_heads // heads for h in range(heads)]
 
     scale = (head_dim / queries.shape[1]) ** 0.25  # scores are divided by the square root of another head size
-    new_qkv = torch.empty(3, heads, head_dim, basis.shape[1] + 1, dtype=torch.float64)
-    new_output = torch.zeros(basis.shape[1], heads, head_dim, dtype=torch.float64)
+    new_qkv = basis.new_empty(3, heads, head_dim, basis.shape[1] + 1)
+    new_output = basis.new_zeros(basis.shape[1], heads, head_dim)
     # What no teacher head fills stays random, and small, so that it can learn.
     new_qkv[..., :-1] = attention.qkv.weight.double().unflatten(0, (3, heads, head_dim))
     new_qkv[..., -1] = 0

@@ -6,19 +6,25 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, set_seed
+from accelerate.utils import (
+    DataLoaderConfiguration,
+    DistributedDataParallelKwargs,
+    InitProcessGroupKwargs,
+    set_seed,
+)
 from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm.auto import tqdm
 
 from efficientbert.train.order import EpochSampler, LengthSampler, Stream
-from efficientbert.train.script import InputError
+from efficientbert.train.script import InputError, disk_full
 
 
 @dataclass(kw_only=True)
@@ -54,8 +60,9 @@ class LoopArguments:
         for name in ("batch_size", "gradient_accumulation_steps", "checkpoint_steps", "log_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: must be at least 1, not {getattr(self, name)}")
-        if self.max_skipped_steps < 0:
-            raise InputError(f"max_skipped_steps: must be at least 0, not {self.max_skipped_steps}")
+        for name in ("max_skipped_steps", "seed"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name}: must be at least 0, not {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate: must be above 0, not {self.learning_rate}")
         if not 0 <= self.warmup_ratio <= 1:
@@ -109,7 +116,11 @@ def make_accelerator(args: LoopArguments, work: Path, find_unused_parameters: bo
         project_dir=work / "logs",
         # Of a stream, every process reads all and takes its rows: batches sent around would have to be of one length.
         dataloader_config=DataLoaderConfiguration(dispatch_batches=False),
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=find_unused_parameters)],
+        cpu=not torch.accelerator.is_available(),  # else several processes on a CPU would not find each other
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=find_unused_parameters),
+            InitProcessGroupKwargs(timeout=timedelta(hours=24)),  # all wait while the first one tokenises
+        ],
     )
     set_seed(args.seed)
     return accelerator
@@ -191,7 +202,7 @@ def train(
     if accelerator.num_processes > 1:
         set_seed(args.seed, device_specific=True)  # weights began equal; dropout shall differ
     if args.tracker:
-        accelerator.init_trackers(description.lower().replace(" ", "-"), config=asdict(args))
+        accelerator.init_trackers(description.lower().replace(" ", "-"), config=_plain(args))
     progress = Progress()
     accelerator.register_for_checkpointing(schedule, progress)
     newest = newest_checkpoint(checkpoints)
@@ -254,6 +265,12 @@ def train(
     bar.close()
     accelerator.wait_for_everyone()
     return progress.log
+
+
+def _plain(args: LoopArguments) -> dict[str, int | float | bool | str]:
+    """Arguments as trackers take them: TensorBoard knows no lists and no None."""
+    fields = asdict(args).items()
+    return {name: value if isinstance(value, int | float | bool | str) else str(value) for name, value in fields}
 
 
 def _not_finite(accelerator: Accelerator, values: Mapping[str, torch.Tensor], norm: torch.Tensor | None) -> list[str]:
@@ -331,7 +348,7 @@ def save_checkpoint(accelerator: Accelerator, checkpoints: Path, step: int) -> N
     """Writes a checkpoint under a temporary name, moves it, and drops the older ones.
 
     Raises:
-        InputError: if it cannot be written; the older ones stay.
+        InputError: if the disk is full or refuses it; the older ones stay.
     """
     final = checkpoints / f"step-{step:08d}"
     temporary = checkpoints / "writing"
@@ -342,12 +359,17 @@ def save_checkpoint(accelerator: Accelerator, checkpoints: Path, step: int) -> N
             temporary.mkdir(parents=True)
         accelerator.wait_for_everyone()
         accelerator.save_state(str(temporary))
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch tells a full disk as a RuntimeError
-        reason, free = " ".join(str(error).split())[:200], shutil.disk_usage(checkpoints).free / 1e6
+    except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        # torch tells a full disk as a RuntimeError of its writer, without the reason
+        full = disk_full(error) or any(writer in str(error) for writer in ("PytorchStreamWriter", "inline_container"))
+        if not full and not isinstance(error, OSError):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        free = shutil.disk_usage(next(path for path in temporary.parents if path.exists())).free / 1e6
         raise InputError(
-            f"checkpoint {final}: cannot be written, with {free:.1f} MB free: {reason}; make room and start it again: "
-            "it goes on from its last checkpoint"
+            f"checkpoint {final}: cannot be written, with {free:.1f} MB free: {reason}; "
+            f"{'make room and ' if full else ''}start it again: it goes on from its last checkpoint"
         ) from error
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:

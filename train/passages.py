@@ -11,7 +11,7 @@ from typing import Any
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
-from efficientbert.train.script import InputError
+from efficientbert.train.corpus import check_texts
 
 
 # Where a sentence or a line ends. An abbreviation cuts a sentence in two, which a teacher embeds as well.
@@ -67,10 +67,8 @@ def cut_passages(
     """
 
     def cut(rows: dict[str, list], indices: list[int]) -> dict[str, list]:
-        for text, index in zip(rows[column], indices):
-            if not isinstance(text, str):
-                raise InputError(f"corpus {source}: row {index}: {column!r} is {text!r:.50}, not a text")
-        texts = [passage for text in rows[column] for passage in passages(text)]
+        given = check_texts(rows[column], indices, column, source)
+        texts = [passage for text in given for passage in passages(text)]
         if not texts:
             return {"input_ids": [], "length": []}
         pieces = tokenizer(
