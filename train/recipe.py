@@ -21,7 +21,7 @@ class LossArguments:
     """What a student learns from its teacher."""
 
     losses: list[str] = field(
-        default_factory=lambda: ["hidden_states", "attention_scores"],
+        default_factory=lambda: ["hidden_states", "attention_scores=0.3"],
         metadata={
             "help": f"Of {', '.join((*CAPTURE_LOSSES, *MASKED_LOSSES))}; name=weight where the weight shall not be 1."
         },
