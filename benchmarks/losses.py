@@ -34,8 +34,6 @@ RECIPES = (
     ["masked_lm"],
     ["hidden_states", "attention_scores"],
     ["hidden_states", "qkv_relations"],
-    ["hidden_states", "attention_scores", "qkv_relations"],
-    ["hidden_states", "attention_scores", "masked_lm"],
 )
 FIGURES = ("hidden_state_mse", "attention_score_mse", "cosine", "sst2_probe", "stsb_cosine")
 
