@@ -15,7 +15,7 @@ from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForSequenceClassification
 from efficientbert.train import scoring
 from efficientbert.train.card import ModelCardInfo, add_results, write_card
-from efficientbert.train.scoring import EvaluateArguments, Result, card_results, length, predict
+from efficientbert.train.scoring import EvaluateArguments, Result, card_results, glue_score, length, predict
 from efficientbert.train.script import run_script
 from efficientbert.train.tasks.arguments import TaskArguments
 from efficientbert.train.trained import load_trained
@@ -323,3 +323,12 @@ def test_bad_input_gets_one_line(flags, message, models, glue, teacher_folder, t
     assert ended.value.code == 2 and last.startswith("efficientbert evaluate: error: ")
     assert re.search(message, last), last
     assert not any(Path(values["tmp"]).iterdir())
+
+
+def test_rival_models_of_one_task_have_no_common_mean():
+    def result(model, task):
+        arguments = TaskArguments(task=task, data="x")
+        return Result(model, model, arguments, "text-classification", "validation", 10, {"accuracy": 0.5}, {})
+
+    assert glue_score([result("a", "rte"), result("b", "cola")]) == (0.5, ["cola", "rte"])
+    assert glue_score([result("a", "rte"), result("b", "cola"), result("c", "rte")]) is None

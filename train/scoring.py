@@ -278,12 +278,15 @@ def given_arguments(args: EvaluateArguments) -> dict[str, Any]:
 
 
 def glue_score(results: list[Result]) -> tuple[float, list[str]] | None:
-    """The mean of the GLUE tasks' means, and these tasks; None where there are fewer than two.
+    """The mean of the GLUE tasks' means, and these tasks; None where there are fewer than two, or rival models of one.
 
     As on the site, a task counts with the mean of its metrics, and MNLI with that of its two sets (Wang et al. 2019,
     section 3.4); the diagnostic set does not count.
     """
     values: dict[str, list[float]] = {}
+    scored = [(result.args.task, result.split) for result in results]
+    if len(set(scored)) < len(scored):
+        return None
     for result in results:
         task = result.args.task
         if task in GLUE_COLUMNS and task != "ax" and result.args.metric is None:
