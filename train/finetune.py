@@ -273,7 +273,7 @@ def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
     prepared = prepare(args, args, args.teacher, tokenizer, accelerator)
     task, data, model = prepared.task, prepared.data, prepared.model
     if prepared.kept_aside is None and task.metric() == "squad_v2":
-        print("the no-answer threshold stays at 0.5; with --selection 0.1 it is chosen on a tenth of the training rows")
+        print("no-answer threshold: 0.5; with --selection 0.1 it is chosen on a tenth of the training rows")
     if accelerator.is_main_process:
         folder.open()
     accelerator.wait_for_everyone()
