@@ -11,7 +11,7 @@ from transformers import AutoModelForMultipleChoice, PreTrainedConfig
 from transformers.modeling_outputs import ModelOutput
 
 from efficientbert.train.script import InputError
-from efficientbert.train.tasks.task import Task, TaskData, pad_inputs, soft_cross_entropy
+from efficientbert.train.tasks.task import Task, TaskData, map_rows, pad_inputs, soft_cross_entropy
 
 
 SWAG_COLUMNS = ("sent1", "sent2", "ending0", "ending1", "ending2", "ending3")
@@ -94,14 +94,7 @@ class ChoiceTask(Task):
                 columns["labels"] = [self._label(value, count, index) for value, count, index in triples]
             return columns
 
-        return rows.map(
-            encode_batch,
-            batched=True,
-            with_indices=True,
-            remove_columns=rows.column_names,
-            load_from_cache_file=False,
-            desc="Tokenising",
-        )
+        return map_rows(rows, encode_batch)
 
     def _fault(self, index: int, message: str) -> InputError:
         """The error of a row."""

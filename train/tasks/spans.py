@@ -14,7 +14,7 @@ from transformers.modeling_outputs import ModelOutput
 from efficientbert.train.metrics.squad import best, normalize, token_f1_v2
 from efficientbert.train.script import InputError
 from efficientbert.train.tasks.arguments import TaskArguments
-from efficientbert.train.tasks.task import Task, TaskData, pad_inputs, soft_cross_entropy
+from efficientbert.train.tasks.task import Task, TaskData, map_rows, pad_inputs, soft_cross_entropy
 
 
 ID_COLUMN = "id"
@@ -115,14 +115,7 @@ class SpanTask(Task):
                 answers = [self._first_answer(gold, context, index) for gold, context, index in triples]
             return self._windows(batch[self.question_column], batch[self.context_column], answers, indices, labelled)
 
-        return rows.map(
-            encode_batch,
-            batched=True,
-            with_indices=True,
-            remove_columns=rows.column_names,
-            load_from_cache_file=False,
-            desc="Tokenising",
-        )
+        return map_rows(rows, encode_batch)
 
     def _fault(self, index: int, message: str) -> InputError:
         """The error of a row."""

@@ -1,7 +1,7 @@
 """What every kind of labelled task can do; the kinds lie beside this file, one a file."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -181,6 +181,18 @@ class Task(ABC):
             data: Rows kept aside.
         """
         return  # most tasks have nothing to settle
+
+
+def map_rows(rows: Dataset, encode: Callable[[dict[str, list], list[int]], dict[str, list]]) -> Dataset:
+    """The features that `encode` makes of batches of raw rows and their numbers; as many as it likes."""
+    return rows.map(
+        encode,
+        batched=True,
+        with_indices=True,
+        remove_columns=rows.column_names,
+        load_from_cache_file=False,
+        desc="Tokenising",
+    )
 
 
 def pad(values: list[list[int]], padding: int) -> torch.Tensor:

@@ -12,7 +12,7 @@ from transformers.modeling_outputs import ModelOutput
 
 from efficientbert.train.script import InputError
 from efficientbert.train.tasks.arguments import GLUE_COLUMNS, GLUE_LABELS
-from efficientbert.train.tasks.task import Task, TaskData, pad_inputs, soft_cross_entropy
+from efficientbert.train.tasks.task import Task, TaskData, map_rows, pad_inputs, soft_cross_entropy
 
 
 class TextTask(Task):
@@ -118,14 +118,7 @@ class TextTask(Task):
                 kept["labels"] = labels
             return kept
 
-        return rows.map(
-            encode_batch,
-            batched=True,
-            with_indices=True,
-            remove_columns=rows.column_names,
-            load_from_cache_file=False,
-            desc="Tokenising",
-        )
+        return map_rows(rows, encode_batch)
 
     def collate(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """`MODEL_INPUTS` of shape `(B, L)`; `labels` of shape `(B,)`, class ids or numbers."""

@@ -14,7 +14,7 @@ from transformers.modeling_outputs import ModelOutput
 from efficientbert.train.metrics.entities import is_scheme
 from efficientbert.train.script import InputError
 from efficientbert.train.tasks.arguments import TaskArguments
-from efficientbert.train.tasks.task import Task, TaskData, pad, pad_inputs, soft_cross_entropy
+from efficientbert.train.tasks.task import Task, TaskData, map_rows, pad, pad_inputs, soft_cross_entropy
 
 
 IGNORED = -100  # label of a token that no word is read off
@@ -116,14 +116,7 @@ class TokenTask(Task):
                 ]
             return columns
 
-        return rows.map(
-            encode_batch,
-            batched=True,
-            with_indices=True,
-            remove_columns=rows.column_names,
-            load_from_cache_file=False,
-            desc="Tokenising",
-        )
+        return map_rows(rows, encode_batch)
 
     def _fault(self, index: int, message: str) -> InputError:
         """The error of a row."""
