@@ -21,6 +21,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 
 from efficientbert.train import embed
 from efficientbert.train.card import read_provenance
+from efficientbert.train.metrics import load_metric
 from efficientbert.train.passages import SHORTEST, cut_passages, passages
 from efficientbert.train.script import InputError, run_script
 from efficientbert.train.sentence_embeddings import (
@@ -29,8 +30,8 @@ from efficientbert.train.sentence_embeddings import (
     cosine_distance,
     embedding_variance,
     load_embedder,
+    pair_cosines,
     pool,
-    score_similarity,
     squared_error,
     start_dense,
 )
@@ -337,7 +338,8 @@ def test_similarity_is_scored_as_scipy_does(embedder):
     labels = [row["score"] for row in rows]
     expected = {"pearson": pearsonr(cosines, labels).statistic, "spearmanr": spearmanr(cosines, labels).statistic}
     for given in (rows, Dataset.from_list(rows)):
-        found = score_similarity(teacher, given, ("a", "b", "score"), 8, "cpu")
+        found_cosines, numbers = pair_cosines(teacher, given, ("a", "b", "score"), 8, "cpu")
+        found = load_metric("stsb").compute(predictions=found_cosines, references=numbers)
         assert found == pytest.approx(expected, abs=1e-5)
     assert abs(expected["pearson"]) > 1e-3
 
@@ -353,17 +355,17 @@ def test_similarity_is_scored_as_scipy_does(embedder):
 def test_bad_pairs_are_refused(change, words, teacher):
     rows = [{"a": "word1", "b": "word2", "score": 1.0}, {"a": "word1", "b": "word3", "score": 2.0} | change]
     with pytest.raises(InputError, match=words):
-        score_similarity(teacher, rows, ("a", "b", "score"), 8, "cpu")
+        pair_cosines(teacher, rows, ("a", "b", "score"), 8, "cpu")
 
 
 def test_what_cannot_be_scored_is_refused(teacher):
     rows = [{"a": "word1", "b": "word2", "score": 1.0}, {"a": "word1", "b": "word3", "score": 2.0}]
     with pytest.raises(InputError, match="no column 'd' in row 0; it has a, b, score"):
-        score_similarity(teacher, rows, ("a", "d", "score"), 8, "cpu")
+        pair_cosines(teacher, rows, ("a", "d", "score"), 8, "cpu")
     with pytest.raises(InputError, match="at least 2 rows, not 1"):
-        score_similarity(teacher, rows[:1], ("a", "b", "score"), 8, "cpu")
+        pair_cosines(teacher, rows[:1], ("a", "b", "score"), 8, "cpu")
     with pytest.raises(InputError, match="model nowhere/here: cannot be loaded"):
-        score_similarity("nowhere/here", rows, ("a", "b", "score"), 8, "cpu")
+        pair_cosines("nowhere/here", rows, ("a", "b", "score"), 8, "cpu")
 
 
 def test_the_package_must_be_there(teacher, sentences, student_file, tmp_path, monkeypatch, capsys):

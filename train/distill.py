@@ -167,9 +167,8 @@ def main(args: DistillArguments) -> None:
     if folder.complete:
         print(f"{folder.path} is complete already")
         return
-    # Without a loss that looks at hidden states, the projection gets no gradient.
     losses = parse_losses(args.losses)
-    accelerator = make_accelerator(args, folder.work, find_unused_parameters="hidden_states" not in losses)
+    accelerator = make_accelerator(args, folder.work)
     teacher = Teacher.load(args.teacher, accelerator.device, masked_lm="logits" in losses)
     model, fresh = load_model(args, teacher)
     recipe = make_recipe(args, model.config, teacher)

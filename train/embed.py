@@ -15,10 +15,10 @@ from transformers import AutoTokenizer
 
 from efficientbert.configuration_efficientbert import PRESETS
 from efficientbert.train.checkpoint import write_checkpoint
-from efficientbert.train.corpus import PaddingCollator, batches, hold_out, load_documents
+from efficientbert.train.corpus import PaddingCollator, batches
 from efficientbert.train.distill import load_model
 from efficientbert.train.folders import OutputFolder, run_arguments, write_json
-from efficientbert.train.general import CorpusArguments, Text
+from efficientbert.train.general import CorpusArguments, Text, divide_corpus
 from efficientbert.train.initialization import fit_projection, initialize_from_teacher
 from efficientbert.train.loop import LoopArguments, make_accelerator, train
 from efficientbert.train.passages import cut_passages
@@ -84,22 +84,10 @@ class EmbedArguments(LoopArguments, CorpusArguments):
 
 
 def prepare_passages(args: EmbedArguments, teacher: EmbeddingTeacher, batch_size: int) -> Text:
-    """Loads, cuts and divides the corpus.
-
-    Raises:
-        InputError: if it cannot be loaded, is too short, or its passages are longer than the teacher takes.
-    """
-    if not 8 <= args.max_length <= teacher.max_seq_length:
-        raise InputError(
-            f"max_length: must be between 8 and the {teacher.max_seq_length} tokens of teacher {teacher.name}, "
-            f"not {args.max_length}"
-        )
-    documents = load_documents(args.corpus, args.corpus_name, args.corpus_split, args.text_column, args.streaming)
-    rows = cut_passages(documents, args.text_column, teacher.tokenizer, args.max_length, args.corpus)
-    held_out, training = hold_out(rows, args.held_out, max(batch_size, args.init_sequences), args.corpus)
-    sample = list(training.take(args.init_sequences))
-    if args.streaming:
-        training = training.shuffle(seed=args.seed, buffer_size=10_000)
+    """The passages whose embeddings a teacher distils; see `divide_corpus`."""
+    held_out, sample, training = divide_corpus(
+        args, cut_passages, teacher.tokenizer, teacher.max_seq_length, teacher.name, batch_size, args.seed
+    )
     collator = PaddingCollator(teacher.tokenizer.pad_token_id)
     return Text(held_out, sample, training, collator, collator)
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from efficientbert.train.capture import Captures
 from efficientbert.train.corpus import PaddingCollator, batches, cut_documents, hold_out, load_documents
@@ -94,23 +95,51 @@ class Text:
         return next(batches(self.sample, len(self.sample), self.padding, device))
 
 
-def prepare_text(args: CorpusArguments, teacher: Teacher, batch_size: int, seed: int) -> Text:
-    """Loads, cuts and divides the corpus.
+def divide_corpus(
+    args: CorpusArguments,
+    cut: Callable[..., Any],
+    tokenizer: PreTrainedTokenizerBase,
+    longest: int,
+    teacher: str,
+    batch_size: int,
+    seed: int,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], Any]:
+    """Loads a corpus, cuts it, and divides it: held-out rows, a sample of the training rows, and the training rows.
+
+    Args:
+        args: Where it comes from.
+        cut: `cut_documents`, or another function that takes and gives the same.
+        tokenizer: The teacher's.
+        longest: Tokens that the teacher takes.
+        teacher: Its name, for messages.
+        batch_size: Rows of a whole batch; at least one is needed.
+        seed: Of the order in which a stream is read.
 
     Raises:
         InputError: if it cannot be loaded, is too short, or its sequences are longer than the teacher takes.
     """
-    if not 8 <= args.max_length <= teacher.max_positions:
+    if not 8 <= args.max_length <= longest:
         raise InputError(
-            f"max_length: must be between 8 and the {teacher.max_positions} positions of teacher {teacher.name}, "
-            f"not {args.max_length}"
+            f"max_length: must be between 8 and the {longest} tokens of teacher {teacher}, not {args.max_length}"
         )
     documents = load_documents(args.corpus, args.corpus_name, args.corpus_split, args.text_column, args.streaming)
-    sequences = cut_documents(documents, args.text_column, teacher.tokenizer, args.max_length, args.corpus)
-    held_out, training = hold_out(sequences, args.held_out, max(batch_size, args.init_sequences), args.corpus)
+    rows = cut(documents, args.text_column, tokenizer, args.max_length, args.corpus)
+    held_out, training = hold_out(rows, args.held_out, max(batch_size, args.init_sequences), args.corpus)
     sample = list(training.take(args.init_sequences))
     if args.streaming:
         training = training.shuffle(seed=seed, buffer_size=10_000)
+    return held_out, sample, training
+
+
+def prepare_text(args: CorpusArguments, teacher: Teacher, batch_size: int, seed: int) -> Text:
+    """The text that a teacher distils, packed if it is asked for; see `divide_corpus`.
+
+    Raises:
+        InputError: as `divide_corpus`, or if the teacher cannot keep packed sequences apart.
+    """
+    held_out, sample, training = divide_corpus(
+        args, cut_documents, teacher.tokenizer, teacher.max_positions, teacher.name, batch_size, seed
+    )
     collator = padding = PaddingCollator(teacher.tokenizer.pad_token_id)
     if args.packing:
         check_packing(teacher)

@@ -29,7 +29,7 @@ def pair_mask(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     return (sequences[:, :, None] == sequences[:, None, :]) & (sequences != 0)[:, :, None]
 
 
-def model_inputs(
+def encoder_inputs(
     batch: Mapping[str, torch.Tensor], dtype: torch.dtype, position_offset: int = 0
 ) -> dict[str, torch.Tensor]:
     """What an encoder is called with: an unpacked batch as it is, a packed one with an additive mask of pairs.

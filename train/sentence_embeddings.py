@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 from torch import nn
 
 from efficientbert.modeling_efficientbert import EfficientBertModel
-from efficientbert.train.metrics import load_metric
 from efficientbert.train.script import LOAD_ERRORS, InputError
 from efficientbert.train.teacher import Teacher, quiet_loading
 
@@ -300,24 +299,6 @@ model.similarity(model.encode(["A cat sleeps."]), model.encode(["A kitten naps."
 ```
 """
     card.save(folder / "README.md")
-
-
-def score_similarity(
-    folder_or_name: str,
-    rows: Iterable[Mapping[str, Any]],
-    columns: tuple[str, str, str],
-    batch_size: int,
-    device: torch.device | str,
-) -> dict[str, float]:
-    """Correlation of the cosine of two texts' embeddings with a number given for them (STS-B); no label is trained on.
-
-    Arguments and errors as of `pair_cosines`.
-
-    Returns:
-        `pearson` and `spearmanr`, as the metric `stsb` calls them.
-    """
-    cosines, numbers = pair_cosines(folder_or_name, rows, columns, batch_size, device)
-    return load_metric("stsb").compute(predictions=cosines, references=numbers)
 
 
 def pair_cosines(

@@ -17,7 +17,7 @@ from efficientbert.modeling_efficientbert import (
     EfficientBertPreTrainedModel,
 )
 from efficientbert.train.capture import Captures, student_recorder
-from efficientbert.train.packing import model_inputs
+from efficientbert.train.packing import encoder_inputs
 from efficientbert.train.script import LOAD_ERRORS, InputError
 from efficientbert.train.teacher import Teacher
 
@@ -46,12 +46,12 @@ class Student(nn.Module):
         disable_dropout(encoder)
 
     def forward(self, labels: torch.Tensor | None = None, **batch: torch.Tensor) -> Captures:
-        """Captures of a batch as of `packing.model_inputs`.
+        """Captures of a batch as of `packing.encoder_inputs`.
 
         Hidden states come projected, of shape `(B, L, teacher_size)`; with a head and `labels` of shape `(B, L)` there
         are logits of every token whose label is not -100.
         """
-        inputs = model_inputs(batch, self.encoder.dtype)
+        inputs = encoder_inputs(batch, self.encoder.dtype)
         captures = self.recorder.record(lambda: self.encoder(**inputs, output_hidden_states=True))
         logits = None
         if self.head is not None and labels is not None:

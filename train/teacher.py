@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrai
 from transformers.utils import logging
 
 from efficientbert.train.capture import CaptureError, Captures, Recorder
-from efficientbert.train.packing import model_inputs
+from efficientbert.train.packing import encoder_inputs
 from efficientbert.train.script import LOAD_ERRORS, InputError
 
 
@@ -283,11 +283,11 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, batch: Mapping[str, torch.Tensor]) -> Captures:
-        """The captures of a batch as of `packing.model_inputs`, with logits if it has `labels` and the teacher a head.
+        """The captures of a batch as of `encoder_inputs`, with logits if it has `labels` and the teacher a head.
 
         Position biases, of which the queries and keys know nothing, act within it as everywhere.
         """
-        inputs = model_inputs(batch, self.model.dtype, self.position_offset)
+        inputs = encoder_inputs(batch, self.model.dtype, self.position_offset)
         captures = self.recorder.record(lambda: self.model(**inputs, output_hidden_states=True))
         if self.head is None or "labels" not in batch:
             return captures
