@@ -237,7 +237,7 @@ BAD = [
     ("distill", {"--student": "{tmp}/invalid.json"}, "directly on"),
     ("distill", {"--student": "{tmp}/heads.json"}, "2 attention heads but teacher .* has 3"),
     ("distill", {"--student": "{tmp}/deep.json"}, "4 layers, fewer than the student's 5"),
-    ("distill", {"--max_length": "1000"}, "max_length: must be between 8 and the 64 positions"),
+    ("distill", {"--max_length": "1000"}, "max_length: must be between 8 and the 64 tokens"),
     ("distill", {"--learning_rate": "0"}, "learning_rate: must be above 0"),
     ("distill", {"--initialization": "magic"}, "initialization: must be teacher or random"),
     ("distill", {"--output_dir": "{tmp}/empty.txt"}, "is a file"),
