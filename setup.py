@@ -27,6 +27,7 @@ setup(
         "evaluate>=0.4.6",
         "huggingface_hub>=2.4",
         "matplotlib>=3.9",
+        "optuna>=5.0",
         "psutil>=6.0",
         "pyyaml>=6.0",
         "safetensors>=0.8",

@@ -9,7 +9,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from efficientbert.search.space import Architecture, SearchSpace
+from efficientbert.search.architecture import Architecture
+from efficientbert.search.space import SearchSpace
 
 
 def rank(loss: float) -> float:

@@ -23,11 +23,12 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
+from efficientbert.search.architecture import Architecture
 from efficientbert.search.cost import Budget, count_flops, count_parameters, measure_config_latency
 from efficientbert.search.plot import plot_search
 from efficientbert.search.sampler import Evaluated, Evolution, rank
 from efficientbert.search.scores import HeldOutText, Score, TaskProbe
-from efficientbert.search.space import Architecture, SearchSpace
+from efficientbert.search.space import SearchSpace
 from efficientbert.search.supernet import Supernet
 from efficientbert.train.checkpoint import write_checkpoint
 from efficientbert.train.folders import OutputFolder, run_arguments, write_json

@@ -2,8 +2,7 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from efficientbert.configuration_efficientbert import PUBLISHED_EXPRESSIONS, EfficientBertConfig
 from efficientbert.ffn_efficientbert import (
@@ -20,6 +19,7 @@ from efficientbert.ffn_efficientbert import (
     uses_gate,
     walk,
 )
+from efficientbert.search.architecture import Architecture, LayerChoice, Shape
 from efficientbert.search.cost import Budget
 from efficientbert.train.script import InputError
 
@@ -30,46 +30,6 @@ STACKS = (1, 2, 3, 4)
 DIVISORS = (1, 2, 3, 4)  # expansion 1, 1/2, 1/3 and 1/4 of the base width
 REPAIRS = 200  # changes of one layer tried to bring one draw into the budget
 DRAWS = 100  # draws tried before a budget counts as impossible
-
-
-@dataclass(frozen=True)
-class LayerChoice:
-    """The feed-forward networks of one layer: a canonical expression, how many in a row, and their inner width."""
-
-    expression: str
-    stack: int
-    intermediate_size: int
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """One candidate: the choice of every layer, first to last. Everything else is the space's base configuration."""
-
-    layers: tuple[LayerChoice, ...]
-
-    def to_config(self, base: EfficientBertConfig) -> EfficientBertConfig:
-        """The configuration of this candidate; all other fields are those of `base`."""
-        fields = base.to_dict() | {
-            "ffn_expressions": [layer.expression for layer in self.layers],
-            "ffn_stacks": [layer.stack for layer in self.layers],
-            "intermediate_sizes": [layer.intermediate_size for layer in self.layers],
-        }
-        return EfficientBertConfig(**fields)
-
-    @classmethod
-    def from_config(cls, config: EfficientBertConfig) -> "Architecture":
-        """The architecture of a configuration."""
-        layers = zip(config.ffn_expressions, config.ffn_stacks, config.intermediate_sizes)
-        return cls(tuple(LayerChoice(*layer) for layer in layers))
-
-    def to_json(self) -> list[dict[str, Any]]:
-        """As plain values."""
-        return [asdict(layer) for layer in self.layers]
-
-    @classmethod
-    def from_json(cls, value: list[dict[str, Any]]) -> "Architecture":
-        """Back from plain values."""
-        return cls(tuple(LayerChoice(**layer) for layer in value))
 
 
 def replace_part(node: Expression, old: Expression, new: Expression) -> Expression:
@@ -150,7 +110,7 @@ class SearchSpace:
     def largest(self) -> Architecture:
         """The whole supernet: every slice of it is an architecture of this space."""
         layer = LayerChoice(GATED if self.gate else PLAIN, max(STACKS), self.base_width)
-        return Architecture((layer,) * self.base.num_hidden_layers)
+        return Architecture(self._shape, (layer,) * self.base.num_hidden_layers)
 
     def cost_of(self, architecture: Architecture) -> float:
         """What an architecture costs."""
@@ -171,7 +131,7 @@ class SearchSpace:
                 )
                 for _ in range(self.base.num_hidden_layers)
             )
-            found = self._repair(Architecture(layers), rng)
+            found = self._repair(Architecture(self._shape, layers), rng)
             if found is not None:
                 return found
         raise self._impossible()
@@ -204,7 +164,7 @@ class SearchSpace:
 
         def config(width: int) -> EfficientBertConfig:
             layer = LayerChoice(PLAIN, 1, width)
-            return Architecture((layer,) * self.base.num_hidden_layers).to_config(self.base)
+            return Architecture(self._shape, (layer,) * self.base.num_hidden_layers).to_config(self.base)
 
         low, high = 1, 64 * self.base_width  # cost rises with width: bisection for the largest that is allowed
         while low < high:
@@ -213,6 +173,10 @@ class SearchSpace:
         if not self.budget.contains(self.cost(config(low))):
             raise self._impossible()
         return config(low)
+
+    @property
+    def _shape(self) -> Shape:
+        return Architecture.from_config(self.base).shape
 
     @property
     def _wide(self) -> bool:
@@ -241,7 +205,8 @@ class SearchSpace:
         return None
 
     def _impossible(self) -> InputError:
-        smallest = Architecture((LayerChoice(PLAIN, 1, self._width(max(DIVISORS))),) * self.base.num_hidden_layers)
+        layer = LayerChoice(PLAIN, 1, self._width(max(DIVISORS)))
+        smallest = Architecture(self._shape, (layer,) * self.base.num_hidden_layers)
         return InputError(
             f"budget: no architecture has {self.budget.metric} between {self.budget.minimum:,.6g} and "
             f"{self.budget.maximum:,.6g}; those of this space range from {self.cost_of(smallest):,.6g} to "
@@ -251,4 +216,4 @@ class SearchSpace:
 
 def _with_layer(architecture: Architecture, index: int, layer: LayerChoice) -> Architecture:
     """A copy with one layer replaced."""
-    return Architecture(architecture.layers[:index] + (layer,) + architecture.layers[index + 1 :])
+    return replace(architecture, layers=architecture.layers[:index] + (layer,) + architecture.layers[index + 1 :])

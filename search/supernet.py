@@ -12,7 +12,8 @@ from torch import nn
 from torch.func import functional_call
 
 from efficientbert.modeling_efficientbert import EfficientBertModel
-from efficientbert.search.space import Architecture, SearchSpace
+from efficientbert.search.architecture import Architecture
+from efficientbert.search.space import SearchSpace
 from efficientbert.train.capture import Captures
 from efficientbert.train.student import Student
 

@@ -4,9 +4,10 @@ import math
 from dataclasses import replace
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
+from efficientbert.search.architecture import Architecture
 from efficientbert.search.cost import Budget, count_parameters
 from efficientbert.search.sampler import Evaluated, Evolution, rank
-from efficientbert.search.space import Architecture, SearchSpace
+from efficientbert.search.space import SearchSpace
 
 
 SIZES = {"vocab_size": 60, "embedding_size": 8, "hidden_size": 24, "num_hidden_layers": 4, "num_attention_heads": 3}

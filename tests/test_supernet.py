@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
+from efficientbert.search.architecture import Architecture, LayerChoice
 from efficientbert.search.cost import Budget, count_parameters
-from efficientbert.search.space import Architecture, LayerChoice, SearchSpace
+from efficientbert.search.space import SearchSpace
 from efficientbert.search.supernet import Supernet, slice_parameters
 
 
@@ -48,7 +49,7 @@ def test_a_slice_alone_computes_what_it_computed_inside(supernet):
 
 
 def test_extracted_weights_are_the_leading_rows_and_columns(supernet):
-    architecture = Architecture((LayerChoice("linear2(gelu(linear1(x)))", 2, 9),) * 3)
+    architecture = Architecture(supernet.space.largest().shape, (LayerChoice("linear2(gelu(linear1(x)))", 2, 9),) * 3)
     student = supernet.extract(architecture)
     whole, part = supernet.whole.encoder.layers[1].ffns[1], student.encoder.layers[1].ffns[1]
     assert torch.equal(part.linear1.weight, whole.linear1.weight[:9])
@@ -61,7 +62,9 @@ def test_extracted_weights_are_the_leading_rows_and_columns(supernet):
 
 
 def test_gradients_reach_the_used_part_of_the_shared_weights_alone(supernet):
-    architecture = Architecture((LayerChoice("linear2(mul(gelu(linear1(x)), gate(x)))", 2, 9),) * 3)
+    architecture = Architecture(
+        supernet.space.largest().shape, (LayerChoice("linear2(mul(gelu(linear1(x)), gate(x)))", 2, 9),) * 3
+    )
     batch = make_batch()
     sum(t.square().sum() for t in supernet(architecture, **batch).hidden_states).backward()
     alone = supernet.extract(architecture)
