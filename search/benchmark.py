@@ -27,7 +27,8 @@ from transformers import AutoConfig, AutoModel, BertConfig, PreTrainedConfig, Pr
 
 import efficientbert
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
-from efficientbert.search.cost import count_flops, time_rounds
+from efficientbert.search.cost import count_flops
+from efficientbert.search.latency import time_rounds
 from efficientbert.train.folders import write_json
 from efficientbert.train.script import InputError, run_script
 

@@ -24,7 +24,8 @@ from tqdm.auto import tqdm
 
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
 from efficientbert.search.architecture import Architecture
-from efficientbert.search.cost import Budget, count_flops, count_parameters, measure_config_latency
+from efficientbert.search.cost import Budget, count_flops, count_parameters
+from efficientbert.search.latency import measure_config_latency
 from efficientbert.search.plot import plot_search
 from efficientbert.search.sampler import Evaluated, Evolution, rank
 from efficientbert.search.scores import HeldOutText, Score, TaskProbe
