@@ -1,11 +1,14 @@
-"""What an architecture costs: exact parameters and FLOPs in closed form."""
+"""What an architecture costs: exact parameters and FLOPs in closed form, each a sum over its parts, and budgets."""
 
-from collections.abc import Iterator
+import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.ffn_efficientbert import parse, uses_gate
+from efficientbert.search.architecture import Architecture, LayerChoice, Shape
 from efficientbert.train.script import InputError
 
 
@@ -14,7 +17,7 @@ METRICS = ("parameters", "flops", "latency")
 
 @dataclass(frozen=True)
 class Budget:
-    """What an architecture may cost.
+    """What an architecture may cost: a range or, with one end left out, a ceiling or a floor.
 
     Args:
         metric: `parameters` of the encoder, `flops` of one sequence, or `latency` in milliseconds.
@@ -26,8 +29,8 @@ class Budget:
     """
 
     metric: str
-    minimum: float
-    maximum: float
+    minimum: float = 0.0
+    maximum: float = math.inf
 
     def __post_init__(self):
         if self.metric not in METRICS:
@@ -43,45 +46,92 @@ class Budget:
         return self.minimum <= cost <= self.maximum
 
 
+class Cost(ABC):
+    """What an architecture costs in one metric; the parts add up."""
+
+    metric: ClassVar[str]
+
+    @abstractmethod
+    def fixed(self, shape: Shape, num_layers: int) -> float:
+        """What all but the feed-forward networks cost: embeddings, and every layer's attention."""
+
+    @abstractmethod
+    def layer(self, shape: Shape, layer: LayerChoice) -> float:
+        """What all feed-forward networks of one layer cost."""
+
+    def __call__(self, architecture: Architecture) -> float:
+        """What an architecture costs."""
+        shape, layers = architecture.shape, architecture.layers
+        return self.fixed(shape, len(layers)) + sum(self.layer(shape, layer) for layer in layers)
+
+
 @lru_cache(maxsize=65536)
 def linears_to_intermediate(expression: str) -> int:
     """How many linears of a feed-forward network map hidden to m: `linear1`, and `gate` where it is used."""
     return 2 if uses_gate(parse(expression)) else 1
 
 
-def feed_forwards(config: EfficientBertConfig) -> Iterator[tuple[int, int, int]]:
-    """For every layer: networks in a row, m, and how many linears map hidden to m."""
-    for expression, stack, size in zip(config.ffn_expressions, config.ffn_stacks, config.intermediate_sizes):
-        yield stack, size, linears_to_intermediate(expression)
+class Parameters(Cost):
+    """Parameters of the encoder, as `EfficientBertModel(config).num_parameters()`, without building it.
+
+    Args:
+        base: Sizes that no architecture decides.
+    """
+
+    metric = "parameters"
+
+    def __init__(self, base: EfficientBertConfig):
+        self.vocab_size = base.vocab_size
+        self.num_positions = base.max_position_embeddings + base.type_vocab_size
+
+    def fixed(self, shape: Shape, num_layers: int) -> int:
+        """See [`Cost`]."""
+        hidden, inner = shape.hidden_size, shape.num_attention_heads * shape.head_dim
+        tables = self.vocab_size * shape.embedding_size + self.num_positions * hidden
+        embeddings = tables + (3 * shape.embedding_size + 1) * hidden + 2 * hidden
+        attention = (hidden + 1) * 3 * inner + (inner + 1) * hidden + 2 * hidden
+        return embeddings + num_layers * attention
+
+    def layer(self, shape: Shape, layer: LayerChoice) -> int:
+        """See [`Cost`]."""
+        hidden, size = shape.hidden_size, layer.intermediate_size
+        inward = linears_to_intermediate(layer.expression) * (hidden + 1) * size
+        return layer.stack * (inward + (size + 1) * hidden + 2 * hidden)
 
 
-def count_parameters(config: EfficientBertConfig) -> int:
-    """Parameters of the encoder, as `EfficientBertModel(config).num_parameters()`, without building it."""
-    hidden, inner = config.hidden_size, config.num_attention_heads * config.head_dim
-    layer_norm = 2 * hidden
-    embeddings = (
-        config.vocab_size * config.embedding_size
-        + (3 * config.embedding_size + 1) * hidden
-        + (config.max_position_embeddings + config.type_vocab_size) * hidden
-        + layer_norm
-    )
-    attention = (hidden + 1) * 3 * inner + (inner + 1) * hidden + layer_norm
-    networks = sum(
-        stack * (inward * (hidden + 1) * size + (size + 1) * hidden + layer_norm)
-        for stack, size, inward in feed_forwards(config)
-    )
-    return embeddings + config.num_hidden_layers * attention + networks
-
-
-def count_flops(config: EfficientBertConfig, sequence_length: int, batch_size: int = 1) -> int:
-    """Floating-point operations of the encoder's matrix products, two for every multiply-add.
+class Flops(Cost):
+    """Floating-point operations of the encoder's matrix products on one sequence, two for every multiply-add.
 
     The embedding projection, attention scores and contexts count; elementwise operations, softmax and LayerNorm do
     not.
+
+    Args:
+        base: Sizes that no architecture decides; none of them matters here, all costs are made alike.
+        sequence_length: Tokens of the sequence.
     """
-    hidden, inner = config.hidden_size, config.num_attention_heads * config.head_dim
-    embeddings = 3 * config.embedding_size * hidden
-    attention = hidden * 3 * inner + 2 * sequence_length * inner + inner * hidden
-    networks = sum(stack * (inward + 1) * hidden * size for stack, size, inward in feed_forwards(config))
-    per_token = embeddings + config.num_hidden_layers * attention + networks
-    return 2 * batch_size * sequence_length * per_token
+
+    metric = "flops"
+
+    def __init__(self, base: EfficientBertConfig, sequence_length: int):
+        self.sequence_length = sequence_length
+
+    def fixed(self, shape: Shape, num_layers: int) -> int:
+        """See [`Cost`]."""
+        hidden, inner = shape.hidden_size, shape.num_attention_heads * shape.head_dim
+        attention = hidden * 3 * inner + 2 * self.sequence_length * inner + inner * hidden
+        return 2 * self.sequence_length * (3 * shape.embedding_size * hidden + num_layers * attention)
+
+    def layer(self, shape: Shape, layer: LayerChoice) -> int:
+        """See [`Cost`]."""
+        linears = linears_to_intermediate(layer.expression) + 1
+        return 2 * self.sequence_length * layer.stack * linears * shape.hidden_size * layer.intermediate_size
+
+
+def count_parameters(config: EfficientBertConfig) -> int:
+    """Parameters of the encoder of a configuration."""
+    return Parameters(config)(Architecture.from_config(config))
+
+
+def count_flops(config: EfficientBertConfig, sequence_length: int, batch_size: int = 1) -> int:
+    """Floating-point operations of the encoder of a configuration on a batch, counted as in [`Flops`]."""
+    return batch_size * Flops(config, sequence_length)(Architecture.from_config(config))
