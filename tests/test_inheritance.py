@@ -40,7 +40,7 @@ def test_same_sizes_give_the_same_outputs():
     assert torch.equal(inherited(source)(ids).last_hidden_state, source(ids).last_hidden_state)
 
 
-@pytest.mark.parametrize(("layers", "origins"), [(4, [0, 0, 1, 1]), (3, [0, 0, 1]), (1, [0]), (5, [0, 0, 0, 1, 1])])
+@pytest.mark.parametrize(("layers", "origins"), [(4, [0, 0, 1, 1]), (3, [0, 0, 1]), (1, [1]), (5, [0, 0, 0, 1, 1])])
 def test_layers_are_repeated_evenly(layers, origins):
     source = make_encoder(0)
     student = inherited(source, num_hidden_layers=layers)

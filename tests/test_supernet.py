@@ -1,30 +1,67 @@
-"""The supernet: a slice computes and learns what the stand-alone model does."""
+"""The supernet: a slice of any shape computes and learns what the stand-alone model does."""
 
-import math
 import random
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.search.architecture import Architecture, LayerChoice
-from efficientbert.search.cost import Budget, count_parameters
-from efficientbert.search.space import SearchSpace
-from efficientbert.search.supernet import Supernet, slice_parameters
+from efficientbert.modeling_efficientbert import EfficientBertModel
+from efficientbert.search.architecture import Architecture, LayerChoice, Shape
+from efficientbert.search.supernet import Supernet, TaskSupernet
+from efficientbert.train.inheritance import initialize_from_checkpoint
+from efficientbert.train.multitask import MultitaskModel
+from efficientbert.train.student import Student
+from efficientbert.train.tasks.arguments import TaskArguments
+from efficientbert.train.tasks.spans import SpanTask
+from efficientbert.train.tasks.texts import TextTask
+
+from .conftest import make_tokenizer
 
 
-SIZES = {"vocab_size": 60, "embedding_size": 8, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3}
+PLAIN = "linear2(gelu(linear1(x)))"
+GATED = "linear2(mul(gelu(linear1(x)), gate(x)))"
+LARGEST = Architecture(Shape(24, 4, 7, 8), (LayerChoice(GATED, 3, 36),) * 6)
+ORIGINS = {1: [5], 2: [2, 5], 3: [1, 3, 5], 4: [0, 2, 3, 5], 5: [0, 1, 2, 3, 5], 6: [0, 1, 2, 3, 4, 5]}  # by hand
+SMALLER = {  # one dimension at a time
+    "hidden_size": replace(LARGEST, shape=replace(LARGEST.shape, hidden_size=15)),
+    "heads": replace(LARGEST, shape=replace(LARGEST.shape, num_attention_heads=3)),
+    "head_dim": replace(LARGEST, shape=replace(LARGEST.shape, head_dim=5)),
+    "embedding_size": replace(LARGEST, shape=replace(LARGEST.shape, embedding_size=5)),
+    "depth": replace(LARGEST, layers=LARGEST.layers[:4]),
+    "stack": replace(LARGEST, layers=(LayerChoice(GATED, 2, 36),) * 6),
+    "width": replace(LARGEST, layers=(LayerChoice(GATED, 3, 9),) * 6),
+    "expression": replace(LARGEST, layers=(LayerChoice("tanh(linear2(relu(linear1(x))))", 3, 36),) * 6),
+}
+
+
+def draw(seed: int) -> Architecture:
+    """Any architecture: every dimension free."""
+    rng = random.Random(seed)
+    expressions = (PLAIN, GATED, "linear2(relu(mul(linear1(x), x)))")
+    shape = Shape(rng.choice((13, 24)), rng.randint(1, 4), rng.randint(2, 7), rng.randint(3, 8))
+    layers = [LayerChoice(rng.choice(expressions), rng.randint(1, 3), rng.choice((9, 13))) for _ in range(6)]
+    return Architecture(shape, tuple(layers[: rng.randint(1, 6)]))
+
+
+ARCHITECTURES = [*SMALLER.values(), *map(draw, range(6))]
+IDS = [*SMALLER, *(f"drawn{seed}" for seed in range(6))]
+
+
+def make_supernet() -> Supernet:
+    base = EfficientBertConfig(vocab_size=65, max_position_embeddings=16)
+    torch.manual_seed(0)
+    supernet = Supernet(base, LARGEST, 20)
+    for parameter in supernet.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return supernet
 
 
 @pytest.fixture
 def supernet() -> Supernet:
-    base = EfficientBertConfig(**SIZES, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    space = SearchSpace(base, 36, True, Budget("parameters", 0, math.inf), count_parameters)
-    torch.manual_seed(0)
-    supernet = Supernet(space, 20)
-    for parameter in supernet.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return supernet
+    return make_supernet()
 
 
 def make_batch() -> dict[str, torch.Tensor]:
@@ -37,54 +74,197 @@ def tensors(captures) -> list[torch.Tensor]:
     return [*captures.hidden_states, *captures.queries, *captures.keys, *captures.values]
 
 
-def test_a_slice_alone_computes_what_it_computed_inside(supernet):
+def place(name: str, shape: tuple[int, ...], architecture: Architecture) -> tuple[str, tuple[np.ndarray, ...]]:
+    """Where a weight of a slice lies in the supernet, found index by index: the name, and an index array an axis."""
+    if ".layers." in name:
+        before, layer, after = name.split(".layers.")[0], *name.split(".layers.")[1].split(".", 1)
+        origin = f"{before}.layers.{ORIGINS[len(architecture.layers)][int(layer)]}.{after}"
+    else:
+        origin = name
+    axes = [list(range(size)) for size in shape]
+    mine, whole = architecture.shape, LARGEST.shape
+    inner = [head * whole.head_dim + i for head in range(mine.num_attention_heads) for i in range(mine.head_dim)]
+    if "attention.qkv" in name:
+        width = whole.num_attention_heads * whole.head_dim
+        axes[0] = [part * width + i for part in range(3) for i in inner]
+    elif name.endswith("attention.output.weight"):
+        axes[1] = inner
+    elif name.endswith("embeddings.projection.weight"):
+        axes[1] = [side * whole.embedding_size + i for side in range(3) for i in range(mine.embedding_size)]
+    return origin, np.ix_(*axes)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=IDS)
+def test_a_slice_alone_computes_what_it_computed_inside(architecture, supernet):
     batch = make_batch()
-    for seed in range(8):
-        architecture = supernet.space.sample(random.Random(seed))
-        inside = supernet.eval()(architecture, **batch)
-        alone = supernet.extract(architecture)(**batch)
-        assert len(tensors(inside)) == 4 + 3 * 3
-        for one, other in zip(tensors(inside), tensors(alone)):
-            assert torch.equal(one, other)
+    inside = supernet.eval()(architecture, **batch)
+    alone = supernet.extract(architecture)(**batch)
+    depth = len(architecture.layers)
+    assert len(tensors(inside)) == depth + 1 + 3 * depth
+    for one, other in zip(tensors(inside), tensors(alone), strict=True):
+        assert torch.equal(one, other)
 
 
-def test_extracted_weights_are_the_leading_rows_and_columns(supernet):
-    architecture = Architecture(supernet.space.largest().shape, (LayerChoice("linear2(gelu(linear1(x)))", 2, 9),) * 3)
-    student = supernet.extract(architecture)
-    whole, part = supernet.whole.encoder.layers[1].ffns[1], student.encoder.layers[1].ffns[1]
-    assert torch.equal(part.linear1.weight, whole.linear1.weight[:9])
-    assert torch.equal(part.linear1.bias, whole.linear1.bias[:9])
-    assert torch.equal(part.linear2.weight, whole.linear2.weight[:, :9])
-    assert torch.equal(part.linear2.bias, whole.linear2.bias)
-    assert len(student.encoder.layers[1].ffns) == 2 and part.gate is None
-    part.linear1.weight.data.zero_()
-    assert whole.linear1.weight.abs().min() > 0
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=IDS)
+def test_extracted_weights_lie_where_they_should_and_are_copies(architecture, supernet):
+    student, whole = supernet.extract(architecture), dict(supernet.whole.named_parameters())
+    for name, parameter in student.named_parameters():
+        origin, index = place(name, parameter.shape, architecture)
+        assert np.array_equal(parameter.detach().numpy(), whole[origin].detach().numpy()[index]), name
+        parameter.data.zero_()
+    assert min(parameter.abs().max() for parameter in whole.values()) > 0
 
 
-def test_gradients_reach_the_used_part_of_the_shared_weights_alone(supernet):
-    architecture = Architecture(
-        supernet.space.largest().shape, (LayerChoice("linear2(mul(gelu(linear1(x)), gate(x)))", 2, 9),) * 3
-    )
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=IDS)
+def test_gradients_reach_the_used_part_of_the_shared_weights_alone(architecture, supernet):
     batch = make_batch()
-    sum(t.square().sum() for t in supernet(architecture, **batch).hidden_states).backward()
+    sum(t.square().sum() for t in tensors(supernet(architecture, **batch))).backward()
     alone = supernet.extract(architecture)
-    sum(t.square().sum() for t in alone(**batch).hidden_states).backward()
-    whole, part = supernet.whole.encoder.layers[0].ffns, alone.encoder.layers[0].ffns
-    torch.testing.assert_close(whole[0].gate.weight.grad[:9], part[0].gate.weight.grad)
-    torch.testing.assert_close(whole[1].linear2.weight.grad[:, :9], part[1].linear2.weight.grad)
-    assert whole[0].gate.weight.grad[9:].abs().sum() == 0
-    assert whole[2].linear1.weight.grad is None
-    torch.testing.assert_close(supernet.whole.projection.weight.grad, alone.projection.weight.grad)
+    sum(t.square().sum() for t in tensors(alone(**batch))).backward()
+    whole, used = dict(supernet.whole.named_parameters()), set()
+    for name, parameter in alone.named_parameters():
+        origin, index = place(name, parameter.shape, architecture)
+        found, expected = whole[origin].grad.numpy(), parameter.grad.numpy()
+        np.testing.assert_allclose(found[index], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+        rest = found.copy()
+        rest[index] = 0
+        assert not rest.any(), name
+        used.add(origin)
+    assert all(parameter.grad is None for name, parameter in whole.items() if name not in used)
 
 
 def test_the_largest_architecture_is_the_whole(supernet):
     batch = make_batch()
-    inside = supernet.eval()(supernet.space.largest(), **batch)
-    for one, other in zip(tensors(inside), tensors(supernet.whole(**batch))):
+    inside = supernet.eval()(LARGEST, **batch)
+    for one, other in zip(tensors(inside), tensors(supernet.whole(**batch)), strict=True):
         assert torch.equal(one, other)
 
 
-def test_slices_are_contiguous():
-    parameters = {"w": torch.arange(12.0).view(3, 4)}
-    part = slice_parameters(parameters, {"w": torch.Size((2, 3))})["w"]
-    assert part.is_contiguous() and torch.equal(part, torch.tensor([[0.0, 1.0, 2.0], [4.0, 5.0, 6.0]]))
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        (replace(LARGEST, layers=LARGEST.layers * 2), "12 layers is no part of one of 6"),
+        (replace(LARGEST, shape=replace(LARGEST.shape, head_dim=8)), r"layers.0.attention.qkv.weight .* \(3, 4, 7, "),
+        (replace(LARGEST, layers=(LayerChoice(PLAIN, 4, 9),) * 6), "has no encoder.layers.0.ffns.3"),
+    ],
+)
+def test_what_is_no_part_of_the_largest_is_refused(architecture, message, supernet):
+    with pytest.raises(ValueError, match=message):
+        supernet(architecture, **make_batch())
+    with pytest.raises(ValueError, match=message):
+        supernet.extract(architecture)
+
+
+def test_a_slice_is_what_a_student_inherits_from_the_whole_as_a_checkpoint(supernet):
+    for seed in range(6):
+        architecture = draw(seed)
+        student = EfficientBertModel(architecture.to_config(supernet.base))
+        initialize_from_checkpoint(student, supernet.whole.encoder)
+        sliced = supernet.extract(architecture).encoder.state_dict()
+        assert all(torch.equal(tensor, sliced[name]) for name, tensor in student.state_dict().items())
+
+
+def test_a_deeper_student_inherits_a_slice_with_its_layers_repeated(supernet):
+    architecture = Architecture(Shape(15, 4, 5, 8), (LayerChoice(PLAIN, 1, 9),) * 6)
+    student = EfficientBertModel(replace(architecture, layers=architecture.layers * 2).to_config(supernet.base))
+    part = supernet.extract(architecture).encoder
+    initialize_from_checkpoint(student, part)
+    for index, layer in enumerate(student.layers):
+        for name, parameter in layer.named_parameters():
+            assert torch.equal(parameter, part.layers[index // 2].get_parameter(name))
+
+
+def silent_tails(supernet: Supernet, head_dim: int) -> None:
+    """Makes what lies behind the leading part of every head say nothing, so that it can be cut without loss."""
+    for layer in supernet.whole.encoder.layers:
+        for name in ("weight", "bias"):
+            sides = getattr(layer.attention.qkv, name).data.unflatten(0, (3, 4, 7))
+            sides[:, :, head_dim:] = 0
+
+
+def test_slicing_head_by_head_keeps_the_function_of_leading_parts_and_flat_slicing_does_not(supernet):
+    silent_tails(supernet, 5)
+    batch, architecture = make_batch(), SMALLER["head_dim"]
+    whole, part = supernet.whole(**batch), supernet.extract(architecture)
+    # Scores are divided by the square root of the head size: of 5 in the slice, of 7 in the whole.
+    expected = whole.attention_scores(0) * (7 / 5) ** 0.5
+    torch.testing.assert_close(part(**batch).attention_scores(0), expected, rtol=1e-4, atol=1e-4)
+    values = [captures.values[0] for captures in (whole, part(**batch))]
+    torch.testing.assert_close(values[1], values[0][..., :5], rtol=1e-4, atol=1e-4)
+    attention, origin = part.encoder.layers[0].attention, supernet.whole.encoder.layers[0].attention
+    for third in range(3):  # as published: the leading rows of each of the three, whatever head they are of
+        attention.qkv.weight.data[20 * third : 20 * third + 20] = origin.qkv.weight.data[28 * third : 28 * third + 20]
+        attention.qkv.bias.data[20 * third : 20 * third + 20] = origin.qkv.bias.data[28 * third : 28 * third + 20]
+    assert (part(**batch).attention_scores(0) - expected).abs().mean() > 0.3 * expected.abs().mean()
+
+
+@pytest.fixture
+def task_supernet(supernet) -> TaskSupernet:
+    tokenizer = make_tokenizer()
+    classes = TextTask(TaskArguments(data="x", text_column="text"), tokenizer, ("no", "maybe", "yes"))
+    spans = SpanTask(TaskArguments(data="x", kind="question-answering"), tokenizer)
+    torch.manual_seed(1)
+    return TaskSupernet(supernet, [classes, spans])
+
+
+def outputs_of(outputs) -> list[torch.Tensor]:
+    return [value for name, value in outputs.items() if "logits" in name]
+
+
+@pytest.mark.parametrize("task", [0, 1])
+def test_a_task_slice_alone_computes_what_it_computed_inside(task, task_supernet):
+    task_supernet.eval()
+    batch = make_batch()
+    for seed in range(4):
+        architecture = draw(seed)
+        outputs, captures = task_supernet(architecture, task, capture=True, **batch)
+        alone = task_supernet.extract(architecture, task)
+        expected, expected_captures = alone(capture=True, **batch)
+        assert outputs_of(outputs)[0].shape == ((3, 3) if task == 0 else (3, 10))
+        for one, other in zip(outputs_of(outputs), outputs_of(expected), strict=True):
+            assert torch.equal(one, other)
+        for one, other in zip(tensors(captures), tensors(expected_captures), strict=True):
+            assert torch.equal(one, other)
+        for one, other in zip(
+            outputs_of(task_supernet(architecture, task, **batch)), outputs_of(expected), strict=True
+        ):
+            assert torch.equal(one, other)
+        states = task_supernet.supernet(architecture, **batch).hidden_states
+        assert torch.equal(captures.hidden_states[-1], states[-1])
+
+
+def test_tasks_share_all_but_their_heads(task_supernet):
+    supernet, architecture = task_supernet.supernet, draw(2)
+    sizes = {name: parameter.numel() for name, parameter in task_supernet.named_parameters()}
+    heads = (24 * 24 + 24) + (3 * 24 + 3) + (2 * 24 + 2)  # pooler and classes, start and end
+    assert sum(sizes.values()) == sum(parameter.numel() for parameter in supernet.parameters()) + heads
+    outputs_of(task_supernet(architecture, 0, **make_batch()))[0].square().sum().backward()
+    classes, spans = (whole.model for whole in task_supernet.wholes)
+    hidden = architecture.shape.hidden_size
+    assert classes.sequence_classifier.pooler.weight.grad[:hidden, :hidden].abs().min() > 0
+    assert classes.sequence_classifier.output.weight.grad[:, hidden:].abs().sum() == 0
+    assert spans.qa_outputs.weight.grad is None
+    assert supernet.whole.encoder.embeddings.position_embeddings.weight.grad.abs().sum() > 0
+    extracted = task_supernet.extract(architecture, 0).model
+    assert torch.equal(
+        extracted.sequence_classifier.pooler.weight, classes.sequence_classifier.pooler.weight[:hidden, :hidden]
+    )
+    assert extracted.config.id2label == {0: "no", 1: "maybe", 2: "yes"}
+
+
+def test_the_largest_of_a_task_supernet_is_the_multi_task_model(task_supernet):
+    task_supernet.eval()
+    model, batch = MultitaskModel(list(task_supernet.wholes)), make_batch()
+    for task in (0, 1):
+        inside, whole = task_supernet(LARGEST, task, **batch), model.models[task](**batch)
+        for one, other in zip(outputs_of(inside), outputs_of(whole), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_students_have_the_projection_of_their_width(supernet):
+    assert isinstance(supernet.extract(draw(0)), Student)
+    for architecture in ARCHITECTURES:
+        student = supernet.extract(architecture)
+        hidden = architecture.shape.hidden_size
+        assert torch.equal(student.projection.weight, supernet.whole.projection.weight[:, :hidden])
+        assert student.encoder.embeddings.word_embeddings.padding_idx == 0
