@@ -16,7 +16,7 @@ import torch
 from transformers import AutoTokenizer
 
 from efficientbert.modeling_efficientbert import EfficientBertModel
-from efficientbert.search.scores import TaskProbe
+from efficientbert.search.scores import probe_error
 from efficientbert.train import distill
 from efficientbert.train.card import read_provenance, table
 from efficientbert.train.folders import write_json
@@ -102,9 +102,9 @@ def score(folder: Path, args: ComparisonArguments) -> dict[str, float]:
         task = task_of_data(
             TaskArguments(task="sst2", data=args.glue), AutoTokenizer.from_pretrained(folder), "train[:1%]"
         )
-        probe = TaskProbe(task, task.load(f"train[:{args.probe_rows}]"))
+        rows = task.load(f"train[:{args.probe_rows}]")
         figures = {name: value for name, value in read_provenance(folder)[-1]["result"].items() if name in FIGURES}
-        figures["sst2_probe"] = 1 - probe(Student(encoder, 1))
+        figures["sst2_probe"] = 1 - probe_error(Student(encoder, 1), task, rows)
         figures["stsb_cosine"] = stsb_cosine(encoder, folder, args)
         write_json(path, figures)
     return json.loads(path.read_text(encoding="utf-8"))

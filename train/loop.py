@@ -27,6 +27,10 @@ from efficientbert.train.order import EpochSampler, LengthSampler, Stream
 from efficientbert.train.script import InputError, disk_full
 
 
+class NotFiniteError(InputError):
+    """Loss, gradient or outputs of a model are no finite numbers."""
+
+
 @dataclass(kw_only=True)
 class LoopArguments:
     """What every training run can be told."""
@@ -155,7 +159,7 @@ def train(
     collator: Callable[[list], dict[str, torch.Tensor]],
     args: LoopArguments,
     max_steps: int,
-    checkpoints: Path,
+    checkpoints: Path | None,
     description: str,
     lengths: Sequence[int] | None = None,
     after_step: Callable[[int], None] | None = None,
@@ -170,7 +174,7 @@ def train(
         collator: Rows to a batch of tensors.
         args: Settings of the run.
         max_steps: Optimizer steps.
-        checkpoints: Folder of this run's checkpoints.
+        checkpoints: Folder of this run's checkpoints; None for a run too short to have any.
         description: Text of the progress bar.
         lengths: Tokens of every row; batches then hold rows of like length. Not for streams.
         after_step: Called on every process behind optimizer step number `step`, counted from 1, before a checkpoint
@@ -181,8 +185,8 @@ def train(
         last row that were taken, and the number of those that were skipped.
 
     Raises:
-        InputError: if an epoch holds less than one batch for every process, or more than `max_skipped_steps` steps had
-            a loss or gradient that is no finite number.
+        InputError: if an epoch holds less than one batch for every process.
+        NotFiniteError: if more than `max_skipped_steps` steps had a loss or gradient that is no finite number.
     """
     streaming = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__")
     if streaming:
@@ -204,13 +208,19 @@ def train(
     if args.tracker:
         accelerator.init_trackers(description.lower().replace(" ", "-"), config=_plain(args))
     progress = Progress()
-    accelerator.register_for_checkpointing(schedule, progress)
-    newest = newest_checkpoint(checkpoints)
-    if newest is not None:
-        accelerator.load_state(str(newest))
+    if checkpoints is not None:
+        accelerator.register_for_checkpointing(schedule, progress)
+        newest = newest_checkpoint(checkpoints)
+        if newest is not None:
+            accelerator.load_state(str(newest))
 
     bar = tqdm(
-        total=max_steps, initial=progress.step, desc=description, unit="step", disable=not accelerator.is_main_process
+        total=max_steps,
+        initial=progress.step,
+        desc=description,
+        unit="step",
+        leave=None,  # within another bar it vanishes when it is full
+        disable=not accelerator.is_main_process,
     )
     model.train()
     sums: dict[str, torch.Tensor] = {}
@@ -244,13 +254,15 @@ def train(
         schedule.step()
         progress.step += 1
         if progress.skipped > args.max_skipped_steps:
-            raise InputError(
+            raise NotFiniteError(
                 f"training: step {progress.step}: {', '.join(faults)} not finite; with it {progress.skipped} steps "
                 f"were skipped, --max_skipped_steps allows {args.max_skipped_steps}: lower --learning_rate or look at "
                 "the data"
             )
         bar.update()
-        checkpoint_due = progress.step % args.checkpoint_steps == 0 and progress.step < max_steps
+        checkpoint_due = (
+            checkpoints is not None and progress.step % args.checkpoint_steps == 0 and progress.step < max_steps
+        )
         # Every checkpoint ends a log row, so that a run that goes on from it averages over the same steps.
         if progress.step % args.log_steps == 0 or progress.step == max_steps or checkpoint_due:
             row = _log_row(accelerator, sums, progress, rate, progress.skipped - skipped_before)
