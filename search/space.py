@@ -1,219 +1,497 @@
-"""The search space (paper, section 3.1): what each layer may be, drawn and changed without leaving the budget."""
+"""The search space (paper, section 3.1, and shapes beyond it): architectures drawn and changed within budgets."""
 
+import itertools
+import math
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Protocol, TypeVar
 
-from efficientbert.configuration_efficientbert import PUBLISHED_EXPRESSIONS, EfficientBertConfig
-from efficientbert.ffn_efficientbert import (
-    BINARY,
-    UNARY,
-    Binary,
-    Expression,
-    ExpressionError,
-    Input,
-    Linear,
-    Unary,
-    check_widths,
-    parse,
-    uses_gate,
-    walk,
-)
+import numpy as np
+
+from efficientbert.configuration_efficientbert import EfficientBertConfig, spread
+from efficientbert.ffn_efficientbert import ExpressionError, parse, uses_gate
 from efficientbert.search.architecture import Architecture, LayerChoice, Shape
-from efficientbert.search.cost import Budget
+from efficientbert.search.cost import Budget, Cost, linears_to_intermediate
+from efficientbert.search.draws import Draws, Options
+from efficientbert.search.expressions import (
+    GATED,
+    OPERATORS,
+    PLAIN,
+    expression_pool,
+    fits,
+    mutate_expression,
+    operator_counts,
+    signature,
+)
 from efficientbert.train.script import InputError
 
 
-PLAIN = "linear2(gelu(linear1(x)))"
-GATED = "linear2(mul(gelu(linear1(x)), gate(x)))"
-STACKS = (1, 2, 3, 4)
-DIVISORS = (1, 2, 3, 4)  # expansion 1, 1/2, 1/3 and 1/4 of the base width
-REPAIRS = 200  # changes of one layer tried to bring one draw into the budget
-DRAWS = 100  # draws tried before a budget counts as impossible
+C = TypeVar("C", bound=Hashable)
+ATTEMPTS = 100  # changes tried before a mutation or crossover is given up
+REPAIRS = 60  # stacks and widths changed to bring one architecture back into the budgets
+WIDEST_PLAIN = 64  # of the base width: more than any budget here is for
 
 
-def replace_part(node: Expression, old: Expression, new: Expression) -> Expression:
-    """A copy of an expression with one part, found by identity, put in another's place."""
-    if node is old:
-        return new
-    if isinstance(node, Input):
-        return node
-    if isinstance(node, Binary):
-        return Binary(node.name, replace_part(node.left, old, new), replace_part(node.right, old, new))
-    return type(node)(node.name, replace_part(node.operand, old, new))
+class Space(Protocol[C]):
+    """What a sampler needs of a space of hashable candidates."""
+
+    def sample(self, rng: random.Random) -> C:
+        """A random candidate."""
+
+    def mutate(self, candidate: C, rng: random.Random) -> C:
+        """A random neighbour."""
+
+    def crossover(self, one: C, other: C, rng: random.Random) -> C:
+        """A random mixture of two."""
+
+    def encode(self, candidate: C) -> np.ndarray:
+        """Float64 vector, as long for every candidate."""
+
+    def key(self, candidate: C) -> Hashable:
+        """Equal for candidates that are the same function."""
 
 
-def mutate_expression(text: str, rng: random.Random, gate: bool, wide: bool = False) -> str:
-    """A valid neighbour of an expression: an operator exchanged, put in or taken out (paper, section 3.3).
+@dataclass(frozen=True)
+class Choices:
+    """What may be chosen. Of the shape an empty tuple leaves what the base has; one entry decides it, more search it.
 
-    Args:
-        text: The expression.
-        rng: Source of randomness.
-        gate: Whether the third linear may be used.
-        wide: Whether it must also hold for an inner width above the hidden size, where crops go the other way.
+    Attributes:
+        depths: Numbers of layers.
+        hidden_sizes: Hidden sizes.
+        head_counts: Numbers of attention heads.
+        head_dims: Widths of a head. If empty: the base's at the base's hidden size and heads, elsewhere hidden size
+            over heads, where that is whole.
+        embedding_sizes: Widths of the token table.
+        stacks: Numbers of feed-forward networks in a row, for every layer.
+        divisors: Inner widths as parts of the base width, for every layer: 2 is an expansion of 1/2.
+        gate: Whether expressions may use the third linear.
+        base_width: Inner width at expansion 1; by default the hidden size.
+        width_multiple: Inner widths are rounded down to a multiple of it, but never to zero.
+
+    Raises:
+        InputError: if an entry is no whole number of at least 1, or there is no stack or divisor.
     """
-    expression = parse(text)
-    partners = [Input(), *(Unary(name, Input()) for name in UNARY)]
-    partners += [Linear("gate", Input())] * (len(partners) if gate else 0)
-    while True:
-        part = rng.choice(list(walk(expression)))
-        edits = [Unary(rng.choice(list(UNARY)), part), Binary(rng.choice(list(BINARY)), part, rng.choice(partners))]
-        if isinstance(part, Unary):
-            edits += [part.operand, Unary(rng.choice(list(UNARY)), part.operand)]
-        elif isinstance(part, Binary):
-            edits += [part.left, part.right, Binary(rng.choice(list(BINARY)), part.left, part.right)]
-        changed = replace_part(expression, part, rng.choice(edits))
-        try:
-            mutant = parse(str(changed))
-            check_widths(mutant, hidden_size=2, intermediate_size=1)
-            if wide:
-                check_widths(mutant, hidden_size=1, intermediate_size=2)
-        except ExpressionError:
-            continue
-        if mutant != expression and (gate or not uses_gate(mutant)):
-            return str(mutant)
 
+    depths: tuple[int, ...] = ()
+    hidden_sizes: tuple[int, ...] = ()
+    head_counts: tuple[int, ...] = ()
+    head_dims: tuple[int, ...] = ()
+    embedding_sizes: tuple[int, ...] = ()
+    stacks: tuple[int, ...] = (1, 2, 3, 4)
+    divisors: tuple[int, ...] = (1, 2, 3, 4)
+    gate: bool = True
+    base_width: int | None = None
+    width_multiple: int = 1
 
-def random_expression(rng: random.Random, gate: bool, wide: bool = False) -> str:
-    """An expression that is known to be good, or a few mutations away from one (paper, section 3.3).
+    def __post_init__(self):
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            numbers = value if isinstance(value, tuple) else () if value is None else (value,)
+            if entry.name != "gate" and not all(type(number) is int and number >= 1 for number in numbers):
+                raise InputError(f"{entry.name}: must be whole numbers of at least 1, not {value}")
+        for name in ("stacks", "divisors"):
+            if not getattr(self, name):
+                raise InputError(f"{name}: at least one is needed, such as 1")
 
-    Args:
-        rng: Source of randomness.
-        gate: Whether the third linear may be used.
-        wide: As in [`mutate_expression`].
-    """
-    good = [PLAIN, GATED] if gate else [PLAIN]
-    text = rng.choice([*good, *(PUBLISHED_EXPRESSIONS if not wide else [])])
-    for _ in range(rng.choice((0, 0, 1, 2))):
-        text = mutate_expression(text, rng, gate, wide)
-    return text
+    def widths(self, hidden_size: int) -> list[int]:
+        """The inner widths that a layer may have at one hidden size, ascending."""
+        base, multiple = self.base_width or hidden_size, self.width_multiple
+        return sorted({max(multiple, base // divisor // multiple * multiple) for divisor in self.divisors})
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """All architectures over a base configuration that a budget allows.
+    """All architectures over a base configuration that the budgets allow.
 
     Attributes:
-        base: Sizes that are not searched.
-        base_width: Inner width at expansion 1.
-        gate: Whether expressions may use the third linear.
-        budget: What a candidate may cost.
-        cost: Cost of a configuration in the budget's metric.
+        base: What no architecture decides, and the shape where it is not searched.
+        choices: What may be chosen.
+        budgets: What a candidate may cost; every one must be met.
+        costs: The costs by metric, at least those of the budgets.
+        sizes: If given, stack and inner width of every layer are these (stage 2).
+        expressions: If given, the layers' expressions are these, spread evenly over any other depth (stage 3).
+
+    Raises:
+        InputError: if there is no valid shape, or a budget's cost is missing.
     """
 
     base: EfficientBertConfig
-    base_width: int
-    gate: bool
-    budget: Budget
-    cost: Callable[[EfficientBertConfig], float]
+    choices: Choices = Choices()
+    budgets: tuple[Budget, ...] = ()
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+    sizes: tuple[tuple[int, int], ...] | None = None
+    expressions: tuple[str, ...] | None = None
+
+    def __post_init__(self):
+        if not self.shapes:
+            raise InputError(
+                "hidden_sizes, head_counts: no hidden size is a multiple of a number of heads; give head_dims"
+            )
+        for budget in self.budgets:
+            if budget.metric not in self.costs:
+                raise InputError(f"budget: nothing measures {budget.metric}; known are {', '.join(self.costs)}")
+
+    # What there is to choose from
+
+    @cached_property
+    def shapes(self) -> list[tuple[int, Shape]]:
+        """All pairs of a number of layers and a shape, whether they can meet the budgets or not."""
+        base, choices = self.base, self.choices
+        depths = sorted(set(choices.depths)) or [base.num_hidden_layers]
+        hidden_sizes = sorted(set(choices.hidden_sizes)) or [base.hidden_size]
+        head_counts = sorted(set(choices.head_counts)) or [base.num_attention_heads]
+        embedding_sizes = sorted(set(choices.embedding_sizes)) or [base.embedding_size]
+        found = []
+        for depth, hidden, heads in itertools.product(depths, hidden_sizes, head_counts):
+            head_dims = sorted(set(choices.head_dims))
+            if not head_dims and (hidden, heads) == (base.hidden_size, base.num_attention_heads):
+                head_dims = [base.head_dim]
+            elif not head_dims and hidden % heads == 0:
+                head_dims = [hidden // heads]
+            found += [(depth, Shape(hidden, heads, *last)) for last in itertools.product(head_dims, embedding_sizes)]
+        return found
 
     def largest(self) -> Architecture:
-        """The whole supernet: every slice of it is an architecture of this space."""
-        layer = LayerChoice(GATED if self.gate else PLAIN, max(STACKS), self.base_width)
-        return Architecture(self._shape, (layer,) * self.base.num_hidden_layers)
+        """The whole supernet, at least as large as every architecture of this space in every dimension."""
+        shapes = [shape for _, shape in self.shapes]
+        shape = Shape(*(max(getattr(shape, entry.name) for shape in shapes) for entry in fields(Shape)))
+        gate = self.choices.gate if self.expressions is None else any(map(_gated, self.expressions))
+        width = max(max(self.choices.widths(shape.hidden_size)) for shape in shapes)
+        depth = max(depth for depth, _ in self.shapes)
+        sizes = self.sizes or ((max(self.choices.stacks), width),) * depth
+        return Architecture(shape, tuple(LayerChoice(GATED if gate else PLAIN, *size) for size in sizes))
 
-    def cost_of(self, architecture: Architecture) -> float:
-        """What an architecture costs."""
-        return self.cost(architecture.to_config(self.base))
-
-    def sample(self, rng: random.Random) -> Architecture:
-        """A random architecture within the budget.
+    def plain(self) -> Architecture:
+        """The plain shape: the base's, one gelu network a layer, all of one width, as large as the budgets allow.
 
         Raises:
-            InputError: if the budget cannot be met.
+            InputError: if no width meets the budgets.
         """
-        for _ in range(DRAWS):
-            layers = tuple(
-                LayerChoice(
-                    random_expression(rng, self.gate, self._wide),
-                    rng.choice(STACKS),
-                    self._width(rng.choice(DIVISORS)),
-                )
-                for _ in range(self.base.num_hidden_layers)
+        shape, multiple = Architecture.from_config(self.base).shape, self.choices.width_multiple
+
+        def plain(width: int) -> Architecture:
+            return Architecture(shape, (LayerChoice(PLAIN, 1, width * multiple),) * self.base.num_hidden_layers)
+
+        def affordable(architecture: Architecture) -> bool:
+            return all(self.costs[budget.metric](architecture) <= budget.maximum for budget in self.budgets)
+
+        low, high = 1, WIDEST_PLAIN * (self.choices.base_width or shape.hidden_size) // multiple + 1
+        while low < high:  # costs rise with width: bisection for the largest that is allowed
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if affordable(plain(middle)) else (low, middle - 1)
+        found = plain(low)
+        if not self._affordable(found):
+            costs = " and ".join(f"{b.metric} {self.costs[b.metric](found):,.6g}" for b in self.budgets)
+            raise InputError(
+                f"budget: no architecture of the plain shape has {self._ranges()}; "
+                f"at inner width {low * multiple} it has {costs}"
             )
-            found = self._repair(Architecture(self._shape, layers), rng)
-            if found is not None:
-                return found
+        return found
+
+    def fix_sizes(self, architecture: Architecture) -> "SearchSpace":
+        """The space of stage 2: the expressions alone are free, all else is as in an architecture."""
+        shape, layers = architecture.shape, architecture.layers
+        choices = replace(
+            self.choices,
+            depths=(len(layers),),
+            hidden_sizes=(shape.hidden_size,),
+            head_counts=(shape.num_attention_heads,),
+            head_dims=(shape.head_dim,),
+            embedding_sizes=(shape.embedding_size,),
+        )
+        return replace(self, choices=choices, sizes=tuple((layer.stack, layer.intermediate_size) for layer in layers))
+
+    def fix_expressions(self, architecture: Architecture) -> "SearchSpace":
+        """The space of stage 3: stacks, widths and shapes are free, the expressions are those of an architecture."""
+        return replace(self, expressions=tuple(layer.expression for layer in architecture.layers))
+
+    def contains(self, architecture: Architecture) -> bool:
+        """Whether an architecture is one of this space."""
+        depth, hidden = len(architecture.layers), architecture.shape.hidden_size
+        return (
+            (depth, architecture.shape) in self.shapes
+            and all(self._allows(hidden, depth, index, layer) for index, layer in enumerate(architecture.layers))
+            and self._affordable(architecture)
+        )
+
+    # Drawing and changing
+
+    def sample(self, rng: random.Random) -> Architecture:
+        """A random architecture within the budgets.
+
+        The depth and shape are uniform among those that can meet the budgets. Given these, the layers are distributed as
+        if all were drawn anew until the budgets are met: every stack and every width alike, every expression with its
+        probability in [`expression_pool`] at that width.
+
+        Raises:
+            InputError: if the budgets cannot be met.
+        """
+        left = list(range(len(self.shapes)))
+        while left:
+            number = rng.choice(left)
+            draws = self._draws(number)
+            if draws.possible:
+                return Architecture(self.shapes[number][1], tuple(draws.draw(rng)))
+            left.remove(number)
         raise self._impossible()
 
     def mutate(self, architecture: Architecture, rng: random.Random) -> Architecture:
-        """A neighbour within the budget: one layer gets another expression, stack or width.
+        """A neighbour within the budgets: one expression, stack, width, or searched dimension of the shape is another.
+
+        Where that leaves a budget, further stacks and widths are changed until it is met again. The neighbour is another
+        function, unless a hundred trials found none: then it is drawn anew.
 
         Raises:
-            InputError: if no neighbour meets the budget.
+            InputError: if the budgets cannot be met.
         """
-        for _ in range(DRAWS):
-            index = rng.randrange(len(architecture.layers))
-            layer = architecture.layers[index]
-            kind = rng.choice(("expression", "stack", "intermediate_size"))
-            if kind == "expression":
-                value = mutate_expression(layer.expression, rng, self.gate, self._wide)
-            else:
-                value = rng.choice(STACKS) if kind == "stack" else self._width(rng.choice(DIVISORS))
-            found = self._repair(_with_layer(architecture, index, replace(layer, **{kind: value})), rng)
-            if found is not None and found != architecture:
+        changes: list[Callable] = []
+        if self.expressions is None:
+            changes.append(self._change_expression)
+        if self.sizes is None:
+            changes += [self._change_size] * 2  # a stack or a width
+        changes += [lambda a, r, name=name: self._change_shape(a, r, name) for name in self._searched]
+        known = self.key(architecture)
+        for _ in range(ATTEMPTS):
+            changed = rng.choice(changes)(architecture, rng) if changes else None
+            found = changed and self._repair(changed, rng)
+            if found is not None and self.key(found) != known:
                 return found
-        raise self._impossible()
+        return self.sample(rng)
 
-    def plain(self) -> EfficientBertConfig:
-        """The plain shape: one gelu network a layer, all of one width, as large as the budget allows.
+    def crossover(self, one: Architecture, other: Architecture, rng: random.Random) -> Architecture:
+        """A mixture within the budgets: the shape of one parent, every layer that of either.
 
-        Raises:
-            InputError: if no width meets the budget.
+        Of parents of different depths the layers correspond by relative depth. Where the mixture leaves a budget, stacks
+        and widths are changed until it is met again; if that fails a hundred times, it is the first parent.
         """
+        for _ in range(ATTEMPTS):
+            shape, layers = rng.choice([(one.shape, one.layers), (other.shape, other.layers)])
+            parents = [
+                self._fit(Architecture(parent.shape, tuple(spread(parent.layers, len(layers)))), shape)
+                for parent in (one, other)
+            ]
+            mixed = Architecture(shape, tuple(rng.choice(pair) for pair in zip(*(p.layers for p in parents))))
+            found = self._repair(mixed, rng)
+            if found is not None:
+                return found
+        return one
 
-        def config(width: int) -> EfficientBertConfig:
-            layer = LayerChoice(PLAIN, 1, width)
-            return Architecture(self._shape, (layer,) * self.base.num_hidden_layers).to_config(self.base)
+    # What samplers know of a candidate
 
-        low, high = 1, 64 * self.base_width  # cost rises with width: bisection for the largest that is allowed
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.cost(config(middle)) <= self.budget.maximum else (low, middle - 1)
-        if not self.budget.contains(self.cost(config(low))):
-            raise self._impossible()
-        return config(low)
+    def key(self, architecture: Architecture) -> Hashable:
+        """Equal for architectures of the same shape, stacks and widths whose expressions are the same functions."""
+        hidden = architecture.shape.hidden_size
+        layers = (
+            (signature(layer.expression, hidden, layer.intermediate_size), layer.stack, layer.intermediate_size)
+            for layer in architecture.layers
+        )
+        return architecture.shape, tuple(layers)
 
-    @property
-    def _shape(self) -> Shape:
-        return Architecture.from_config(self.base).shape
+    @cached_property
+    def columns(self) -> list[str]:
+        """What the columns of [`encode`] hold. Layers that a shallower architecture lacks are zeros."""
+        depth = max(depth for depth, _ in self.shapes)
+        per_layer = ("stack", "intermediate_size", "weights", "gate", *OPERATORS)
+        return [
+            "num_layers",
+            *(entry.name for entry in fields(Shape)),
+            *sorted(self.costs),
+            *(f"layer {index} {name}" for index in range(depth) for name in per_layer),
+        ]
 
-    @property
-    def _wide(self) -> bool:
-        return self.base_width > self.base.hidden_size
+    def encode(self, architecture: Architecture) -> np.ndarray:
+        """Float64 vector of an architecture, see [`columns`].
 
-    def _width(self, divisor: int) -> int:
-        return max(1, self.base_width // divisor)
+        Shape and costs, then for every layer: stack, inner width, weights of all its linears over the hidden size, whether
+        it is gated, and how often every operator stands in its expression.
+        """
+        row = [len(architecture.layers), *(getattr(architecture.shape, entry.name) for entry in fields(Shape))]
+        row += [self.costs[metric](architecture) for metric in sorted(self.costs)]
+        for layer in architecture.layers:
+            linears = linears_to_intermediate(layer.expression)
+            weights = layer.stack * layer.intermediate_size * (linears + 1)
+            row += [layer.stack, layer.intermediate_size, weights, linears - 1, *operator_counts(layer.expression)]
+        return np.array(row + [0] * (len(self.columns) - len(row)), dtype=np.float64)
+
+    # Parts
+
+    @cached_property
+    def _tables(self) -> dict[int, Draws[LayerChoice]]:
+        return {}
+
+    def _draws(self, number: int) -> Draws[LayerChoice]:
+        """Draws of the layers at one of the shapes."""
+        if number not in self._tables:
+            depth, shape = self.shapes[number]
+            made: dict[tuple, Options[LayerChoice]] = {}
+            positions = []
+            for index in range(depth):
+                fixed = (self.sizes and self.sizes[index], self._expression(depth, index))
+                if fixed not in made:
+                    made[fixed] = self._options(shape, *fixed)
+                positions.append(made[fixed])
+            start = [self.costs[budget.metric].fixed(shape, depth) for budget in self.budgets]
+            self._tables[number] = Draws(positions, start, self.budgets)
+        return self._tables[number]
+
+    def _options(self, shape: Shape, size: tuple[int, int] | None, expression: str | None) -> Options[LayerChoice]:
+        """What a layer may be, with a fixed stack and width or a fixed expression, if any."""
+        sizes = [size] if size else itertools.product(self.choices.stacks, self.choices.widths(shape.hidden_size))
+        values, weights = [], []
+        for stack, width in sizes:
+            wide = width > shape.hidden_size
+            pool = {expression: 1.0} if expression else expression_pool(self.choices.gate, wide)
+            for text, weight in pool.items():
+                if fits(text, wide):
+                    values.append(LayerChoice(text, stack, width))
+                    weights.append(weight)
+        metrics = [self.costs[budget.metric] for budget in self.budgets]
+        return Options(values, weights, [tuple(cost.layer(shape, value) for cost in metrics) for value in values])
+
+    def _expression(self, depth: int, index: int) -> str | None:
+        return spread(self.expressions, depth)[index] if self.expressions else None
+
+    def _allows(self, hidden_size: int, depth: int, index: int, layer: LayerChoice) -> bool:
+        """Whether a layer may be this at a hidden size, number of layers and position."""
+        try:
+            canonical = str(parse(layer.expression)) == layer.expression
+        except ExpressionError:
+            return False
+        size = (layer.stack, layer.intermediate_size)
+        fixed = self._expression(depth, index)
+        return (
+            canonical
+            and (self.choices.gate or not _gated(layer.expression))
+            and fits(layer.expression, layer.intermediate_size > hidden_size)
+            and (layer.stack in self.choices.stacks and size[1] in self.choices.widths(hidden_size))
+            and (self.sizes is None or size == self.sizes[index])
+            and (fixed is None or layer.expression == fixed)
+        )
+
+    def _affordable(self, architecture: Architecture) -> bool:
+        return all(budget.contains(self.costs[budget.metric](architecture)) for budget in self.budgets)
+
+    def _excess(self, architecture: Architecture) -> float:
+        """How far the costs are outside the budgets, relative to the nearer end."""
+        excess = 0.0
+        for budget in self.budgets:
+            cost = self.costs[budget.metric](architecture)
+            if cost > budget.maximum:
+                excess += cost / budget.maximum - 1 if budget.maximum else math.inf
+            elif cost < budget.minimum:
+                excess += 1 - cost / budget.minimum
+        return excess
+
+    @cached_property
+    def _searched(self) -> list[str]:
+        """The dimensions of the shape of which there are several, the number of layers among them."""
+        names = ["num_layers", *(entry.name for entry in fields(Shape))]
+        if not self.choices.head_dims:
+            names.remove("head_dim")
+        return [name for name in names if len({_dimension(shape, name) for shape in self.shapes}) > 1]
+
+    def _change_expression(self, architecture: Architecture, rng: random.Random) -> Architecture:
+        index = rng.randrange(len(architecture.layers))
+        layer = architecture.layers[index]
+        wide = layer.intermediate_size > architecture.shape.hidden_size
+        text = mutate_expression(layer.expression, rng, self.choices.gate, wide)
+        return _with_layer(architecture, index, replace(layer, expression=text))
+
+    def _change_size(self, architecture: Architecture, rng: random.Random) -> Architecture | None:
+        """One layer with another stack or width that its expression fits, if there is one."""
+        moves = self._moves(architecture, rng.choice(("stack", "intermediate_size")))
+        return rng.choice(moves) if moves else None
+
+    def _moves(self, architecture: Architecture, name: str) -> list[Architecture]:
+        """All architectures with another stack or width of one layer."""
+        hidden = architecture.shape.hidden_size
+        options = self.choices.stacks if name == "stack" else self.choices.widths(hidden)
+        moves = []
+        for index, layer in enumerate(architecture.layers):
+            for option in options:
+                changed = replace(layer, **{name: option})
+                if changed != layer and fits(layer.expression, changed.intermediate_size > hidden):
+                    moves.append(_with_layer(architecture, index, changed))
+        return moves
+
+    def _change_shape(self, architecture: Architecture, rng: random.Random, name: str) -> Architecture | None:
+        """One dimension of the shape with another value, the layers fitted to it, if there is such a shape."""
+        own = (len(architecture.layers), architecture.shape)
+        others = [
+            shape
+            for shape in self.shapes
+            if all((_dimension(shape, n) == _dimension(own, n)) == (n != name) for n in self._searched)
+        ]
+        if not others:
+            return None
+        depth, shape = rng.choice(others)
+        layers = list(architecture.layers)
+        while len(layers) > depth:
+            layers.pop(rng.randrange(len(layers)))
+        while len(layers) < depth:
+            index = rng.randrange(len(layers))
+            layers.insert(index, layers[index])
+        return self._fit(Architecture(architecture.shape, tuple(layers)), shape)
+
+    def _fit(self, architecture: Architecture, shape: Shape) -> Architecture:
+        """The same layers at another shape: widths keep their rank, fixed expressions their place."""
+        old = self.choices.widths(architecture.shape.hidden_size)
+        new = self.choices.widths(shape.hidden_size)
+        layers = []
+        for index, layer in enumerate(architecture.layers):
+            fixed = self._expression(len(architecture.layers), index)
+            size = layer.intermediate_size
+            if not self.sizes:
+                rank = min(range(len(old)), key=lambda position: abs(old[position] - size))
+                size = new[rank * len(new) // len(old)]
+            layers.append(LayerChoice(fixed or layer.expression, layer.stack, size))
+        return Architecture(shape, tuple(layers))
 
     def _repair(self, architecture: Architecture, rng: random.Random) -> Architecture | None:
-        """Changes stacks and widths one step at a time until the budget is met, if it can be."""
-        widths = sorted({self._width(divisor) for divisor in DIVISORS})
+        """Changes stacks and widths, one at a time and towards the budgets, until they are met, if they can be."""
+        hidden = architecture.shape.hidden_size
+        if not all(fits(layer.expression, layer.intermediate_size > hidden) for layer in architecture.layers):
+            return None
         for _ in range(REPAIRS):
-            cost = self.cost_of(architecture)
-            if self.budget.contains(cost):
+            excess = self._excess(architecture)
+            if not excess:
                 return architecture
-            step = -1 if cost > self.budget.maximum else 1
-            moves = []
-            for index, layer in enumerate(architecture.layers):
-                for name, options in (("stack", STACKS), ("intermediate_size", widths)):
-                    position = options.index(getattr(layer, name)) + step
-                    if 0 <= position < len(options):
-                        moves.append(_with_layer(architecture, index, replace(layer, **{name: options[position]})))
-            if not moves:
+            if self.sizes:
                 return None
-            architecture = rng.choice(moves)
+            moves = [move for name in ("stack", "intermediate_size") for move in self._moves(architecture, name)]
+            better = [move for move in moves if self._excess(move) < excess]
+            if not better:
+                return None
+            architecture = rng.choice(better)
         return None
 
+    def _ranges(self) -> str:
+        return " and ".join(f"{b.metric} between {b.minimum:,.6g} and {b.maximum:,.6g}" for b in self.budgets)
+
     def _impossible(self) -> InputError:
-        layer = LayerChoice(PLAIN, 1, self._width(max(DIVISORS)))
-        smallest = Architecture(self._shape, (layer,) * self.base.num_hidden_layers)
+        tables = [self._draws(number) for number in range(len(self.shapes))]
+        possible = [
+            f"from {min(table.lowest[number] for table in tables):,.6g} "
+            f"to {max(table.highest[number] for table in tables):,.6g}"
+            for number in range(len(self.budgets))
+        ]
         return InputError(
-            f"budget: no architecture has {self.budget.metric} between {self.budget.minimum:,.6g} and "
-            f"{self.budget.maximum:,.6g}; those of this space range from {self.cost_of(smallest):,.6g} to "
-            f"{self.cost_of(self.largest()):,.6g}"
+            f"budget: no architecture has {self._ranges()}; those of this space range {' and '.join(possible)}"
         )
+
+
+def _gated(expression: str) -> bool:
+    return uses_gate(parse(expression))
+
+
+def _dimension(shape: tuple[int, Shape], name: str) -> int:
+    """One dimension of a number of layers and a shape."""
+    return shape[0] if name == "num_layers" else getattr(shape[1], name)
 
 
 def _with_layer(architecture: Architecture, index: int, layer: LayerChoice) -> Architecture:
     """A copy with one layer replaced."""
-    return replace(architecture, layers=architecture.layers[:index] + (layer,) + architecture.layers[index + 1 :])
+    layers: Sequence[LayerChoice] = architecture.layers
+    return replace(architecture, layers=(*layers[:index], layer, *layers[index + 1 :]))
