@@ -44,8 +44,8 @@ from efficientbert.train.teacher import Teacher, quiet_loading
 
 
 @dataclass(kw_only=True)
-class DistillArguments(GeneralArguments):
-    """Distils a teacher into a student on unlabelled text and writes a folder that every Auto class loads."""
+class StudentArguments:
+    """What is trained on unlabelled text, and for how long; stands before a class of `LoopArguments`."""
 
     student: str = field(
         default="efficientbert",
@@ -53,6 +53,19 @@ class DistillArguments(GeneralArguments):
             "help": f"Preset ({', '.join(PRESETS)}), config.json, or a checkpoint folder or Hub id to go on from."
         },
     )
+    max_steps: int = field(default=1000, metadata={"help": "Optimizer steps."})
+
+    def check(self) -> None:
+        """See `LoopArguments.check`."""
+        super().check()
+        if self.max_steps < 0:
+            raise InputError(f"max_steps: must be at least 0, not {self.max_steps}")
+
+
+@dataclass(kw_only=True)
+class DistillArguments(StudentArguments, GeneralArguments):
+    """Distils a teacher into a student on unlabelled text and writes a folder that every Auto class loads."""
+
     initialization: str = field(
         default="teacher",
         metadata={
@@ -60,7 +73,6 @@ class DistillArguments(GeneralArguments):
             "and depth, whose leading dimensions are copied."
         },
     )
-    max_steps: int = field(default=1000, metadata={"help": "Optimizer steps."})
 
     def check(self) -> None:
         """See `LoopArguments.check`."""
@@ -71,8 +83,6 @@ class DistillArguments(GeneralArguments):
                 "initialization: must be teacher or random, or the folder or Hub id of a checkpoint, not "
                 f"{self.initialization!r}"
             )
-        if self.max_steps < 0:
-            raise InputError(f"max_steps: must be at least 0, not {self.max_steps}")
 
 
 def load_model(args: DistillArguments, teacher: Teacher) -> tuple[EfficientBertForMaskedLM, bool]:

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
-from efficientbert.configuration_efficientbert import PRESETS
 from efficientbert.train.checkpoint import write_checkpoint
 from efficientbert.train.corpus import PaddingCollator, batches
-from efficientbert.train.distill import load_model
+from efficientbert.train.distill import StudentArguments, load_model
 from efficientbert.train.folders import OutputFolder, run_arguments, write_json
 from efficientbert.train.general import CorpusArguments, Text, divide_corpus
 from efficientbert.train.initialization import fit_projection, initialize_from_teacher
@@ -40,21 +39,14 @@ VARIANCE_FILE = "embedding_variance.json"
 
 
 @dataclass(kw_only=True)
-class EmbedArguments(LoopArguments, CorpusArguments):
+class EmbedArguments(StudentArguments, LoopArguments, CorpusArguments):
     """Distils a sentence-transformers teacher's embeddings and writes a folder that sentence-transformers loads."""
 
     teacher: str = field(metadata={"help": "Hub id or folder of the teacher; a bare encoder gets mean pooling."})
     output_dir: str = field(metadata={"help": "Folder to write; an interrupted run into it is resumed."})
-    student: str = field(
-        default="efficientbert",
-        metadata={
-            "help": f"Preset ({', '.join(PRESETS)}), config.json, or a checkpoint folder or Hub id to go on from."
-        },
-    )
     initialization: str = field(
         default="teacher", metadata={"help": "Of a preset or config: from the 'teacher', or 'random'."}
     )
-    max_steps: int = field(default=1000, metadata={"help": "Optimizer steps."})
     batch_size: int = field(default=32, metadata={"help": "Passages a process takes at a time."})
     learning_rate: float = field(default=5e-4, metadata={"help": "Peak learning rate of AdamW."})
     held_out: int = field(default=256, metadata={"help": "Passages kept for scoring, never trained on."})
@@ -69,8 +61,6 @@ class EmbedArguments(LoopArguments, CorpusArguments):
         super().check()
         if self.initialization not in ("teacher", "random"):
             raise InputError(f"initialization: must be teacher or random, not {self.initialization!r}")
-        if self.max_steps < 0:
-            raise InputError(f"max_steps: must be at least 0, not {self.max_steps}")
         if self.packing:
             raise InputError("packing: is not for embeddings; batches hold passages of like length anyway")
         for name in ("cosine_weight", "mse_weight"):
