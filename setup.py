@@ -16,6 +16,7 @@ setup(
     packages=[
         "efficientbert",
         "efficientbert.search",
+        "efficientbert.search.samplers",
         "efficientbert.train",
         "efficientbert.train.metrics",
         "efficientbert.train.tasks",
