@@ -6,8 +6,8 @@ Every dimension is elastic, by one rule, `slice_weights`. An architecture takes
   of each head, and the first networks of a stack. In the initialisation from the teacher these carry the most:
   channels are principal directions, and factors of heads are sorted by strength.
 * a subset of the layers, evenly spread and the last among them: a layer is the supernet's at the same part of the
-  depth. Where the depths divide each other it is compared with the same layer of the teacher in both, so that a weight
-  is never taught two layers, and it starts from the teacher layer that a stand-alone student of that depth starts from.
+  depth. Where one depth divides the other it is compared with the same layer of the teacher in both: no weight is
+  taught two layers, and it starts from the teacher layer that a stand-alone student of its depth starts from.
 
 A slice is run by the stand-alone model's own code over contiguous copies of these weights, so it computes exactly what
 the extracted model computes. No factor makes up for what is cut away; that is left to the training.
@@ -149,7 +149,8 @@ def run_slice(
 def copy_slice(
     whole: nn.Module, whole_encoder: PreTrainedModel, part: nn.Module, part_encoder: PreTrainedModel
 ) -> None:
-    """Gives a model the weights of its slice; arguments as of `run_slice`."""
+    """Gives a model the weights of its slice, and the same attention function; arguments as of `run_slice`."""
+    part_encoder.set_attn_implementation(whole_encoder.config._attn_implementation)
     weights = slice_weights(whole, whole_encoder.config, part, part_encoder.config)
     part.load_state_dict({name: weight.detach() for name, weight in weights.items()})
 

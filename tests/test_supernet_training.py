@@ -1,0 +1,329 @@
+"""Training of the supernet: which architectures a step trains, and what each of them learns from whom."""
+
+import os
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file
+
+from efficientbert.configuration_efficientbert import EfficientBertConfig
+from efficientbert.search.architecture import Architecture, LayerChoice, Shape
+from efficientbert.search.supernet import Supernet, TaskSupernet
+from efficientbert.search.supernet_training import (
+    Candidates,
+    Slices,
+    SupernetDistillation,
+    TaskSupernetDistillation,
+    in_place_objective,
+    task_objectives,
+)
+from efficientbert.train.capture import Captures
+from efficientbert.train.corpus import PaddingCollator
+from efficientbert.train.general import GeneralDistillation
+from efficientbert.train.loop import LoopArguments, make_accelerator, train
+from efficientbert.train.losses import Scales
+from efficientbert.train.multitask import MultitaskObjective
+from efficientbert.train.recipe import LossArguments, make_recipe
+from efficientbert.train.student import Student, fit_config
+from efficientbert.train.task_distillation import TaskObjective, TaskTeacher
+from efficientbert.train.tasks.arguments import TaskArguments
+from efficientbert.train.tasks.texts import TextTask
+from efficientbert.train.teacher import Teacher
+
+
+ROOT = Path(__file__).parents[1]
+PLAIN = "linear2(gelu(linear1(x)))"
+LARGEST = Architecture(Shape(18, 3, 6, 8), (LayerChoice(PLAIN, 2, 20),) * 4)
+SMALLEST = Architecture(Shape(12, 3, 4, 5), (LayerChoice(PLAIN, 1, 5),) * 2)
+SCALES = Scales((0.5, 0.6, 0.7, 0.8, 0.9), (2.0, 3.0, 4.0, 5.0))
+
+
+def sample(rng: random.Random) -> Architecture:
+    shape = Shape(rng.choice((12, 18)), 3, rng.choice((4, 6)), rng.choice((5, 8)))
+    layers = tuple(LayerChoice(PLAIN, rng.randint(1, 2), rng.choice((5, 20))) for _ in range(rng.choice((2, 4))))
+    return Architecture(shape, layers)
+
+
+@pytest.fixture(scope="module")
+def teacher(teacher_folder) -> Teacher:
+    return Teacher.load(teacher_folder())
+
+
+@pytest.fixture
+def supernet(teacher) -> Supernet:
+    base = fit_config(EfficientBertConfig(initializer_range=0.3), teacher)
+    torch.manual_seed(0)
+    return Supernet(base, LARGEST, teacher.hidden_size)
+
+
+def objectives(teacher: Teacher, supernet: Supernet, losses: LossArguments | None = None):
+    def objective(architecture: Architecture) -> GeneralDistillation:
+        recipe = make_recipe(losses or LossArguments(), architecture.to_config(supernet.base), teacher)
+        return GeneralDistillation(teacher, SCALES, recipe)
+
+    return objective
+
+
+def make_batch(rows: int = 3) -> dict[str, torch.Tensor]:
+    mask = torch.ones(rows, 10, dtype=torch.long)
+    mask[1, 6:] = 0
+    return {"input_ids": torch.randint(5, 60, (rows, 10)), "attention_mask": mask}
+
+
+def reference(
+    student: Captures, theirs: Captures, batch: dict, states: list, variances: list, score_variances: list
+) -> float:
+    """Hidden states plus 0.3 times attention scores, row by row and token by token, in float64."""
+    total = 0.0
+    tokens = int(batch["attention_mask"].sum())
+    pairs = int(batch["attention_mask"].sum(1).square().sum())
+    lengths = batch["attention_mask"].sum(1).tolist()
+    for (mine, other), variance in zip(states, variances, strict=True):
+        for row, length in enumerate(lengths):
+            error = student.hidden_states[mine][row, :length] - theirs.hidden_states[other][row, :length]
+            total += error.double().square().mean(-1).sum().item() / tokens / variance
+    for (mine, other), variance in zip(states[1:], score_variances, strict=True):
+        error = student.attention_scores(mine - 1) - theirs.attention_scores(other - 1)
+        for row, length in enumerate(lengths):
+            valid = error[row, :, :length, :length].double()
+            total += 0.3 * valid.square().sum().item() / (error.shape[1] * pairs) / variance
+    return total
+
+
+def test_a_step_alone_decides_its_architectures():
+    candidates = Candidates(sample, LARGEST, seed=3, warmup_steps=2)
+    assert [candidates(step) for step in range(2)] == [(LARGEST,)] * 2
+    drawn = [candidates(step) for step in range(2, 40)]
+    assert all(len(architectures) == 1 for architectures in drawn) and len(set(drawn)) > 20
+    random.seed(1)
+    again = Candidates(sample, LARGEST, seed=3, warmup_steps=2)
+    assert [again(step) for step in reversed(range(2, 40))] == drawn[::-1]
+    assert [replace(candidates, seed=4)(step) for step in range(2, 40)] != drawn
+
+
+def test_a_sandwich_is_the_largest_the_smallest_and_random_ones():
+    candidates = Candidates(sample, LARGEST, seed=0, warmup_steps=1, smallest=SMALLEST, num_random=3)
+    assert candidates(0) == (LARGEST,)
+    sandwiches = [candidates(step) for step in range(1, 20)]
+    assert all(len(one) == 5 and one[:2] == (LARGEST, SMALLEST) for one in sandwiches)
+    assert len({architecture for one in sandwiches for architecture in one[2:]}) > 20
+    assert sandwiches == [candidates(step) for step in range(1, 20)]
+
+
+def test_a_shallow_slice_is_compared_with_the_teacher_layers_of_its_depth(teacher, supernet):
+    batch = make_batch()
+    distillation = SupernetDistillation(objectives(teacher, supernet), Candidates(lambda rng: SMALLEST, LARGEST, 0))
+    loss, terms = distillation(Slices(supernet), batch, distillation.count(batch), 0)
+    mine, theirs = supernet.extract(SMALLEST)(**batch), teacher(batch)
+    expected = reference(mine, theirs, batch, [(0, 0), (1, 2), (2, 4)], [0.5, 0.7, 0.9], [3.0, 5.0])
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert loss.item() == pytest.approx((terms["hidden_states"] + 0.3 * terms["attention_scores"]).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_sandwich_learns_the_mean_of_its_losses(in_place, teacher, supernet):
+    batch, objective = make_batch(), objectives(teacher, supernet)
+    candidates = Candidates(sample, LARGEST, seed=0, smallest=SMALLEST, num_random=1)
+    distillation = SupernetDistillation(objective, candidates, in_place)
+    loss, _ = distillation(Slices(supernet), batch, distillation.count(batch), 0)
+    loss.backward()
+    found = {name: parameter.grad.clone() for name, parameter in supernet.named_parameters()}
+
+    target = supernet.whole(**batch)
+    target = Captures(*([t.detach() for t in getattr(target, part)] for part in PARTS))
+    losses, sums = [], {}
+    for architecture in candidates(0):
+        supernet.zero_grad()
+        mine = supernet(architecture, **batch)
+        if architecture == LARGEST or not in_place:
+            single = objective(architecture).loss(mine, teacher(batch), batch, distillation.count(batch))[0]
+        elif len(architecture.layers) == 2:  # slices of the supernet's layers 2 and 4, with the teacher's variances
+            states = [(0, 0), (1, 2), (2, 4)]
+            value = reference(mine, target, batch, states, [0.5, 0.7, 0.9], [3.0, 5.0])
+            single = fixed_losses(mine, target, batch, states, [0.5, 0.7, 0.9], [3.0, 5.0])
+            assert single.item() == pytest.approx(value, rel=1e-5)
+        else:
+            states = [(layer, layer) for layer in range(5)]
+            single = fixed_losses(mine, target, batch, states, SCALES.hidden_states, SCALES.attention_scores)
+        single.backward()
+        losses.append(single.item())
+        for name, parameter in supernet.named_parameters():
+            if parameter.grad is not None:
+                sums[name] = sums.get(name, 0) + parameter.grad / 3
+    assert len(losses) == 3
+    assert loss.item() == pytest.approx(sum(losses) / 3, rel=1e-5)
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, sums[name], rtol=1e-3, atol=1e-5)
+
+
+PARTS = ("hidden_states", "queries", "keys", "values")
+
+
+def fixed_losses(mine: Captures, theirs: Captures, batch: dict, states, variances, score_variances) -> torch.Tensor:
+    """As `reference`, with a gradient."""
+    mask = batch["attention_mask"].float()
+    pairs = mask[:, :, None] * mask[:, None]
+    total = 0.0
+    for (a, b), variance in zip(states, variances, strict=True):
+        error = (mine.hidden_states[a] - theirs.hidden_states[b]).square().mean(-1)
+        total = total + (error * mask).sum() / mask.sum() / variance
+    for (a, b), variance in zip(states[1:], score_variances, strict=True):
+        error = (mine.attention_scores(a - 1) - theirs.attention_scores(b - 1)).square().mean(1)
+        total = total + 0.3 * (error * pairs).sum() / pairs.sum() / variance
+    return total
+
+
+def test_the_largest_has_nothing_to_learn_from_itself(teacher, supernet):
+    batch = make_batch()
+    for losses in (["hidden_states", "attention_scores"], ["minilm_relations"], ["qkv_relations"]):
+        objective = objectives(teacher, supernet, LossArguments(losses=losses))(LARGEST)
+        own = in_place_objective(objective, LARGEST, objective, LARGEST)
+        captures = supernet(LARGEST, **batch)
+        assert own.loss(captures, captures, batch, own.count(batch))[0].item() == pytest.approx(0, abs=1e-6)
+
+
+def test_relations_are_learned_in_place_across_widths(teacher, supernet):
+    batch = make_batch()
+    for layer_map in (["last"], ["uniform"]):
+        losses = LossArguments(losses=["hidden_states", "qkv_relations"], layer_map=layer_map)
+        objective = objectives(teacher, supernet, losses)
+        own = in_place_objective(objective(SMALLEST), SMALLEST, objective(LARGEST), LARGEST)
+        assert own.recipe.states == (((2, 4),) if layer_map == ["last"] else ((0, 0), (1, 2), (2, 4)))
+        assert (own.recipe.relation_heads, own.recipe.relation_layer) == (6, 3)  # of 3 x 4 and 3 x 6 channels
+        captures = [supernet(architecture, **batch) for architecture in (SMALLEST, LARGEST)]
+        assert own.loss(*captures, batch, own.count(batch))[0].item() > 0
+
+
+def make_tasks(teacher: Teacher, teacher_folder) -> list[TaskObjective]:
+    """Two tasks under one teacher each, one of them with inner states."""
+    found = []
+    for labels in (("no", "yes"), ("a", "b", "c")):
+        task = TextTask(TaskArguments(data="x", text_column="text"), teacher.tokenizer, labels)
+        torch.manual_seed(len(labels))
+        model = task.auto_class.from_pretrained(teacher_folder(), num_labels=len(labels))
+        encoder = Teacher(model.base_model, teacher.tokenizer, "teacher") if len(labels) == 2 else None
+        inner = None
+        if encoder is not None:
+            inner = GeneralDistillation(encoder, SCALES, make_recipe(LossArguments(), SIZES, encoder))
+        found.append(TaskObjective(task, TaskTeacher(model, encoder), 0.25, 2.0, inner))
+    return found
+
+
+SIZES = LARGEST.to_config(EfficientBertConfig())
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_task_step_trains_one_slice_as_it_would_be_trained_alone(number, teacher, teacher_folder, supernet):
+    tasks = make_tasks(teacher, teacher_folder)
+    model = TaskSupernet(supernet, [one.task for one in tasks])
+    candidates = Candidates(lambda rng: SMALLEST, LARGEST, 0)
+    distillation = TaskSupernetDistillation(task_objectives(tasks, LossArguments(), supernet.base), candidates)
+    batch = make_batch() | {"labels": torch.tensor([1, 0, 1]), "task": torch.tensor([number])}
+    counts = distillation.count(batch)
+    assert counts == {"batches": torch.ones(())}
+    loss, terms = distillation(model, batch, {"batches": torch.tensor(2.0)}, 0)
+    loss.backward()
+
+    alone, single = model.extract(SMALLEST, number), tasks[number]
+    if single.inner is not None:
+        recipe = replace(single.inner.recipe, states=((0, 0), (1, 2), (2, 4)))
+        single.inner = GeneralDistillation(single.inner.teacher, SCALES, recipe)
+    students = [None, None]
+    students[number] = alone
+
+    def run(task: int, **inputs):
+        return students[task](**inputs) if "capture" in inputs else students[task].model(**inputs)
+
+    expected, expected_terms = MultitaskObjective(tasks)(run, batch, {"batches": torch.tensor(2.0)}, 0)
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert terms.keys() == expected_terms.keys() == ({"labels", "teacher"} | (
+        {"hidden_states", "attention_scores"} if number == 0 else set()
+    ))
+    head = model.wholes[number].model.sequence_classifier.pooler.weight.grad
+    torch.testing.assert_close(head[:12, :12], alone.model.sequence_classifier.pooler.weight.grad)
+    shared = supernet.whole.encoder.layers[3].ffns[0].linear1.weight.grad
+    torch.testing.assert_close(shared[:5, :12], alone.model.efficientbert.layers[1].ffns[0].linear1.weight.grad)
+
+
+class Recorded(SupernetDistillation):
+    """Notes what every call was asked for."""
+
+    def __call__(self, model, batch, counts, step):
+        self.calls = [*getattr(self, "calls", []), (step, self.candidates(step))]
+        return super().__call__(model, batch, counts, step)
+
+
+def make_rows(teacher: Teacher, rows: int = 24) -> Dataset:
+    rng = random.Random(0)
+    return Dataset.from_dict({"input_ids": [[rng.randrange(5, 60) for _ in range(12)] for _ in range(rows)]})
+
+
+def run_training(folder: Path, teacher: Teacher, supernet: Supernet, steps: int, batch_size: int = 4, **changes):
+    args = LoopArguments(batch_size=batch_size, learning_rate=3e-3, checkpoint_steps=2, **changes)
+    accelerator = make_accelerator(args, folder, find_unused_parameters=True)
+    candidates = Candidates(sample, LARGEST, seed=5, warmup_steps=1, smallest=SMALLEST, num_random=1)
+    distillation = Recorded(objectives(teacher, supernet), candidates, in_place=True)
+    collator = PaddingCollator(teacher.tokenizer.pad_token_id)
+    rows = make_rows(teacher)
+    train(accelerator, Slices(supernet), distillation, rows, collator, args, steps, folder / "checkpoints", "supernet")
+    return distillation.calls
+
+
+def test_all_batches_of_a_step_train_the_same_architectures(teacher, supernet, tmp_path):
+    calls = run_training(tmp_path, teacher, supernet, 3, gradient_accumulation_steps=2)
+    assert [step for step, _ in calls] == [0, 0, 1, 1, 2, 2]
+    assert all(calls[2 * step][1] == calls[2 * step + 1][1] for step in range(3))
+    assert [len(architectures) for _, architectures in calls[::2]] == [1, 3, 3]
+
+
+def test_accumulated_batches_give_the_weights_of_one_whole(teacher, supernet, tmp_path):
+    weights = []
+    for name, batch_size, accumulated in (("whole", 8, 1), ("parts", 4, 2)):
+        torch.manual_seed(0)
+        fresh = Supernet(supernet.base, LARGEST, teacher.hidden_size)
+        run_training(tmp_path / name, teacher, fresh, 3, batch_size, gradient_accumulation_steps=accumulated)
+        weights.append(fresh.state_dict())
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-4)
+
+
+WORKER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_supernet_training as this
+import torch
+from safetensors.torch import save_file
+
+folder, teacher = Path(sys.argv[2]), this.Teacher.load(sys.argv[3])
+torch.manual_seed(0)
+base = this.fit_config(this.EfficientBertConfig(initializer_range=0.3), teacher)
+supernet = this.Supernet(base, this.LARGEST, teacher.hidden_size)
+this.run_training(folder, teacher, supernet, 4, batch_size=int(sys.argv[4]))
+if torch.distributed.get_rank() == 0:
+    save_file(supernet.state_dict(), folder / "supernet.safetensors")
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_train_a_sandwich_as_one_with_the_double_batch(teacher_folder, tmp_path):
+    (tmp_path / "worker.py").write_text(WORKER, encoding="utf-8")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    for processes, batch_size in ((1, 4), (2, 2)):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        command += [str(tmp_path / "worker.py"), str(ROOT / "tests"), str(folder), teacher_folder(), str(batch_size)]
+        ended = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert ended.returncode == 0, ended.stderr[-3000:]
+    one, two = (load_file(tmp_path / name / "supernet.safetensors") for name in ("1", "2"))
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-4)
