@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
@@ -59,6 +60,10 @@ class Cost(ABC):
     def layer(self, shape: Shape, layer: LayerChoice) -> float:
         """What all feed-forward networks of one layer cost."""
 
+    def kind(self, expression: str) -> Hashable:
+        """Equal for expressions that cost the same in layers of the same sizes; by default every one is its own kind."""
+        return expression
+
     def __call__(self, architecture: Architecture) -> float:
         """What an architecture costs."""
         shape, layers = architecture.shape, architecture.layers
@@ -71,7 +76,15 @@ def linears_to_intermediate(expression: str) -> int:
     return 2 if uses_gate(parse(expression)) else 1
 
 
-class Parameters(Cost):
+class Counted(Cost):
+    """A cost that of an expression asks only whether it is gated."""
+
+    def kind(self, expression: str) -> int:
+        """See [`Cost`]."""
+        return linears_to_intermediate(expression)
+
+
+class Parameters(Counted):
     """Parameters of the encoder, as `EfficientBertModel(config).num_parameters()`, without building it.
 
     Args:
@@ -99,7 +112,7 @@ class Parameters(Cost):
         return layer.stack * (inward + (size + 1) * hidden + 2 * hidden)
 
 
-class Flops(Cost):
+class Flops(Counted):
     """Floating-point operations of the encoder's matrix products on one sequence, two for every multiply-add.
 
     The embedding projection, attention scores and contexts count; elementwise operations, softmax and LayerNorm do

@@ -1,9 +1,9 @@
 """Independent random choices whose costs must add up to something within budgets, drawn without trial and error.
 
 Costs are rounded to a grid, on which the probability that the choices yet to make lead into all budgets is computed
-backwards, last choice first. Every choice is then drawn with its own probability times that of what remains. The sum of
-the true costs is checked at the end; as the grid allows for its rounding errors, nothing possible is lost, and few draws
-have to be repeated.
+backwards, last choice first. Every choice is then drawn with its own probability times that of what remains. The sums
+of the true costs are checked at the end; as the grid allows for its rounding errors, nothing possible is lost, and few
+draws have to be repeated.
 """
 
 import itertools
@@ -21,9 +21,10 @@ from efficientbert.search.cost import Budget
 
 
 T = TypeVar("T")
-CELLS = 8192  # of the grid, over all budgets that bind
-STEPS_IN_BUDGET = 8  # a step of the grid is at most this part of a budget's width, divided by the number of choices
+CELLS = 8192  # of the grid at most, over all budgets that bind
+STEPS_IN_BUDGET = 4  # the rounding errors of all choices together are about this part of a budget's width
 ATTEMPTS = 500  # draws without one success after which budgets count as out of reach
+REMEMBERED = 1000  # cells of which a table keeps what to draw from
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,21 @@ class Options(Generic[T]):
     costs: Sequence[tuple[float, ...]]
 
 
+@dataclass(frozen=True)
+class Axis:
+    """A budget on the grid: cells hold what costs are above the least possible, in units."""
+
+    budget: int
+    unit: float
+    first: float
+    size: int
+
+
 class Draws(Generic[T]):
     """Draws one option for every position, as if all were drawn anew until their costs are within all budgets.
 
     Args:
-        positions: The options of every position; equal ones may be the same object.
+        positions: The options of every position; where they are alike, preferably the same object.
         fixed: What is added to the sum of the costs, for every budget.
         budgets: What the sums must be within.
 
@@ -58,22 +69,21 @@ class Draws(Generic[T]):
         self.positions = positions
         self.fixed = fixed
         self.budgets = budgets
-        extremes = {id(options): [(min(c), max(c)) for c in zip(*options.costs)] for options in positions}
-        least, greatest = ([[e[side] for e in extremes[id(options)]] for options in positions] for side in (0, 1))
-        self.lowest = [start + sum(costs) for start, *costs in zip(fixed, *least)]
-        self.highest = [start + sum(costs) for start, *costs in zip(fixed, *greatest)]
-        self._least = least
-        self._steps: list[dict[int, tuple]] = [{} for _ in positions]
+        self.lowest = [start + sum(costs) for start, *costs in zip(fixed, *self._extremes(min))]
+        self.highest = [start + sum(costs) for start, *costs in zip(fixed, *self._extremes(max))]
+        self._remembered: dict[tuple[int, int], np.ndarray] = {}
+
+    def _extremes(self, extreme) -> list[list[float]]:
+        """The least or greatest cost of any option, for every position and budget."""
+        return [[extreme(column) for column in zip(*options.costs)] for options in self.positions]
 
     @cached_property
     def possible(self) -> bool:
         """Whether the budgets can be met, as far as some draws, always the same ones, tell."""
         if any(b.maximum < low or b.minimum > high for b, low, high in zip(self.budgets, self.lowest, self.highest)):
             return False
-        if not self._chances[0].flat[0] > 0:
-            return False
         rng = random.Random(0)
-        return any(self._attempt(rng) is not None for _ in range(ATTEMPTS))
+        return self._chances[0][0] > 0 and any(self._attempt(rng) is not None for _ in range(ATTEMPTS))
 
     def draw(self, rng: random.Random) -> list[T]:
         """One option for every position; only where it is `possible`."""
@@ -84,102 +94,106 @@ class Draws(Generic[T]):
 
     def _attempt(self, rng: random.Random) -> list[T] | None:
         """A draw on the grid, or none if the true costs are outside a budget."""
-        picked, values, cell = [], [], 0
-        for steps, position in zip(self._steps, range(len(self.positions))):
-            step = steps.get(cell)
-            if step is None:
-                step = steps[cell] = self._step(position, cell)
-            cumulative, groups = step
-            at = bisect(cumulative, rng.random() * cumulative[-1], 0, len(cumulative) - 1)
-            (cumulative, members), offset = groups[at]
-            at = bisect(cumulative, rng.random() * cumulative[-1], 0, len(cumulative) - 1)
-            value, costs = members[at]
+        values, picked, cell = [], [], 0
+        for position, (_, offsets, _, groups) in enumerate(self._groups):
+            cumulative = self._remembered.get((position, cell))
+            if cumulative is None:
+                cumulative = self._remember(position, cell)
+            group = bisect(cumulative, rng.random() * cumulative[-1], 0, len(cumulative) - 1)
+            cell += offsets[group]
+            cumulative, options = groups[group]
+            option = bisect(cumulative, rng.random() * cumulative[-1], 0, len(cumulative) - 1)
+            value, costs = options[option]
             values.append(value)
             picked.append(costs)
-            cell += offset
         for budget, start, *costs in zip(self.budgets, self.fixed, *picked):
             if not budget.contains(start + sum(costs)):
                 return None
         return values
 
+    def _remember(self, position: int, cell: int) -> np.ndarray:
+        """Cumulative weights of one position's groups from one cell."""
+        if len(self._remembered) >= REMEMBERED:
+            self._remembered.clear()
+        _, offsets, probabilities, _ = self._groups[position]
+        cumulative = np.cumsum(probabilities * self._chances[position + 1][np.add(offsets, cell)])
+        self._remembered[position, cell] = cumulative
+        return cumulative
+
     @cached_property
-    def _grid(self) -> list[tuple[int, float, float, float]]:
-        """For every budget that binds: its number, the unit, and the ends above the lowest cost."""
+    def _axes(self) -> list[Axis]:
+        """The grid: one axis for every budget that some draws would leave, or a single cell."""
+        count = len(self.positions)
         binding = [
             number
-            for number, budget in enumerate(self.budgets)
-            if budget.minimum > self.lowest[number] or budget.maximum < self.highest[number]
+            for number, (budget, low, high) in enumerate(zip(self.budgets, self.lowest, self.highest))
+            if budget.minimum > low or budget.maximum < high
         ]
-        grid = []
+        axes = []
         for number in binding:
-            low = max(self.budgets[number].minimum - self.lowest[number], 0.0)
+            low = max(self.budgets[number].minimum - self.lowest[number], 0)
             high = min(self.budgets[number].maximum, self.highest[number]) - self.lowest[number]
             finest = high / CELLS ** (1 / len(binding))
-            unit = max((high - low) / (STEPS_IN_BUDGET * len(self.positions)), finest) or 1.0
-            grid.append((number, unit, low, high))
-        return grid
+            unit = max((high - low) / STEPS_IN_BUDGET / count, finest) or 1.0
+            # Every option is at most half a unit off, so all together are half a unit for each.
+            axes.append(Axis(number, unit, low / unit - count / 2, math.floor(high / unit + count / 2) + 1))
+        return axes
 
-    @cached_property
+    @property
     def _sizes(self) -> tuple[int, ...]:
-        slack = len(self.positions) / 2
-        return tuple(math.floor(high / unit + slack) + 1 for _, unit, _, high in self._grid) or (1,)
+        return tuple(axis.size for axis in self._axes) or (1,)
 
     @cached_property
-    def _groups(self) -> list[tuple[np.ndarray, np.ndarray, list]]:
-        """For every position: steps on the grid, their probabilities, and the options that take each of them."""
+    def _padded(self) -> tuple[int, ...]:
+        """Twice the grid: no step from a cell within leads out of it."""
+        return tuple(2 * size for size in self._sizes)
+
+    @cached_property
+    def _groups(self) -> list[tuple[np.ndarray, list[int], np.ndarray, list]]:
+        """For every position its options by their step on the grid.
+
+        Steps of shape `(groups, axes)`, the same as offsets on the flat grid, probabilities, and for every group the
+        cumulative weights of its options and the options with their costs.
+        """
         made: dict[int, tuple] = {}
-        for options, least in zip(self.positions, self._least):
+        for options, least in zip(self.positions, self._extremes(min)):
             if id(options) not in made:
                 made[id(options)] = self._group(options, least)
         return [made[id(options)] for options in self.positions]
 
-    def _group(self, options: Options[T], least: Sequence[float]) -> tuple[np.ndarray, np.ndarray, list]:
-        weights = np.asarray(options.weights, dtype=np.float64) / math.fsum(options.weights)
-        costs = np.asarray(options.costs, dtype=np.float64).reshape(len(weights), len(self.budgets))
-        steps = np.zeros((len(weights), len(self._sizes)), dtype=np.int64)
-        for column, (number, unit, _, _) in enumerate(self._grid):
-            steps[:, column] = np.rint((costs[:, number] - least[number]) / unit)
-        within = np.flatnonzero((steps < np.array(self._sizes, dtype=np.int64)).all(axis=1))
-        unique, inverse = np.unique(steps[within], axis=0, return_inverse=True)
-        members: list[list[int]] = [[] for _ in unique]
-        for option, group in zip(within.tolist(), inverse.reshape(-1).tolist()):
-            members[group].append(option)
+    def _group(
+        self, options: Options[T], least: Sequence[float]
+    ) -> tuple[np.ndarray, list[int], np.ndarray, list[tuple[list[float], list]]]:
+        members: dict[tuple[int, ...], list[int]] = {}
+        for option, costs in enumerate(options.costs):
+            step = tuple(round((costs[a.budget] - least[a.budget]) / a.unit) for a in self._axes) or (0,)
+            if all(s < size for s, size in zip(step, self._sizes)):
+                members.setdefault(step, []).append(option)
         choices = [
             (
-                list(itertools.accumulate(weights[group].tolist())),
+                list(itertools.accumulate(options.weights[option] for option in group)),
                 [(options.values[option], options.costs[option]) for option in group],
             )
-            for group in members
+            for group in members.values()
         ]
-        return unique, np.array([cumulative[-1] for cumulative, _ in choices]), choices
+        steps = np.array(list(members))
+        offsets = np.ravel_multi_index(tuple(steps.T), self._padded).tolist()
+        probabilities = np.array([cumulative[-1] for cumulative, _ in choices]) / math.fsum(options.weights)
+        return steps, offsets, probabilities, choices
 
     @cached_property
     def _chances(self) -> list[np.ndarray]:
         """Before every position, and after the last: the probability of ending in the budgets, from every cell."""
-        slack = len(self.positions) / 2
-        chance = np.ones(self._sizes)
-        for axis, (size, (_, unit, low, _)) in enumerate(zip(self._sizes, self._grid)):
-            shape = [-1 if other == axis else 1 for other in range(len(self._sizes))]
-            chance = chance * (np.arange(size) >= low / unit - slack).reshape(shape)
+        within = tuple(slice(size) for size in self._sizes)
+        chance = np.zeros(self._padded)
+        chance[within] = 1
+        for number, axis in enumerate(self._axes):
+            np.moveaxis(chance, number, 0)[: max(0, math.ceil(axis.first))] = 0
         chances = [chance]
-        for steps, probabilities, _ in reversed(self._groups):
-            before = np.zeros(self._sizes)
+        for steps, _, probabilities, _ in reversed(self._groups):
+            chance = np.zeros(self._padded)
             for step, probability in zip(steps.tolist(), probabilities.tolist()):
-                target = tuple(slice(size - s) for size, s in zip(self._sizes, step))
-                source = tuple(slice(s, None) for s in step)
-                before[target] += probability * chance[source]
-            chance = before
+                after = tuple(slice(s, s + size) for s, size in zip(step, self._sizes))
+                chance[within] += probability * chances[-1][after]
             chances.append(chance)
-        return chances[::-1]
-
-    def _step(self, position: int, cell: int) -> tuple[list[float], list]:
-        """Cumulative weights of the groups of one position from one cell, and the groups with their offsets."""
-        steps, probabilities, choices = self._groups[position]
-        ends = np.array(np.unravel_index(cell, self._sizes)) + steps
-        within = np.flatnonzero((ends < np.array(self._sizes, dtype=np.int64)).all(axis=1))
-        after = self._chances[position + 1]
-        cells = np.ravel_multi_index(tuple(ends[within].T), self._sizes)
-        weights = probabilities[within] * after.flat[cells]
-        kept = np.flatnonzero(weights)
-        groups = [(choices[group], int(end) - cell) for group, end in zip(within[kept].tolist(), cells[kept])]
-        return np.cumsum(weights[kept]).tolist(), groups
+        return [chance.reshape(-1) for chance in reversed(chances)]

@@ -3,10 +3,11 @@
 import itertools
 import math
 import random
+from bisect import bisect
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -221,9 +222,9 @@ class SearchSpace:
     def sample(self, rng: random.Random) -> Architecture:
         """A random architecture within the budgets.
 
-        The depth and shape are uniform among those that can meet the budgets. Given these, the layers are distributed as
-        if all were drawn anew until the budgets are met: every stack and every width alike, every expression with its
-        probability in [`expression_pool`] at that width.
+        The depth and shape are uniform among those that can meet the budgets. Given these, the layers are distributed
+        as if all were drawn anew until the budgets are met: every stack and every width alike, every expression with
+        its probability in [`expression_pool`] at that width.
 
         Raises:
             InputError: if the budgets cannot be met.
@@ -233,15 +234,16 @@ class SearchSpace:
             number = rng.choice(left)
             draws = self._draws(number)
             if draws.possible:
-                return Architecture(self.shapes[number][1], tuple(draws.draw(rng)))
+                layers = (family.pick(rng.random()) for family in draws.draw(rng))
+                return Architecture(self.shapes[number][1], tuple(layers))
             left.remove(number)
         raise self._impossible()
 
     def mutate(self, architecture: Architecture, rng: random.Random) -> Architecture:
         """A neighbour within the budgets: one expression, stack, width, or searched dimension of the shape is another.
 
-        Where that leaves a budget, further stacks and widths are changed until it is met again. The neighbour is another
-        function, unless a hundred trials found none: then it is drawn anew.
+        Where that leaves a budget, further stacks and widths are changed until it is met again. The neighbour is
+        another function, unless a hundred trials found none: then it is drawn anew.
 
         Raises:
             InputError: if the budgets cannot be met.
@@ -263,8 +265,8 @@ class SearchSpace:
     def crossover(self, one: Architecture, other: Architecture, rng: random.Random) -> Architecture:
         """A mixture within the budgets: the shape of one parent, every layer that of either.
 
-        Of parents of different depths the layers correspond by relative depth. Where the mixture leaves a budget, stacks
-        and widths are changed until it is met again; if that fails a hundred times, it is the first parent.
+        Of parents of different depths the layers correspond by relative depth. Where the mixture leaves a budget,
+        stacks and widths are changed until it is met again; if that fails a hundred times, it is the first parent.
         """
         for _ in range(ATTEMPTS):
             shape, layers = rng.choice([(one.shape, one.layers), (other.shape, other.layers)])
@@ -304,8 +306,8 @@ class SearchSpace:
     def encode(self, architecture: Architecture) -> np.ndarray:
         """Float64 vector of an architecture, see [`columns`].
 
-        Shape and costs, then for every layer: stack, inner width, weights of all its linears over the hidden size, whether
-        it is gated, and how often every operator stands in its expression.
+        Shape and costs, then for every layer: stack, inner width, weights of all its linears over the hidden size,
+        whether it is gated, and how often every operator stands in its expression.
         """
         row = [len(architecture.layers), *(getattr(architecture.shape, entry.name) for entry in fields(Shape))]
         row += [self.costs[metric](architecture) for metric in sorted(self.costs)]
@@ -318,14 +320,14 @@ class SearchSpace:
     # Parts
 
     @cached_property
-    def _tables(self) -> dict[int, Draws[LayerChoice]]:
+    def _tables(self) -> dict[int, Draws["Family"]]:
         return {}
 
-    def _draws(self, number: int) -> Draws[LayerChoice]:
+    def _draws(self, number: int) -> Draws["Family"]:
         """Draws of the layers at one of the shapes."""
         if number not in self._tables:
             depth, shape = self.shapes[number]
-            made: dict[tuple, Options[LayerChoice]] = {}
+            made: dict[tuple, Options[Family]] = {}
             positions = []
             for index in range(depth):
                 fixed = (self.sizes and self.sizes[index], self._expression(depth, index))
@@ -336,19 +338,31 @@ class SearchSpace:
             self._tables[number] = Draws(positions, start, self.budgets)
         return self._tables[number]
 
-    def _options(self, shape: Shape, size: tuple[int, int] | None, expression: str | None) -> Options[LayerChoice]:
+    def _options(self, shape: Shape, size: tuple[int, int] | None, expression: str | None) -> Options["Family"]:
         """What a layer may be, with a fixed stack and width or a fixed expression, if any."""
-        sizes = [size] if size else itertools.product(self.choices.stacks, self.choices.widths(shape.hidden_size))
-        values, weights = [], []
-        for stack, width in sizes:
+        stacks, widths = self.choices.stacks, self.choices.widths(shape.hidden_size)
+        families = []
+        for stack, width in [size] if size else itertools.product(stacks, widths):
             wide = width > shape.hidden_size
-            pool = {expression: 1.0} if expression else expression_pool(self.choices.gate, wide)
-            for text, weight in pool.items():
-                if fits(text, wide):
-                    values.append(LayerChoice(text, stack, width))
-                    weights.append(weight)
+            if expression is None:
+                families += [Family(stack, width, *kind) for kind in self._kinds[wide]]
+            elif fits(expression, wide):
+                families.append(Family(stack, width, [expression], [1.0]))
         metrics = [self.costs[budget.metric] for budget in self.budgets]
-        return Options(values, weights, [tuple(cost.layer(shape, value) for cost in metrics) for value in values])
+        costs = [tuple(cost.layer(shape, family.pick(0.0)) for cost in metrics) for family in families]
+        return Options(families, [family.cumulative[-1] for family in families], costs)
+
+    @cached_property
+    def _kinds(self) -> dict[bool, list[tuple[list[str], list[float]]]]:
+        """The pools below and above the hidden size: expressions that cost alike, with their cumulative weights."""
+        kinds: dict[bool, list[tuple[list[str], list[float]]]] = {}
+        for wide in (False, True):
+            pool = expression_pool(self.choices.gate, wide)
+            alike: dict[tuple, list[str]] = {}
+            for text in pool:
+                alike.setdefault(tuple(self.costs[b.metric].kind(text) for b in self.budgets), []).append(text)
+            kinds[wide] = [(texts, list(itertools.accumulate(map(pool.get, texts)))) for texts in alike.values()]
+        return kinds
 
     def _expression(self, depth: int, index: int) -> str | None:
         return spread(self.expressions, depth)[index] if self.expressions else None
@@ -480,6 +494,20 @@ class SearchSpace:
         return InputError(
             f"budget: no architecture has {self._ranges()}; those of this space range {' and '.join(possible)}"
         )
+
+
+class Family(NamedTuple):
+    """Choices of a layer that cost the same: a stack, an inner width, and expressions with their cumulative weights."""
+
+    stack: int
+    width: int
+    expressions: list[str]
+    cumulative: list[float]
+
+    def pick(self, part: float) -> LayerChoice:
+        """The choice at a part of the weights between 0 and 1."""
+        index = bisect(self.cumulative, part * self.cumulative[-1], 0, len(self.cumulative) - 1)
+        return LayerChoice(self.expressions[index], self.stack, self.width)
 
 
 def _gated(expression: str) -> bool:
