@@ -6,7 +6,6 @@ efficientbert benchmark --models bert-base tinybert-4 efficientbert-tiny my-fold
 import dataclasses
 import multiprocessing
 import os
-import platform
 import resource
 import shlex
 import sys
@@ -15,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -25,10 +25,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModel, BertConfig, PreTrainedConfig, PreTrainedModel
 
-import efficientbert
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
 from efficientbert.search.cost import count_flops
-from efficientbert.search.latency import time_rounds
+from efficientbert.search.latency import DTYPES, time_rounds
+from efficientbert.search.machine import describe_machine
 from efficientbert.train.folders import write_json
 from efficientbert.train.script import InputError, run_script
 
@@ -41,7 +41,6 @@ PUBLISHED_SIZES: dict[str, tuple[int, int, int, int]] = {
     "minilm-l6-h384": (6, 384, 12, 1536),
     "minilm-l12-h384": (12, 384, 12, 1536),
 }
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass
@@ -271,7 +270,7 @@ def measure_times(
     times: list[dict[int, list[float]]] = [{} for _ in models]
     for batch_size in args.batch_sizes:
         inputs = make_inputs(models, batch_size, args.sequence_length, device)
-        rounds = time_rounds(timed, inputs, args.rounds)
+        rounds = time_rounds([partial(model, **inputs) for model in timed], device, args.rounds)
         progress = tqdm(rounds, desc=f"latency, batch {batch_size}", total=args.rounds, file=sys.stderr)
         for by_model, one_models_times in zip(times, zip(*progress)):
             by_model[batch_size] = list(one_models_times)
@@ -333,24 +332,6 @@ def command_of(args: BenchmarkArguments) -> str:
         if value != defaults[argument.name]:
             words += [f"--{argument.name}", *map(str, value if isinstance(value, list) else [value])]
     return shlex.join(words)
-
-
-def describe_machine() -> dict[str, str | int]:
-    """What the figures depend on besides the command."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor() or platform.machine(),
-        "cores": os.cpu_count() or 1,
-        "memory_gib": round(psutil.virtual_memory().total / 2**30),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "efficientbert": efficientbert.__version__,
-    }
 
 
 def format_table(reports: Sequence[Report]) -> str:

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
 from efficientbert.search.architecture import Architecture
 from efficientbert.search.cost import Budget, count_flops, count_parameters
-from efficientbert.search.latency import measure_config_latency
+from efficientbert.search.latency import LatencySettings, measure_config_latency
 from efficientbert.search.plot import plot_search
 from efficientbert.search.sampler import Evaluated, Evolution, rank
 from efficientbert.search.scores import HeldOutText, Score, TaskProbe
@@ -142,7 +142,9 @@ def make_space(args: SearchArguments, teacher: Teacher) -> SearchSpace:
     costs = {
         "parameters": count_parameters,
         "flops": lambda config: count_flops(config, args.max_length),
-        "latency": lambda config: measure_config_latency([config], args.max_length)[0],
+        "latency": lambda config: measure_config_latency([config], LatencySettings(sequence_length=args.max_length))[
+            0
+        ],
     }
     budget = Budget(args.budget, args.minimum, args.maximum)
     space = SearchSpace(base, args.base_width or base.hidden_size, args.gate, budget, costs[args.budget])

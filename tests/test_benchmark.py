@@ -110,9 +110,9 @@ def test_statistics():
 
 
 def test_times_go_to_their_model_and_batch(monkeypatch):
-    def fake_rounds(models, inputs, rounds):
+    def fake_rounds(calls, device, rounds):
         for number in range(rounds):
-            yield [100 * index + 10 * len(inputs["input_ids"]) + number for index in range(len(models))]
+            yield [100 * index + 10 * len(call.keywords["input_ids"]) + number for index, call in enumerate(calls)]
 
     monkeypatch.setattr(benchmark, "time_rounds", fake_rounds)
     args = BenchmarkArguments(["a", "b"], batch_sizes=[1, 4], sequence_length=3, rounds=2)
@@ -121,13 +121,15 @@ def test_times_go_to_their_model_and_batch(monkeypatch):
 
 
 def test_compiled_models_are_timed_when_asked(monkeypatch):
-    timed = []
-    monkeypatch.setattr(torch, "compile", lambda model, dynamic: (model, dynamic))
-    monkeypatch.setattr(benchmark, "time_rounds", lambda models, inputs, rounds: timed.append(models) or iter([[1.0]]))
+    timed, compiled = [], BertModel(SMALL_BERT)
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: compiled if not dynamic else None)
+    monkeypatch.setattr(
+        benchmark, "time_rounds", lambda calls, device, rounds: timed.append([call.func for call in calls]) or [[1.0]]
+    )
     model = BertModel(SMALL_BERT)
     for chosen in (True, False):
         measure_times([model], BenchmarkArguments(["a"], [1], rounds=1, compile=chosen), "cpu")
-    assert timed == [[(model, False)], [model]]
+    assert timed == [[compiled], [model]]
 
 
 def test_peak_memory_holds_the_weights_and_little_else(tmp_path):
