@@ -6,14 +6,16 @@ step and a run that was resumed draw the same.
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.search.architecture import Architecture
+from efficientbert.configuration_efficientbert import EfficientBertConfig, spread
+from efficientbert.search.architecture import Architecture, LayerChoice, Shape
+from efficientbert.search.expressions import PLAIN, fits
+from efficientbert.search.space import SearchSpace
 from efficientbert.train.capture import Captures
 from efficientbert.train.general import GeneralDistillation
 from efficientbert.train.losses import Scales, count_valid
@@ -55,6 +57,31 @@ class Candidates:
         if self.smallest is None:
             return (self.sample(rng),)
         return (self.largest, self.smallest, *(self.sample(rng) for _ in range(self.num_random)))
+
+
+def bounds(space: SearchSpace) -> tuple[Architecture, Architecture]:
+    """The largest and the smallest architecture of a space, whatever the budgets: the bounds of a sandwich.
+
+    They have the space's expressions where these are fixed, and else those of the whole supernet and of a plain
+    network. Where an expression fits no wider network, the largest has the widest that it fits.
+    """
+    whole, choices = space.largest(), space.choices
+    depth, shape = min(space.shapes, key=lambda pair: (pair[0], *astuple(pair[1])))
+    largest = _bound(space, len(whole.layers), whole.shape, whole.layers[0].expression, max(choices.stacks), max)
+    return largest, _bound(space, depth, shape, PLAIN, min(choices.stacks), min)
+
+
+def _bound(
+    space: SearchSpace, depth: int, shape: Shape, expression: str, stack: int, choose: Callable[[list[int]], int]
+) -> Architecture:
+    """One of the bounds: `expression`, `stack` and the width that is chosen of all stand where none is fixed."""
+    texts = spread(list(space.expressions), depth) if space.expressions else [expression] * depth
+    layers = []
+    for index, text in enumerate(texts):
+        widths = [width for width in space.choices.widths(shape.hidden_size) if fits(text, width > shape.hidden_size)]
+        size = space.sizes[index] if space.sizes else (stack, choose(widths))
+        layers.append(LayerChoice(text, *size))
+    return Architecture(shape, tuple(layers))
 
 
 class Slices(nn.Module):

@@ -14,12 +14,14 @@ from safetensors.torch import load_file
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search.architecture import Architecture, LayerChoice, Shape
+from efficientbert.search.space import Choices, SearchSpace
 from efficientbert.search.supernet import Supernet, TaskSupernet
 from efficientbert.search.supernet_training import (
     Candidates,
     Slices,
     SupernetDistillation,
     TaskSupernetDistillation,
+    bounds,
     in_place_objective,
     task_objectives,
 )
@@ -30,7 +32,7 @@ from efficientbert.train.loop import LoopArguments, make_accelerator, train
 from efficientbert.train.losses import Scales
 from efficientbert.train.multitask import MultitaskObjective
 from efficientbert.train.recipe import LossArguments, make_recipe
-from efficientbert.train.student import Student, fit_config
+from efficientbert.train.student import fit_config
 from efficientbert.train.task_distillation import TaskObjective, TaskTeacher
 from efficientbert.train.tasks.arguments import TaskArguments
 from efficientbert.train.tasks.texts import TextTask
@@ -55,11 +57,15 @@ def teacher(teacher_folder) -> Teacher:
     return Teacher.load(teacher_folder())
 
 
-@pytest.fixture
-def supernet(teacher) -> Supernet:
+def make_supernet(teacher: Teacher) -> Supernet:
     base = fit_config(EfficientBertConfig(initializer_range=0.3), teacher)
     torch.manual_seed(0)
     return Supernet(base, LARGEST, teacher.hidden_size)
+
+
+@pytest.fixture
+def supernet(teacher) -> Supernet:
+    return make_supernet(teacher)
 
 
 def objectives(teacher: Teacher, supernet: Supernet, losses: LossArguments | None = None):
@@ -243,9 +249,11 @@ def test_a_task_step_trains_one_slice_as_it_would_be_trained_alone(number, teach
     expected, expected_terms = MultitaskObjective(tasks)(run, batch, {"batches": torch.tensor(2.0)}, 0)
     expected.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
-    assert terms.keys() == expected_terms.keys() == ({"labels", "teacher"} | (
-        {"hidden_states", "attention_scores"} if number == 0 else set()
-    ))
+    assert (
+        terms.keys()
+        == expected_terms.keys()
+        == ({"labels", "teacher"} | ({"hidden_states", "attention_scores"} if number == 0 else set()))
+    )
     head = model.wholes[number].model.sequence_classifier.pooler.weight.grad
     torch.testing.assert_close(head[:12, :12], alone.model.sequence_classifier.pooler.weight.grad)
     shared = supernet.whole.encoder.layers[3].ffns[0].linear1.weight.grad
@@ -283,11 +291,10 @@ def test_all_batches_of_a_step_train_the_same_architectures(teacher, supernet, t
     assert [len(architectures) for _, architectures in calls[::2]] == [1, 3, 3]
 
 
-def test_accumulated_batches_give_the_weights_of_one_whole(teacher, supernet, tmp_path):
+def test_accumulated_batches_give_the_weights_of_one_whole(teacher, tmp_path):
     weights = []
     for name, batch_size, accumulated in (("whole", 8, 1), ("parts", 4, 2)):
-        torch.manual_seed(0)
-        fresh = Supernet(supernet.base, LARGEST, teacher.hidden_size)
+        fresh = make_supernet(teacher)
         run_training(tmp_path / name, teacher, fresh, 3, batch_size, gradient_accumulation_steps=accumulated)
         weights.append(fresh.state_dict())
     for name, tensor in weights[0].items():
@@ -303,27 +310,60 @@ import torch
 from safetensors.torch import save_file
 
 folder, teacher = Path(sys.argv[2]), this.Teacher.load(sys.argv[3])
-torch.manual_seed(0)
-base = this.fit_config(this.EfficientBertConfig(initializer_range=0.3), teacher)
-supernet = this.Supernet(base, this.LARGEST, teacher.hidden_size)
-this.run_training(folder, teacher, supernet, 4, batch_size=int(sys.argv[4]))
+supernet = this.make_supernet(teacher)
+this.run_training(folder, teacher, supernet, 4, batch_size=2)
 if torch.distributed.get_rank() == 0:
     save_file(supernet.state_dict(), folder / "supernet.safetensors")
 torch.distributed.destroy_process_group()
 """
 
 
-def test_two_processes_train_a_sandwich_as_one_with_the_double_batch(teacher_folder, tmp_path):
+def test_two_processes_train_a_sandwich_as_one_with_the_double_batch(teacher, teacher_folder, supernet, tmp_path):
     (tmp_path / "worker.py").write_text(WORKER, encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += [str(tmp_path / "worker.py"), str(ROOT / "tests"), str(tmp_path), teacher_folder()]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    for processes, batch_size in ((1, 4), (2, 2)):
-        folder = tmp_path / str(processes)
-        folder.mkdir()
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command += [str(tmp_path / "worker.py"), str(ROOT / "tests"), str(folder), teacher_folder(), str(batch_size)]
-        ended = subprocess.run(command, capture_output=True, text=True, env=environment)
-        assert ended.returncode == 0, ended.stderr[-3000:]
-    one, two = (load_file(tmp_path / name / "supernet.safetensors") for name in ("1", "2"))
-    assert one.keys() == two.keys()
-    for name, tensor in one.items():
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    run_training(tmp_path / "one", teacher, supernet, 4)
+    two = load_file(tmp_path / "supernet.safetensors")
+    for name, tensor in supernet.state_dict().items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+SPACE = SearchSpace(
+    EfficientBertConfig(),
+    Choices(
+        depths=(3, 2, 4),
+        hidden_sizes=(20, 12, 30),
+        head_counts=(4, 2),
+        head_dims=(5, 4),
+        embedding_sizes=(8, 5),
+        stacks=(3, 1, 2),
+    ),
+)
+
+
+def test_the_bounds_of_a_space_hold_all_that_is_drawn():
+    largest, smallest = bounds(SPACE)
+    assert largest == SPACE.largest() and SPACE.contains(largest)
+    assert smallest == Architecture(Shape(12, 2, 4, 5), (LayerChoice(PLAIN, 1, 3),) * 2) and SPACE.contains(smallest)
+    supernet = Supernet(SPACE.base, SPACE.largest(), 7)
+    rng = random.Random(0)
+    for architecture in (smallest, *(SPACE.sample(rng) for _ in range(5))):
+        assert supernet(architecture, **make_batch()).hidden_states[-1].shape == (3, 10, 7)
+
+
+def test_bounds_have_the_expressions_and_sizes_that_a_stage_has_fixed():
+    texts = ("linear2(relu(mul(linear1(x), x)))", "tanh(linear2(gelu(linear1(x))))")
+    found = Architecture(Shape(20, 2, 4, 5), (LayerChoice(texts[0], 1, 10), LayerChoice(texts[1], 3, 20)))
+    largest, smallest = bounds(SPACE.fix_expressions(found))
+    sizes = [(layer.expression, layer.stack, layer.intermediate_size) for layer in largest.layers]
+    assert sizes == [(texts[0], 3, 30)] * 2 + [(texts[1], 3, 30)] * 2
+    sizes = [(layer.expression, layer.stack, layer.intermediate_size) for layer in smallest.layers]
+    assert sizes == [(texts[0], 1, 3), (texts[1], 1, 3)]
+    wide = replace(SPACE, choices=replace(SPACE.choices, base_width=40)).fix_expressions(found)
+    sizes = [(layer.expression, layer.intermediate_size) for layer in bounds(wide)[0].layers]
+    assert sizes == [(texts[0], 20)] * 2 + [(texts[1], 40)] * 2  # the first crops at the hidden size
+    for bound in bounds(SPACE.fix_sizes(found)):
+        assert [(layer.stack, layer.intermediate_size) for layer in bound.layers] == [(1, 10), (3, 20)]
