@@ -12,6 +12,8 @@ import pytest
 from optuna.pruners import SuccessiveHalvingPruner
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from efficientbert.search.samplers.sampler import Exhausted, Sampler
 from efficientbert.search.storage import open_storage
@@ -21,6 +23,20 @@ from efficientbert.train.script import InputError
 
 
 FORK = multiprocessing.get_context("fork")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_disk():
+    """Nothing waits for the disk: that matters when the power fails, not when a process is killed."""
+
+    def relax(connection, _):
+        connection.execute("PRAGMA synchronous=OFF")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        event.listen(Engine, "connect", relax)
+        yield
+        event.remove(Engine, "connect", relax)
 
 
 class Climber(Sampler):
@@ -94,13 +110,11 @@ def die():
 
 
 def run_and_die(location, append, when):
-    """Runs the toy study and dies at an append to the journal: before it, in the middle of the line, or behind it."""
+    """Runs the toy study and dies at an append to the journal: behind it, or in the middle of the line."""
     plain, count = JournalFileBackend.append_logs, 0
 
     def append_logs(self, logs):
         nonlocal count
-        if count == append and when == "before":
-            die()
         if count == append and when == "torn":
             self._lock.acquire()
             with open(self._file_path, "ab") as file:
@@ -117,19 +131,19 @@ def run_and_die(location, append, when):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
+def uninterrupted(quick_disk, tmp_path_factory):
     """What the toy study comes to, and its folder."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     study = halved(folder)
     return outcome(study.run(toy(study), StopRule(evaluations=6))), folder
 
 
-@pytest.mark.parametrize("when", ["before", "torn", "behind"])
-def test_killed_at_every_write_it_comes_to_the_same_result(tmp_path, uninterrupted, when):
+@pytest.mark.parametrize("when, step", [("behind", 1), ("torn", 6)])
+def test_killed_at_every_write_it_comes_to_the_same_result(tmp_path, uninterrupted, when, step):
     expected, folder = uninterrupted
     assert {state for _, _, state, *_ in expected} == {"COMPLETE", "FAIL", "PRUNED"}
     appends = len((folder / "study.journal").read_bytes().splitlines())
-    for append in range(appends):
+    for append in range(0, appends, step):
         location = tmp_path / str(append)
         assert in_child(run_and_die, location, append, when) == -signal.SIGKILL
         study = halved(location)
@@ -154,7 +168,7 @@ def test_killed_again_and_again_it_comes_to_the_same_result(tmp_path, uninterrup
     expected, _ = uninterrupted
     location = f"sqlite:///{tmp_path}/study.db" if database else tmp_path
     survivors = [number for number, _, state, *_ in expected if state == "COMPLETE"]
-    for number in survivors + survivors[-1:]:
+    for number in survivors[:1] if database else survivors + survivors[-1:]:
         assert in_child(run_and_die_in_evaluation, location, number) == -signal.SIGKILL
     study = halved(location)
     assert outcome(study.run(toy(study), StopRule(evaluations=6))) == expected
@@ -173,25 +187,29 @@ def test_a_candidate_that_kills_every_worker_has_failed(tmp_path):
 
 
 def evaluate_and_note(location, path, barrier):
-    """A worker of two, which notes in a file what it evaluates."""
-    study = stage(location)
+    """A worker of two, which notes in a file what it evaluates; both begin at once and get one at least."""
+    study, begun = stage(location), False
     barrier.wait()
 
     def evaluate(candidate, number, report):
+        nonlocal begun
+        if not begun:
+            barrier.wait()
+            begun = True
         with open(path, "a", encoding="utf-8") as file:
             file.write(f"{number} {candidate}\n")
         if candidate % 7 == 0:
             raise ValueError("seventh")
         return {"loss": abs(candidate - 480)}
 
-    study.run(evaluate, StopRule(evaluations=30), poll=0.01)
+    study.run(evaluate, StopRule(evaluations=20), poll=0.01)
 
 
 @pytest.mark.parametrize("database", [False, True])
 def test_two_workers_evaluate_each_candidate_once(tmp_path, database):
     location = f"sqlite:///{tmp_path}/study.db" if database else tmp_path
     open_storage(location)
-    barrier, paths = FORK.Barrier(2), [tmp_path / "one", tmp_path / "two"]
+    barrier, paths = FORK.Barrier(2, timeout=60), [tmp_path / "one", tmp_path / "two"]
     workers = [FORK.Process(target=evaluate_and_note, args=(location, path, barrier)) for path in paths]
     for worker in workers:
         worker.start()
@@ -199,9 +217,8 @@ def test_two_workers_evaluate_each_candidate_once(tmp_path, database):
         worker.join()
         assert worker.exitcode == 0
     noted = [line.split() for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
-    assert all(path.read_text(encoding="utf-8") for path in paths)
-    assert sorted(int(number) for number, _ in noted) == list(range(30))
-    assert len({candidate for _, candidate in noted}) == 30
+    assert sorted(int(number) for number, _ in noted) == list(range(20))
+    assert len({candidate for _, candidate in noted}) == 20
     records = stage(location).records()
     assert [(r.number, r.candidate["n"]) for r in records] == sorted((int(n), int(c)) for n, c in noted)
 
