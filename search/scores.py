@@ -30,6 +30,7 @@ from efficientbert.train.losses import Scales
 from efficientbert.train.recipe import LossArguments, make_recipe
 from efficientbert.train.scoring import predict, score
 from efficientbert.train.student import Student
+from efficientbert.train.task_distillation import TaskStudent
 from efficientbert.train.tasks.task import Task, TaskData, model_inputs
 from efficientbert.train.teacher import Teacher
 
@@ -216,14 +217,14 @@ class TaskSlices:
         batch_size: Rows at a time.
     """
 
-    extract: Callable[[Architecture, int], PreTrainedModel]
+    extract: Callable[[Architecture, int], TaskStudent]
     tasks: tuple[tuple[Task, TaskData], ...]
     batch_size: int = 64
 
     def __call__(self, architecture: Architecture, report: Report | None = None) -> float:
         """The loss; see `Score`."""
         return statistics.fmean(
-            task_error(self.extract(architecture, index), task, data, self.batch_size)
+            task_error(self.extract(architecture, index).model, task, data, self.batch_size)
             for index, (task, data) in enumerate(self.tasks)
         )
 

@@ -234,15 +234,15 @@ class ShortTraining:
     def _train_task(self, student: Student, training: TaskTraining, tell: Callable[[float], None]) -> float:
         """Trains a copy of the student with a head; its error on the held-out rows."""
         task, data, args = training.task, training.data, training.args
-        with isolated_randomness(args.seed):  # equal heads for all, whatever was drawn before
-            model = model_for_task(student, task).to(self.accelerator.device)
-            choose_attention(model)
-            trained, inner = model, None
-            if training.inner is not None:
-                inner = training.inner(model)
+        model = model_for_task(student, task, args.seed).to(self.accelerator.device)
+        choose_attention(model)
+        trained, inner = model, None
+        if training.inner is not None:
+            inner = training.inner(model)
+            with isolated_randomness(args.seed):
                 trained = TaskStudent(model, training.teacher.encoder.hidden_size).to(self.accelerator.device)
-                if trained.projection.weight.shape == student.projection.weight.shape:
-                    trained.projection.load_state_dict(student.projection.state_dict())
+            if trained.projection.weight.shape == student.projection.weight.shape:
+                trained.projection.load_state_dict(student.projection.state_dict())
         steps_an_epoch = len(data.features) / (
             args.batch_size * args.gradient_accumulation_steps * self.accelerator.num_processes
         )
@@ -278,10 +278,20 @@ def agreed(loss: float) -> float:
     return broadcast_object_list([loss])[0]
 
 
-def model_for_task(student: Student, task: Task) -> PreTrainedModel:
-    """A model with a fresh head for a task around a copy of a student's encoder."""
+def model_for_task(student: Student, task: Task, seed: int) -> PreTrainedModel:
+    """A model with a fresh head for a task around a copy of a student's encoder.
+
+    Args:
+        student: Its encoder is copied.
+        task: The task.
+        seed: Of the head, which does not depend on what the encoder is made of.
+    """
     config = type(student.encoder.config).from_dict(student.encoder.config.to_dict())
     task.configure(config)
     model = task.auto_class.from_config(config)
     model.base_model.load_state_dict(student.encoder.state_dict())
+    with isolated_randomness(seed):
+        for name, part in model.named_children():
+            if name != model.base_model_prefix:
+                part.apply(model._init_weights)
     return model
