@@ -61,7 +61,7 @@ class Cost(ABC):
         """What all feed-forward networks of one layer cost."""
 
     def kind(self, expression: str) -> Hashable:
-        """Equal for expressions that cost the same in layers of the same sizes; by default every one is its own kind."""
+        """Equal for expressions that cost the same in layers of equal sizes; by default each is a kind of its own."""
         return expression
 
     def __call__(self, architecture: Architecture) -> float:

@@ -80,6 +80,8 @@ class Draws(Generic[T]):
     @cached_property
     def possible(self) -> bool:
         """Whether the budgets can be met, as far as some draws, always the same ones, tell."""
+        if not all(options.values for options in self.positions):
+            return False
         if any(b.maximum < low or b.minimum > high for b, low, high in zip(self.budgets, self.lowest, self.highest)):
             return False
         rng = random.Random(0)

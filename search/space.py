@@ -1,10 +1,9 @@
 """The search space (paper, section 3.1, and shapes beyond it): architectures drawn and changed within budgets."""
 
 import itertools
-import math
 import random
 from bisect import bisect
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import NamedTuple, Protocol, TypeVar
@@ -14,6 +13,7 @@ import numpy as np
 from efficientbert.configuration_efficientbert import EfficientBertConfig, spread
 from efficientbert.ffn_efficientbert import ExpressionError, parse, uses_gate
 from efficientbert.search.architecture import Architecture, LayerChoice, Shape
+from efficientbert.search.choices import Choices
 from efficientbert.search.cost import Budget, Cost, linears_to_intermediate
 from efficientbert.search.draws import Draws, Options
 from efficientbert.search.expressions import (
@@ -22,16 +22,14 @@ from efficientbert.search.expressions import (
     PLAIN,
     expression_pool,
     fits,
-    mutate_expression,
     operator_counts,
     signature,
 )
+from efficientbert.search.variation import crossover, mutate
 from efficientbert.train.script import InputError
 
 
 C = TypeVar("C", bound=Hashable)
-ATTEMPTS = 100  # changes tried before a mutation or crossover is given up
-REPAIRS = 60  # stacks and widths changed to bring one architecture back into the budgets
 WIDEST_PLAIN = 64  # of the base width: more than any budget here is for
 
 
@@ -55,54 +53,6 @@ class Space(Protocol[C]):
 
 
 @dataclass(frozen=True)
-class Choices:
-    """What may be chosen. Of the shape an empty tuple leaves what the base has; one entry decides it, more search it.
-
-    Attributes:
-        depths: Numbers of layers.
-        hidden_sizes: Hidden sizes.
-        head_counts: Numbers of attention heads.
-        head_dims: Widths of a head. If empty: the base's at the base's hidden size and heads, elsewhere hidden size
-            over heads, where that is whole.
-        embedding_sizes: Widths of the token table.
-        stacks: Numbers of feed-forward networks in a row, for every layer.
-        divisors: Inner widths as parts of the base width, for every layer: 2 is an expansion of 1/2.
-        gate: Whether expressions may use the third linear.
-        base_width: Inner width at expansion 1; by default the hidden size.
-        width_multiple: Inner widths are rounded down to a multiple of it, but never to zero.
-
-    Raises:
-        InputError: if an entry is no whole number of at least 1, or there is no stack or divisor.
-    """
-
-    depths: tuple[int, ...] = ()
-    hidden_sizes: tuple[int, ...] = ()
-    head_counts: tuple[int, ...] = ()
-    head_dims: tuple[int, ...] = ()
-    embedding_sizes: tuple[int, ...] = ()
-    stacks: tuple[int, ...] = (1, 2, 3, 4)
-    divisors: tuple[int, ...] = (1, 2, 3, 4)
-    gate: bool = True
-    base_width: int | None = None
-    width_multiple: int = 1
-
-    def __post_init__(self):
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            numbers = value if isinstance(value, tuple) else () if value is None else (value,)
-            if entry.name != "gate" and not all(type(number) is int and number >= 1 for number in numbers):
-                raise InputError(f"{entry.name}: must be whole numbers of at least 1, not {value}")
-        for name in ("stacks", "divisors"):
-            if not getattr(self, name):
-                raise InputError(f"{name}: at least one is needed, such as 1")
-
-    def widths(self, hidden_size: int) -> list[int]:
-        """The inner widths that a layer may have at one hidden size, ascending."""
-        base, multiple = self.base_width or hidden_size, self.width_multiple
-        return sorted({max(multiple, base // divisor // multiple * multiple) for divisor in self.divisors})
-
-
-@dataclass(frozen=True)
 class SearchSpace:
     """All architectures over a base configuration that the budgets allow.
 
@@ -119,7 +69,7 @@ class SearchSpace:
     """
 
     base: EfficientBertConfig
-    choices: Choices = Choices()
+    choices: Choices = field(default_factory=Choices)
     budgets: tuple[Budget, ...] = ()
     costs: Mapping[str, Cost] = field(default_factory=dict)
     sizes: tuple[tuple[int, int], ...] | None = None
@@ -139,20 +89,7 @@ class SearchSpace:
     @cached_property
     def shapes(self) -> list[tuple[int, Shape]]:
         """All pairs of a number of layers and a shape, whether they can meet the budgets or not."""
-        base, choices = self.base, self.choices
-        depths = sorted(set(choices.depths)) or [base.num_hidden_layers]
-        hidden_sizes = sorted(set(choices.hidden_sizes)) or [base.hidden_size]
-        head_counts = sorted(set(choices.head_counts)) or [base.num_attention_heads]
-        embedding_sizes = sorted(set(choices.embedding_sizes)) or [base.embedding_size]
-        found = []
-        for depth, hidden, heads in itertools.product(depths, hidden_sizes, head_counts):
-            head_dims = sorted(set(choices.head_dims))
-            if not head_dims and (hidden, heads) == (base.hidden_size, base.num_attention_heads):
-                head_dims = [base.head_dim]
-            elif not head_dims and hidden % heads == 0:
-                head_dims = [hidden // heads]
-            found += [(depth, Shape(hidden, heads, *last)) for last in itertools.product(head_dims, embedding_sizes)]
-        return found
+        return self.choices.shapes(self.base)
 
     def largest(self) -> Architecture:
         """The whole supernet, at least as large as every architecture of this space in every dimension."""
@@ -240,45 +177,16 @@ class SearchSpace:
         raise self._impossible()
 
     def mutate(self, architecture: Architecture, rng: random.Random) -> Architecture:
-        """A neighbour within the budgets: one expression, stack, width, or searched dimension of the shape is another.
-
-        Where that leaves a budget, further stacks and widths are changed until it is met again. The neighbour is
-        another function, unless a hundred trials found none: then it is drawn anew.
+        """A neighbour within the budgets, see [`efficientbert.search.variation.mutate`].
 
         Raises:
             InputError: if the budgets cannot be met.
         """
-        changes: list[Callable] = []
-        if self.expressions is None:
-            changes.append(self._change_expression)
-        if self.sizes is None:
-            changes += [self._change_size] * 2  # a stack or a width
-        changes += [lambda a, r, name=name: self._change_shape(a, r, name) for name in self._searched]
-        known = self.key(architecture)
-        for _ in range(ATTEMPTS):
-            changed = rng.choice(changes)(architecture, rng) if changes else None
-            found = changed and self._repair(changed, rng)
-            if found is not None and self.key(found) != known:
-                return found
-        return self.sample(rng)
+        return mutate(self, architecture, rng) or self.sample(rng)
 
     def crossover(self, one: Architecture, other: Architecture, rng: random.Random) -> Architecture:
-        """A mixture within the budgets: the shape of one parent, every layer that of either.
-
-        Of parents of different depths the layers correspond by relative depth. Where the mixture leaves a budget,
-        stacks and widths are changed until it is met again; if that fails a hundred times, it is the first parent.
-        """
-        for _ in range(ATTEMPTS):
-            shape, layers = rng.choice([(one.shape, one.layers), (other.shape, other.layers)])
-            parents = [
-                self._fit(Architecture(parent.shape, tuple(spread(parent.layers, len(layers)))), shape)
-                for parent in (one, other)
-            ]
-            mixed = Architecture(shape, tuple(rng.choice(pair) for pair in zip(*(p.layers for p in parents))))
-            found = self._repair(mixed, rng)
-            if found is not None:
-                return found
-        return one
+        """A mixture within the budgets, see [`efficientbert.search.variation.crossover`]; if none is found, `one`."""
+        return crossover(self, one, other, rng) or one
 
     # What samplers know of a candidate
 
@@ -330,7 +238,7 @@ class SearchSpace:
             made: dict[tuple, Options[Family]] = {}
             positions = []
             for index in range(depth):
-                fixed = (self.sizes and self.sizes[index], self._expression(depth, index))
+                fixed = (self.sizes and self.sizes[index], self.expression(depth, index))
                 if fixed not in made:
                     made[fixed] = self._options(shape, *fixed)
                 positions.append(made[fixed])
@@ -340,9 +248,8 @@ class SearchSpace:
 
     def _options(self, shape: Shape, size: tuple[int, int] | None, expression: str | None) -> Options["Family"]:
         """What a layer may be, with a fixed stack and width or a fixed expression, if any."""
-        stacks, widths = self.choices.stacks, self.choices.widths(shape.hidden_size)
         families = []
-        for stack, width in [size] if size else itertools.product(stacks, widths):
+        for stack, width in [size] if size else self._sizes(shape.hidden_size):
             wide = width > shape.hidden_size
             if expression is None:
                 families += [Family(stack, width, *kind) for kind in self._kinds[wide]]
@@ -364,8 +271,13 @@ class SearchSpace:
             kinds[wide] = [(texts, list(itertools.accumulate(map(pool.get, texts)))) for texts in alike.values()]
         return kinds
 
-    def _expression(self, depth: int, index: int) -> str | None:
+    def expression(self, depth: int, index: int) -> str | None:
+        """The expression that is fixed for a layer, if it is."""
         return spread(self.expressions, depth)[index] if self.expressions else None
+
+    def _sizes(self, hidden_size: int) -> list[tuple[int, int]]:
+        """The pairs of stack and width that a layer may have, where they are not fixed."""
+        return list(itertools.product(self.choices.stacks, self.choices.widths(hidden_size)))
 
     def _allows(self, hidden_size: int, depth: int, index: int, layer: LayerChoice) -> bool:
         """Whether a layer may be this at a hidden size, number of layers and position."""
@@ -374,112 +286,17 @@ class SearchSpace:
         except ExpressionError:
             return False
         size = (layer.stack, layer.intermediate_size)
-        fixed = self._expression(depth, index)
+        fixed = self.expression(depth, index)
         return (
             canonical
             and (self.choices.gate or not _gated(layer.expression))
             and fits(layer.expression, layer.intermediate_size > hidden_size)
-            and (layer.stack in self.choices.stacks and size[1] in self.choices.widths(hidden_size))
-            and (self.sizes is None or size == self.sizes[index])
+            and size in (self._sizes(hidden_size) if self.sizes is None else [self.sizes[index]])
             and (fixed is None or layer.expression == fixed)
         )
 
     def _affordable(self, architecture: Architecture) -> bool:
         return all(budget.contains(self.costs[budget.metric](architecture)) for budget in self.budgets)
-
-    def _excess(self, architecture: Architecture) -> float:
-        """How far the costs are outside the budgets, relative to the nearer end."""
-        excess = 0.0
-        for budget in self.budgets:
-            cost = self.costs[budget.metric](architecture)
-            if cost > budget.maximum:
-                excess += cost / budget.maximum - 1 if budget.maximum else math.inf
-            elif cost < budget.minimum:
-                excess += 1 - cost / budget.minimum
-        return excess
-
-    @cached_property
-    def _searched(self) -> list[str]:
-        """The dimensions of the shape of which there are several, the number of layers among them."""
-        names = ["num_layers", *(entry.name for entry in fields(Shape))]
-        if not self.choices.head_dims:
-            names.remove("head_dim")
-        return [name for name in names if len({_dimension(shape, name) for shape in self.shapes}) > 1]
-
-    def _change_expression(self, architecture: Architecture, rng: random.Random) -> Architecture:
-        index = rng.randrange(len(architecture.layers))
-        layer = architecture.layers[index]
-        wide = layer.intermediate_size > architecture.shape.hidden_size
-        text = mutate_expression(layer.expression, rng, self.choices.gate, wide)
-        return _with_layer(architecture, index, replace(layer, expression=text))
-
-    def _change_size(self, architecture: Architecture, rng: random.Random) -> Architecture | None:
-        """One layer with another stack or width that its expression fits, if there is one."""
-        moves = self._moves(architecture, rng.choice(("stack", "intermediate_size")))
-        return rng.choice(moves) if moves else None
-
-    def _moves(self, architecture: Architecture, name: str) -> list[Architecture]:
-        """All architectures with another stack or width of one layer."""
-        hidden = architecture.shape.hidden_size
-        options = self.choices.stacks if name == "stack" else self.choices.widths(hidden)
-        moves = []
-        for index, layer in enumerate(architecture.layers):
-            for option in options:
-                changed = replace(layer, **{name: option})
-                if changed != layer and fits(layer.expression, changed.intermediate_size > hidden):
-                    moves.append(_with_layer(architecture, index, changed))
-        return moves
-
-    def _change_shape(self, architecture: Architecture, rng: random.Random, name: str) -> Architecture | None:
-        """One dimension of the shape with another value, the layers fitted to it, if there is such a shape."""
-        own = (len(architecture.layers), architecture.shape)
-        others = [
-            shape
-            for shape in self.shapes
-            if all((_dimension(shape, n) == _dimension(own, n)) == (n != name) for n in self._searched)
-        ]
-        if not others:
-            return None
-        depth, shape = rng.choice(others)
-        layers = list(architecture.layers)
-        while len(layers) > depth:
-            layers.pop(rng.randrange(len(layers)))
-        while len(layers) < depth:
-            index = rng.randrange(len(layers))
-            layers.insert(index, layers[index])
-        return self._fit(Architecture(architecture.shape, tuple(layers)), shape)
-
-    def _fit(self, architecture: Architecture, shape: Shape) -> Architecture:
-        """The same layers at another shape: widths keep their rank, fixed expressions their place."""
-        old = self.choices.widths(architecture.shape.hidden_size)
-        new = self.choices.widths(shape.hidden_size)
-        layers = []
-        for index, layer in enumerate(architecture.layers):
-            fixed = self._expression(len(architecture.layers), index)
-            size = layer.intermediate_size
-            if not self.sizes:
-                rank = min(range(len(old)), key=lambda position: abs(old[position] - size))
-                size = new[rank * len(new) // len(old)]
-            layers.append(LayerChoice(fixed or layer.expression, layer.stack, size))
-        return Architecture(shape, tuple(layers))
-
-    def _repair(self, architecture: Architecture, rng: random.Random) -> Architecture | None:
-        """Changes stacks and widths, one at a time and towards the budgets, until they are met, if they can be."""
-        hidden = architecture.shape.hidden_size
-        if not all(fits(layer.expression, layer.intermediate_size > hidden) for layer in architecture.layers):
-            return None
-        for _ in range(REPAIRS):
-            excess = self._excess(architecture)
-            if not excess:
-                return architecture
-            if self.sizes:
-                return None
-            moves = [move for name in ("stack", "intermediate_size") for move in self._moves(architecture, name)]
-            better = [move for move in moves if self._excess(move) < excess]
-            if not better:
-                return None
-            architecture = rng.choice(better)
-        return None
 
     def _ranges(self) -> str:
         return " and ".join(f"{b.metric} between {b.minimum:,.6g} and {b.maximum:,.6g}" for b in self.budgets)
@@ -497,7 +314,7 @@ class SearchSpace:
 
 
 class Family(NamedTuple):
-    """Choices of a layer that cost the same: a stack, an inner width, and expressions with their cumulative weights."""
+    """Choices of a layer that cost the same: stack, inner width, and expressions with their cumulative weights."""
 
     stack: int
     width: int
@@ -512,14 +329,3 @@ class Family(NamedTuple):
 
 def _gated(expression: str) -> bool:
     return uses_gate(parse(expression))
-
-
-def _dimension(shape: tuple[int, Shape], name: str) -> int:
-    """One dimension of a number of layers and a shape."""
-    return shape[0] if name == "num_layers" else getattr(shape[1], name)
-
-
-def _with_layer(architecture: Architecture, index: int, layer: LayerChoice) -> Architecture:
-    """A copy with one layer replaced."""
-    layers: Sequence[LayerChoice] = architecture.layers
-    return replace(architecture, layers=(*layers[:index], layer, *layers[index + 1 :]))
