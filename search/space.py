@@ -263,7 +263,8 @@ class SearchSpace:
     def _kinds(self) -> dict[bool, list[tuple[list[str], list[float]]]]:
         """The pools below and above the hidden size: expressions that cost alike, with their cumulative weights."""
         kinds: dict[bool, list[tuple[list[str], list[float]]]] = {}
-        for wide in (False, True):
+        hidden_sizes = {shape.hidden_size for _, shape in self.shapes}
+        for wide in {width > hidden for hidden in hidden_sizes for width in self.choices.widths(hidden)}:
             pool = expression_pool(self.choices.gate, wide)
             alike: dict[tuple, list[str]] = {}
             for text in pool:

@@ -7,7 +7,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from efficientbert import EfficientBertConfig, EfficientBertModel
-from efficientbert.search.cost import Budget, count_flops, count_parameters
+from efficientbert.search.architecture import Architecture, LayerChoice
+from efficientbert.search.cost import Budget, Flops, Parameters, count_flops, count_parameters
 from efficientbert.train.script import InputError
 
 
@@ -60,6 +61,31 @@ def test_flops_equal_torchs_counter(name, sequence_length, batch_size):
     assert count_flops(CONFIGS[name], sequence_length, batch_size) == counter.get_total_flops()
 
 
+def linear_parameters(model, part):
+    return sum(parameter.numel() for name, parameter in model.named_parameters() if part(name))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_parts_of_a_cost_are_those_of_the_model(name):
+    config = CONFIGS[name]
+    architecture, cost = Architecture.from_config(config), Parameters(config)
+    model = EfficientBertModel(config)
+    for index, layer in enumerate(architecture.layers):
+        assert cost.layer(architecture.shape, layer) == linear_parameters(
+            model, lambda name: name.startswith(f"layers.{index}.ffns.")
+        )
+    without = linear_parameters(model, lambda name: ".ffns." not in name)
+    assert cost.fixed(architecture.shape, len(architecture.layers)) == without
+
+
+@pytest.mark.parametrize("cost", [Parameters(CONFIGS["published"]), Flops(CONFIGS["published"], 9)])
+def test_a_kind_of_expressions_costs_the_same(cost):
+    shape = Architecture.from_config(CONFIGS["published"]).shape
+    texts = [GATED, "linear2(max(gate(x), linear1(x)))", "linear2(gelu(linear1(x)))", "elu(linear2(relu(linear1(x))))"]
+    gated, same_gated, plain, same_plain = ((cost.kind(t), cost.layer(shape, LayerChoice(t, 2, 9))) for t in texts)
+    assert gated == same_gated and plain == same_plain and gated[0] != plain[0] and gated[1] > plain[1]
+
+
 def test_budget_holds_both_ends():
     budget = Budget("parameters", 15e6, 16e6)
     assert [budget.contains(cost) for cost in (14_999_999, 15_000_000, 16_000_000, 16_000_001)] == [
@@ -68,7 +94,8 @@ def test_budget_holds_both_ends():
         True,
         False,
     ]
-    assert Budget("flops", 0, math.inf).contains(3e9)
+    assert Budget("flops", maximum=3e9).contains(0) and not Budget("flops", maximum=3e9).contains(3e9 + 1)
+    assert Budget("latency", minimum=2).contains(math.inf) and not Budget("latency", minimum=2).contains(1.9)
 
 
 @pytest.mark.parametrize(
