@@ -41,7 +41,8 @@ class LatencyArguments:
     device: str = field(default="cpu", metadata={"help": "cpu or cuda."})
     dtype: str = field(default="float32", metadata={"help": f"Weights and activations: {', '.join(DTYPES)}."})
     threads: int = field(default=1, metadata={"help": "Threads of one operation on the CPU."})
-    rounds: int = field(default=5, metadata={"help": "Rounds of whole models, twice."})
+    rounds: int = field(default=3, metadata={"help": "Rounds of whole models in every repetition."})
+    repetitions: int = field(default=3, metadata={"help": "How often a table, then the whole models, are measured."})
 
 
 def compare(predicted: Sequence[float], measured: Sequence[float]) -> dict[str, float]:
@@ -56,49 +57,60 @@ def compare(predicted: Sequence[float], measured: Sequence[float]) -> dict[str, 
     }
 
 
+def build_table(settings: LatencySettings, spaces: Sequence[SearchSpace]) -> Latency:
+    """A table of all that the spaces need; its file is not kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        table = Latency(spaces[0].base, Path(folder) / "latency.json", settings)
+        for space in spaces:  # one shape at a time, as in a study of one shape
+            table.prepare((shape, space.choices.widths(shape.hidden_size)) for _, shape in space.shapes)
+    return table
+
+
 def measure(
     args: LatencyArguments, batch_size: int, spaces: Sequence[SearchSpace], architectures: Sequence[Architecture]
 ) -> dict[str, Any]:
     """The figures of one batch size."""
-    base = spaces[0].base
     settings = LatencySettings(batch_size, args.sequence_length, args.device, args.dtype, args.threads)
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        table = Latency(base, Path(folder) / "latency.json", settings)
-        for space in spaces:  # one shape at a time, as in a study of one shape
-            table.prepare((shape, space.choices.widths(shape.hidden_size)) for _, shape in space.shapes)
-    built = time.perf_counter() - start
-    predicted = [table(architecture) for architecture in architectures]
+    base = spaces[0].base
+    configs = [architecture.to_config(base) for architecture in architectures]
+    start, table_seconds = time.perf_counter(), []
+    predicted, measured = [], []
+    for _ in range(args.repetitions):  # the machine is shared and drifts: each table is compared to what follows it
+        before = time.perf_counter()
+        table = build_table(settings, spaces)
+        table_seconds.append(time.perf_counter() - before)
+        predicted.append([table(architecture) for architecture in architectures])
+        measured.append(measure_config_latency(configs, settings, args.rounds))
+    whole_seconds = time.perf_counter() - start - sum(table_seconds)
     start = time.perf_counter()
     for architecture in architectures * 100:
         table(architecture)
     microseconds = 1e6 * (time.perf_counter() - start) / (100 * len(architectures))
 
-    start = time.perf_counter()
-    configs = [architecture.to_config(base) for architecture in architectures]
-    halves = [measure_config_latency(configs, settings, args.rounds) for _ in range(2)]
-    measured = [statistics.mean(pair) for pair in zip(*halves)]
     flops = [Flops(base, args.sequence_length)(architecture) for architecture in architectures]
-    scale = statistics.median(time / count for time, count in zip(measured, flops))
+    scales = [statistics.median(time / count for time, count in zip(times, flops)) for times in measured]
     ways = {
         "table": predicted,
-        "FLOPs, one fitted scale": [scale * count for count in flops],
-        "measured again": halves[1],
+        "FLOPs, one fitted scale": [[scale * count for count in flops] for scale in scales],
+        "measured before": measured[-1:] + measured[:-1],
     }
     hidden = [architecture.shape.hidden_size for architecture in architectures]
     groups = {str(size): [index for index, found in enumerate(hidden) if found == size] for size in args.hidden_sizes}
     groups["all"] = list(range(len(architectures)))
 
-    def figures(name: str, indices: list[int]) -> dict[str, float]:
-        reference = halves[0] if name == "measured again" else measured
-        return compare([ways[name][index] for index in indices], [reference[index] for index in indices])
+    def figures(way: str, indices: list[int]) -> dict[str, float]:
+        repetitions = [
+            compare([ones[index] for index in indices], [others[index] for index in indices])
+            for ones, others in zip(ways[way], measured)
+        ]
+        return {name: statistics.median(one[name] for one in repetitions) for name in repetitions[0]}
 
     return {
         "parts": len(table.milliseconds),
-        "table_seconds": built,
-        "whole_models_seconds": time.perf_counter() - start,
+        "table_seconds": statistics.median(table_seconds),
+        "whole_models_seconds": whole_seconds / args.repetitions,
         "prediction_microseconds": microseconds,
-        "ways": {name: {group: figures(name, indices) for group, indices in groups.items()} for name in ways},
+        "ways": {way: {group: figures(way, indices) for group, indices in groups.items()} for way in ways},
         "hidden_sizes": hidden,
         "predicted_ms": predicted,
         "measured_ms": measured,
@@ -112,7 +124,9 @@ def report(result: dict[str, Any]) -> str:
     lines = [
         f"Latency of {arguments['architectures']} random architectures at each hidden size ({arguments['dtype']}, "
         f"{arguments['threads']} thread(s), {arguments['sequence_length']} tokens), predicted from a table of parts "
-        "and measured on whole models, which the table has not seen and nothing is fitted to.",
+        "and measured on whole models, which the table has not seen and nothing is fitted to. Every figure is the "
+        f"median of {arguments['repetitions']} repetitions, each with a table of its own; `measured before` predicts "
+        "by the same models' times in another repetition.",
         "",
         f"`{result['command']}`",
         "",

@@ -141,6 +141,7 @@ def test_parts_of_a_network():
     assert sorted(network_parts(GATED, 24, 8)) == gated
     cropped = ["add 16 16", "linear 16 7", "linear 7 16", "max 7 16", "relu 7", "residual 16", "tanh 16"]
     assert sorted(network_parts(CROPPED, 16, 7)) == cropped
+    assert "mul 7 16" in network_parts("linear2(mul(x, linear1(x)))", 16, 7)  # the narrow operand first
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
