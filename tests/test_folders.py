@@ -34,7 +34,7 @@ def test_a_killed_run_is_taken_up_by_the_same_arguments_alone(tmp_path):
     begun.lock.close()
     resumed = OutputFolder(tmp_path / "out", {"seed": 1, "rate": 0.5})
     assert not resumed.complete
-    with pytest.raises(InputError, match=r"was begun by a run with rate=0\.5, not 0\.7"):
+    with pytest.raises(InputError, match=r"holds a run with rate=0\.5, not 0\.7"):
         OutputFolder(tmp_path / "out", {"seed": 1, "rate": 0.7})
 
 

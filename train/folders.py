@@ -35,34 +35,15 @@ class OutputFolder:
         self.work = self.path.with_name(self.path.name + ".partial")
         self.arguments = json.loads(json.dumps(arguments))
         self.lock = None
-        self.complete = self._check(self.path, finished=True)
+        self.complete = holds_run(self.path, self.arguments)
         if self.complete:
             self._clear()  # a run may have been killed behind its move
         elif not self._untouched():
-            self._check(self.work, finished=False)
+            holds_run(self.work, self.arguments)
 
     def _untouched(self) -> bool:
         """Whether the work folder is there and nothing was made in it yet."""
         return self.work.is_dir() and {path.name for path in self.work.iterdir()} <= {"run.json", LOCK}
-
-    def _check(self, folder: Path, finished: bool) -> bool:
-        """Whether `folder` holds this very run."""
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"output folder {folder}: is a file; choose another --output_dir")
-        if not folder.exists() or not any(folder.iterdir()):
-            return False
-        record = folder / "run.json"
-        if not record.exists():
-            raise InputError(f"output folder {folder}: is not empty; choose another --output_dir or empty it")
-        earlier = json.loads(record.read_text(encoding="utf-8"))
-        for key in sorted(earlier.keys() | self.arguments.keys()):
-            if earlier.get(key) != self.arguments.get(key):
-                state = "holds" if finished else "was begun by"
-                raise InputError(
-                    f"output folder {folder}: {state} a run with {key}={earlier.get(key)!r}, not "
-                    f"{self.arguments.get(key)!r}; choose another --output_dir or delete it"
-                )
-        return True
 
     def open(self) -> "OutputFolder":
         """Makes the work folder, or takes up the one of a killed run; one process at a time.
@@ -95,6 +76,33 @@ class OutputFolder:
         """Drops what a finished folder does not need."""
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
         (self.path / LOCK).unlink(missing_ok=True)
+
+
+def holds_run(folder: Path, arguments: dict[str, Any]) -> bool:
+    """Whether a folder holds what a run with these arguments has written; False if it is empty or not there.
+
+    Args:
+        folder: With `run.json`, where arguments are kept.
+        arguments: What decides the result, as JSON values.
+
+    Raises:
+        InputError: if it holds anything else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"output folder {folder}: is a file; choose another --output_dir")
+    if not folder.exists() or not any(folder.iterdir()):
+        return False
+    record = folder / "run.json"
+    if not record.exists():
+        raise InputError(f"output folder {folder}: is not empty; choose another --output_dir or empty it")
+    earlier = json.loads(record.read_text(encoding="utf-8"))
+    for key in sorted(earlier.keys() | arguments.keys()):
+        if earlier.get(key) != arguments.get(key):
+            raise InputError(
+                f"output folder {folder}: holds a run with {key}={earlier.get(key)!r}, not {arguments.get(key)!r}; "
+                "choose another --output_dir or delete it"
+            )
+    return True
 
 
 def run_arguments(args: Any) -> dict[str, Any]:

@@ -65,23 +65,33 @@ class MultitaskArguments(TaskTrainingArguments):
             raise InputError(f"sampling: must be between 0 and 1, not {self.sampling}")
 
     def sources(self) -> list[LabelledData]:
-        """The data of every task.
+        """The data of every task; see `labelled_sources`."""
+        return labelled_sources(self.tasks, self.data)
 
-        Raises:
-            InputError: if a task is neither known nor a YAML file, or two have the same name.
-        """
-        sources = []
-        for task in self.tasks:
-            if task.endswith((".yaml", ".yml")):
-                source = parse_arguments(LabelledData, [task], "efficientbert multitask", "")
-            else:
-                source = LabelledData(task=task, data=self.data)
-            source.check_task()
-            sources.append(source)
-        titles = [source.title() for source in sources]
-        if len(set(titles)) != len(titles):
-            raise InputError(f"tasks: must have different names, not {', '.join(titles)}")
-        return sources
+
+def labelled_sources(tasks: list[str], data: str | None, train_split: str = "train") -> list[LabelledData]:
+    """The data of several tasks.
+
+    Args:
+        tasks: Known tasks, or YAML files with the flags of `finetune` for the data.
+        data: Hub id or folder of the known ones.
+        train_split: What the known ones are trained on.
+
+    Raises:
+        InputError: if a task is neither known nor a YAML file, or two have the same name.
+    """
+    sources = []
+    for task in tasks:
+        if task.endswith((".yaml", ".yml")):
+            source = parse_arguments(LabelledData, [task], "efficientbert", "")
+        else:
+            source = LabelledData(task=task, data=data, train_split=train_split)
+        source.check_task()
+        sources.append(source)
+    titles = [source.title() for source in sources]
+    if len(set(titles)) != len(titles):
+        raise InputError(f"tasks: must have different names, not {', '.join(titles)}")
+    return sources
 
 
 class TaskBatches(Dataset):

@@ -1,0 +1,129 @@
+"""Trains architectures on their own, all alike: what every score of a search is held against.
+
+    python benchmarks/stand_alone.py --architectures benchmarks/rank-paper.json --teacher TEACHER --corpus CORPUS \
+        --work_dir WORK --seeds 0 1
+
+ARCHITECTURES is a JSON file of `benchmarks/rank_correlation.py`, which draws them. Every architecture is distilled as
+`efficientbert distill` does, from the same text in the same order; so the teacher reads each batch once and is
+remembered. Each result is a line of WORK/stand_alone.jsonl, and an interrupted run goes on behind the last one.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import set_seed
+from tqdm.auto import tqdm
+
+from efficientbert.configuration_efficientbert import EfficientBertConfig
+from efficientbert.modeling_efficientbert import EfficientBertModel
+from efficientbert.search.architecture import Architecture
+from efficientbert.train.capture import Captures
+from efficientbert.train.general import (
+    GeneralArguments,
+    GeneralDistillation,
+    HeldOut,
+    Text,
+    capture_held_out,
+    prepare_text,
+    score_student,
+    source_layers,
+    teacher_scales,
+)
+from efficientbert.train.initialization import initialize_from_teacher
+from efficientbert.train.loop import make_accelerator, train
+from efficientbert.train.recipe import make_recipe
+from efficientbert.train.script import run_script
+from efficientbert.train.student import Student, choose_attention, fit_config
+from efficientbert.train.teacher import Teacher
+
+
+@dataclass(kw_only=True)
+class StandAloneArguments(GeneralArguments):
+    """Distils every architecture of a file on its own, once for each seed."""
+
+    architectures: str = field(metadata={"help": "JSON file with a list of architectures under 'architectures'."})
+    work_dir: str = field(metadata={"help": "Folder of the results."})
+    output_dir: str = field(default="", metadata={"help": "Not used."})
+    corpus_split: str = field(default="train[:1500]", metadata={"help": "Split or slice of the corpus."})
+    warmup_ratio: float = field(default=1 / 6, metadata={"help": "Part of all steps in which the rate rises."})
+    mixed_precision: str = field(default="bf16", metadata={"help": "no, bf16 or fp16."})
+    max_steps: int = field(default=100, metadata={"help": "Optimizer steps of 16 sequences of 128 tokens."})
+    seeds: list[int] = field(default_factory=lambda: [0], metadata={"help": "One training for each."})
+
+
+class RememberedTeacher:
+    """A teacher that reads the same batch once, and keeps what hidden states and attention scores need of it."""
+
+    def __init__(self, teacher: Teacher):
+        self.teacher = teacher
+        self.captures: dict[bytes, Captures] = {}
+
+    def __call__(self, batch: Mapping[str, torch.Tensor]) -> Captures:
+        key = batch["input_ids"].cpu().numpy().tobytes()
+        if key not in self.captures:
+            self.captures[key] = replace(self.teacher(batch), values=())
+        return self.captures[key]
+
+
+def distil(
+    architecture: Architecture,
+    teacher: Teacher,
+    remembered: RememberedTeacher,
+    text: Text,
+    held_out: HeldOut,
+    args: StandAloneArguments,
+    seed: int,
+) -> dict[str, float]:
+    """Trains one architecture and returns its figures on held-out text, with the seconds it took."""
+    args = replace(args, seed=seed)
+    work = Path(args.work_dir) / "training"
+    shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
+    accelerator = make_accelerator(args, work)
+    set_seed(seed)
+    config = architecture.to_config(fit_config(EfficientBertConfig(), teacher))
+    recipe = make_recipe(args, config, teacher)
+    student = Student(EfficientBertModel(config), teacher.hidden_size)
+    choose_attention(student.encoder)
+    layers = source_layers(recipe, config.num_hidden_layers, teacher)
+    initialize_from_teacher(student, teacher, layers, text.sample_batch(accelerator.device))
+    scales = teacher_scales(teacher, text, Path(args.work_dir), accelerator.device)
+    started = time.perf_counter()
+    objective = GeneralDistillation(remembered, scales, recipe)
+    train(accelerator, student, objective, text.training, text.collator, args, args.max_steps, work, "Distilling")
+    shutil.rmtree(work, ignore_errors=True)
+    return score_student(student, objective, held_out) | {"seconds": time.perf_counter() - started}
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The results so far."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def main(args: StandAloneArguments) -> None:
+    """Trains what is not trained yet."""
+    args.check()
+    drawn = json.loads(Path(args.architectures).read_text(encoding="utf-8"))["architectures"]
+    path = Path(args.work_dir) / "stand_alone.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    device = make_accelerator(args, path.parent).device
+    teacher = Teacher.load(args.teacher, device)
+    for seed in args.seeds:
+        text = prepare_text(args, teacher, args.batch_size, args.seed)  # the same division for every seed
+        held_out = capture_held_out(text, teacher, device)
+        remembered = RememberedTeacher(teacher)
+        for number, architecture in enumerate(tqdm(drawn, desc=f"seed {seed}", unit="architecture")):
+            if any(row["number"] == number and row["seed"] == seed for row in read_rows(path)):
+                continue
+            figures = distil(Architecture.from_json(architecture), teacher, remembered, text, held_out, args, seed)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"number": number, "seed": seed} | figures) + "\n")
+
+
+if __name__ == "__main__":
+    run_script(main, StandAloneArguments, "stand_alone")

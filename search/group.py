@@ -1,0 +1,92 @@
+"""Processes that train every candidate together: towards a study they are one worker."""
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeVar
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from optuna.storages import BaseStorage
+
+from efficientbert.search.study import Record, Report, StageStudy, StopRule
+from efficientbert.search.workers import once
+
+
+C = TypeVar("C", bound=Hashable)
+Evaluate = Callable[[C, Report], Mapping[str, float]]
+
+
+class GivenUp(RuntimeError):
+    """The main process has given a candidate up."""
+
+
+class Group:
+    """The processes of one `accelerate launch`. The main one deals with the storage and tells the others what to do.
+
+    Args:
+        accelerator: Of the processes; there may be one alone.
+    """
+
+    def __init__(self, accelerator: Accelerator):
+        self.leads = accelerator.is_main_process
+
+    def share(self, value: Any = None) -> Any:
+        """What the main process gives, in all."""
+        return broadcast_object_list([value])[0]
+
+    def once(self, storage: BaseStorage, name: str, job: Callable[[], Any]) -> Any:
+        """See `efficientbert.search.workers.once`; all processes do the job together, the main one's result counts."""
+        if not self.leads:
+            if self.share():
+                job()
+            return self.share()
+        began = False
+
+        def announced() -> Any:
+            nonlocal began
+            began = True
+            self.share(True)
+            return job()
+
+        try:
+            value = once(storage, name, announced)
+        finally:
+            if not began:
+                self.share(False)
+        return self.share(value)
+
+    def run(self, study: StageStudy[C], evaluate: Evaluate[C], stop: StopRule) -> list[Record]:
+        """See `StageStudy.run`; all processes evaluate every candidate together, the main one's figures count."""
+        if not self.leads:
+            while (candidate := self.share()) is not None:
+                self._follow(evaluate, study.from_json(candidate))
+            return self.share()
+
+        def announced(candidate: C, number: int, report: Report) -> Mapping[str, float]:
+            def shared(value: float, step: int) -> None:
+                try:
+                    report(value, step)
+                except BaseException:
+                    self.share(False)
+                    raise
+                self.share(True)
+
+            self.share(study.to_json(candidate))
+            return evaluate(candidate, shared)
+
+        try:
+            records = study.run(announced, stop)
+        finally:
+            self.share(None)
+        return self.share(records)
+
+    def _follow(self, evaluate: Evaluate[C], candidate: C) -> None:
+        """Evaluates a candidate beside the main process, which records what comes of it."""
+
+        def report(value: float, step: int) -> None:
+            if not self.share():
+                raise GivenUp
+
+        try:
+            evaluate(candidate, report)
+        except Exception:
+            pass  # as in the main process

@@ -1,0 +1,426 @@
+"""The stages of a search as steps of one study: warm-up, coarse, fine, fine by weight sharing (paper, section 3.3)."""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from optuna.pruners import SuccessiveHalvingPruner
+from optuna.storages import BaseStorage
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from efficientbert.search.architecture import Architecture
+from efficientbert.search.arguments import SAMPLERS, SearchArguments
+from efficientbert.search.few_shot import FewShotSupernet, Partition
+from efficientbert.search.group import Group
+from efficientbert.search.halving import Ladder
+from efficientbert.search.pareto import pareto_front
+from efficientbert.search.samplers import Sampler
+from efficientbert.search.scores import (
+    HeldOutText,
+    ParameterCount,
+    Score,
+    TaskProbe,
+    TaskSlices,
+    isolated_randomness,
+)
+from efficientbert.search.short_training import GeneralTraining, ShortTraining, TaskTraining
+from efficientbert.search.space import SearchSpace
+from efficientbert.search.study import Record, Report, StageStudy
+from efficientbert.search.supernet import Supernet, TaskSupernet
+from efficientbert.search.supernet_training import (
+    Candidates,
+    Slices,
+    SupernetDistillation,
+    TaskSupernetDistillation,
+    bounds,
+    task_objectives,
+)
+from efficientbert.search.wpca import RandomEncoders, WPca
+from efficientbert.train.checkpoint import write_checkpoint
+from efficientbert.train.folders import write_json
+from efficientbert.train.general import GeneralDistillation, HeldOut, Text, score_student
+from efficientbert.train.initialization import initialize_from_teacher
+from efficientbert.train.loop import train
+from efficientbert.train.multitask import TaskBatches
+from efficientbert.train.script import InputError
+from efficientbert.train.student import choose_attention, nearest_layers, save_projection
+from efficientbert.train.task_distillation import TaskObjective
+from efficientbert.train.tasks.task import Task, TaskData
+from efficientbert.train.teacher import Teacher
+
+
+Row = tuple[Architecture, tuple[float, ...]]  # a complete candidate with its losses
+
+TASK_SAMPLING = 0.5  # a task's share of the batches is its rows to this power
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a search works with, loaded and checked.
+
+    Attributes:
+        teacher: The teacher.
+        space: All architectures.
+        text: The corpus.
+        objective: What an architecture distils.
+        held_out: Held-out text.
+        tasks: Tasks with their teachers.
+        probe: Task and rows of a linear probe, if it is asked for.
+    """
+
+    teacher: Teacher
+    space: SearchSpace
+    text: Text
+    objective: Callable[[Architecture], GeneralDistillation]
+    held_out: HeldOut
+    tasks: tuple[TaskTraining, ...]
+    probe: tuple[Task, TaskData] | None
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The candidate that a stage hands on."""
+
+    architecture: Architecture
+    losses: tuple[float, ...]
+
+
+class Stages:
+    """Runs the stages of a search in its folder, beside any number of other workers that do the same.
+
+    Args:
+        args: What was asked for.
+        accelerator: Of the processes that train together.
+        storage: Where the study is kept.
+        folder: Of the study, seen by all its workers.
+        material: What it works with.
+    """
+
+    def __init__(
+        self, args: SearchArguments, accelerator: Accelerator, storage: BaseStorage, folder: Path, material: Material
+    ):
+        self.args = args
+        self.accelerator = accelerator
+        self.group = Group(accelerator)
+        self.storage = storage
+        self.folder = folder
+        self.name = args.name or folder.name
+        self.material = material
+
+    def run(self) -> None:
+        """Runs the stages that were asked for, as far as they are not done; then writes the result of the last.
+
+        Raises:
+            InputError: if a stage needs another's result that is not there, or came to nothing.
+        """
+        warm = self._warm_up()
+        start: Winner | None = None
+        for stage in self.args.stages:
+            if self.args.stage in (None, stage):
+                self._run_stage(stage, warm, start)
+            if stage == (self.args.stage or self.args.stages[-1]):
+                return
+            start = self._winner(stage, start)
+
+    def _run_stage(self, stage: int, warm: Supernet, start: Winner | None) -> None:
+        """Searches one stage and writes its result."""
+        space, supernet, first = self.material.space, warm, None
+        if stage == 2:
+            space = space.fix_sizes(start.architecture if start else Architecture.from_config(space.base))
+            first = start
+        elif stage == 3 and start is not None:
+            space = space.fix_expressions(start.architecture)
+        if stage == 3:
+            supernet, score = self._supernet_of_stage_3(warm, space)
+        else:
+            score = self._score(self.args.scores, warm)
+        records = self._search(stage, space, score, first)
+        rows = [(Architecture.from_json(record.candidate), record.losses) for record in records if record.losses]
+        if first is not None:  # rated in stage 1 as all are here
+            rows.append((first.architecture, first.losses))
+        self._winner(stage, rows)
+        if stage == self.args.stages[-1]:
+            # One of all workers writes; with more candidates, of a search that was taken up again, it is written anew.
+            self.group.once(
+                self.storage,
+                f"{self.name}/result of {len(records)} candidates",
+                lambda: self._write(rows, supernet) if self.group.leads else None,
+            )
+
+    # Supernets
+
+    def _new_supernet(self) -> Supernet:
+        """The whole supernet, initialised from the teacher."""
+        space, teacher = self.material.space, self.material.teacher
+        with isolated_randomness(self.args.seed):
+            supernet = Supernet(space.base, space.largest(), teacher.hidden_size).to(self.accelerator.device)
+            choose_attention(supernet.whole.encoder)
+            layers = nearest_layers(len(space.largest().layers), teacher.num_layers)
+            sample = self.material.text.sample_batch(self.accelerator.device)
+            initialize_from_teacher(supernet.whole, teacher, layers, sample)
+        return supernet
+
+    def _warm_up(self) -> Supernet:
+        """The supernet, distilled as a whole."""
+        supernet = self._new_supernet()
+        largest = self.material.space.largest()
+        candidates = Candidates(self.material.space.sample, largest, self.args.seed, self.args.warmup_steps)
+        objective = SupernetDistillation(self.material.objective, candidates)
+        folder = self.folder / "warm-up"
+        self._trained(
+            folder, supernet, lambda: self._distil(supernet, objective, self.args.warmup_steps, folder, "Warm-up")
+        )
+        return supernet
+
+    def _supernet_of_stage_3(self, warm: Supernet, space: SearchSpace) -> tuple[Supernet | FewShotSupernet, Score]:
+        """The supernet that was trained by sampled candidates, and the score of its slices."""
+        args, folder = self.args, self.folder / "stage-3"
+        supernet: Supernet | FewShotSupernet = warm
+        if args.supernets > 1:
+            supernet = FewShotSupernet(warm, Partition.quantiles(space.sample, args.supernets, args.seed))
+        largest, smallest = bounds(space)
+        candidates = Candidates(space.sample, largest, args.seed, smallest=smallest if args.sandwich else None)
+        objective = SupernetDistillation(self.material.objective, candidates, args.in_place)
+        # The seed differs from the warm-up's: rows in another order.
+        again = replace(args, seed=args.seed + 1)
+        self._trained(
+            folder, supernet, lambda: self._distil(supernet, objective, args.sampled_steps, folder, "Supernet", again)
+        )
+        if "tasks" not in args.supernet_scores:
+            return supernet, self._score(args.supernet_scores, supernet)
+        folder = self.folder / "stage-3-tasks"
+        with isolated_randomness(args.seed):  # of the heads
+            on_tasks = TaskSupernet(supernet, [training.task for training in self.material.tasks])
+        self._trained(
+            folder, on_tasks, lambda: self._distil_tasks(on_tasks, replace(candidates, smallest=None), folder)
+        )
+        return supernet, self._score(args.supernet_scores, supernet, on_tasks)
+
+    def _trained(self, folder: Path, module: nn.Module, training: Callable[[], list[dict[str, float]]]) -> None:
+        """Gives a module its trained weights: from the folder or, done by one of all workers, by training it."""
+        path = folder / "supernet.safetensors"
+
+        def job() -> None:
+            log = training()
+            if self.accelerator.is_main_process:
+                folder.mkdir(parents=True, exist_ok=True)
+                write_json(folder / "training_log.json", log)
+                save_weights(module, path)
+                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+        self.group.once(self.storage, f"{self.name}/supernet of {folder.name}", job)
+        load_weights(module, path)
+
+    def _distil(
+        self,
+        supernet: nn.Module,
+        objective: SupernetDistillation,
+        steps: int,
+        folder: Path,
+        description: str,
+        args: SearchArguments | None = None,
+    ) -> list[dict[str, float]]:
+        text = self.material.text
+        return train(
+            self.accelerator,
+            Slices(supernet),
+            objective,
+            text.training,
+            text.collator,
+            args or self.args,
+            steps,
+            folder / "checkpoints",
+            description,
+        )
+
+    def _distil_tasks(self, supernet: TaskSupernet, candidates: Candidates, folder: Path) -> list[dict[str, float]]:
+        """Distils sampled candidates on all tasks, one task a batch."""
+        args, trainings = self.args, self.material.tasks
+        objectives = [
+            TaskObjective(
+                training.task,
+                training.teacher,
+                inner=None if training.inner is None else training.inner(supernet.wholes[index].model),
+            )
+            for index, training in enumerate(trainings)
+        ]
+        objective = TaskSupernetDistillation(task_objectives(objectives, args, supernet.supernet.base), candidates)
+        batches = TaskBatches(
+            [training.data.features for training in trainings],
+            args.task_batch_size,
+            args.task_steps * args.gradient_accumulation_steps * self.accelerator.num_processes,
+            TASK_SAMPLING,
+            args.seed,
+        )
+
+        def collate(items: list[tuple[int, list[dict[str, Any]]]]) -> dict[str, torch.Tensor]:
+            ((task, features),) = items
+            return trainings[task].task.collate(features) | {"task": torch.tensor([task])}
+
+        return train(
+            self.accelerator,
+            supernet,
+            objective,
+            batches,
+            collate,
+            replace(args, batch_size=1, learning_rate=args.task_learning_rate),
+            args.task_steps,
+            folder / "checkpoints",
+            f"Supernet on {len(trainings)} tasks",
+        )
+
+    # Candidates
+
+    def _score(
+        self, words: Sequence[str], supernet: Supernet | FewShotSupernet, on_tasks: TaskSupernet | None = None
+    ) -> Score:
+        """What rates candidates."""
+        material, args = self.material, self.args
+        parameters = material.space.costs["parameters"]
+
+        def made(word: str) -> Score:
+            if word == "parameters":
+                return ParameterCount(parameters)
+            if word == "wpca":
+                encoders = RandomEncoders(material.space.base, args.seed, self.accelerator.device)
+                return WPca(encoders, parameters, material.text.sample_batch(self.accelerator.device))
+            if word == "text":
+                return HeldOutText(supernet.extract, material.objective, material.held_out)
+            if word == "probe":
+                return TaskProbe(supernet.extract, *material.probe)
+            if word == "tasks":
+                scored = tuple((training.task, training.held_out) for training in material.tasks)
+                return TaskSlices(on_tasks.extract, scored, args.task_batch_size)
+            return ShortTraining(
+                supernet.extract,
+                self.accelerator,
+                self._general_training(),
+                material.tasks[0] if material.tasks else None,
+            )
+
+        return Ladder(tuple(made(word) for word in words))
+
+    def _general_training(self) -> GeneralTraining | None:
+        args, factor = self.args, self.args.reduction_factor
+        if args.general_steps == 0:
+            return None
+        rungs: tuple[int, ...] = ()
+        if factor is not None:
+            rungs = tuple(sorted({args.general_steps // factor, args.general_steps // factor**2} - {0}))
+        material = self.material
+        return GeneralTraining(material.objective, material.text, material.held_out, args, args.general_steps, rungs)
+
+    def _sampler(self, space: SearchSpace, start: Winner | None) -> Sampler[Architecture]:
+        """Who proposes candidates; in stage 2 it goes from the winner of stage 1."""
+        initial = self.args.initial if start is None else 1
+        kinds: dict[str, dict[str, int]] = {
+            "evolution": {"initial": initial},
+            "nsga2": {"initial": initial},
+            "action_space": {"first": self.args.initial, "interval": self.args.refit_interval},
+        }
+        sampler = SAMPLERS[self.args.sampler](space, self.args.seed, **kinds.get(self.args.sampler, {}))
+        if start is not None:
+            sampler.tell(start.architecture, start.losses)
+        return sampler
+
+    def _search(self, stage: int, space: SearchSpace, score: Score, start: Winner | None) -> list[Record]:
+        """Evaluates the candidates of a stage."""
+        args, factor = self.args, self.args.reduction_factor
+        costs = self.material.space.costs
+
+        def evaluate(architecture: Architecture, report: Report) -> dict[str, float]:
+            def at_rung(loss: float, rung: int) -> None:
+                report(loss, factor**rung)  # the pruner's rungs are the powers of its factor
+
+            loss = score(architecture, None if factor is None else at_rung)
+            return {"loss": loss} | {metric: cost(architecture) for metric, cost in costs.items()}
+
+        study = StageStudy(
+            self.storage,
+            f"{self.name}/stage-{stage}",
+            self._sampler(space, start),
+            to_json=Architecture.to_json,
+            from_json=Architecture.from_json,
+            objectives=tuple(args.objectives),
+            seed=args.seed,
+            settings={"sampler": args.sampler, "teacher": args.teacher, "corpus": args.corpus},
+            numbers=numbers,
+            pruner=None if factor is None else SuccessiveHalvingPruner(1, factor),
+        )
+        return self.group.run(study, evaluate, args.stop_rule())
+
+    def _winner(self, stage: int, rows: Sequence[Row] = ()) -> Winner:
+        """The candidate that a stage hands on: that of the lowest loss. Once chosen it stays.
+
+        Args:
+            stage: The stage.
+            rows: Its complete candidates, where they are at hand.
+
+        Raises:
+            InputError: if none was chosen yet, and there is nothing to choose from.
+        """
+
+        def job() -> list[Any]:
+            if not rows:
+                raise InputError(f"stage {stage}: no candidate of it is complete; run it first: --stage {stage}")
+            candidate, losses = min(rows, key=lambda row: row[1][0])
+            return [candidate.to_json(), losses]
+
+        candidate, losses = self.group.once(self.storage, f"{self.name}/winner of stage {stage}", job)
+        return Winner(Architecture.from_json(candidate), tuple(losses))
+
+    def _write(self, rows: Sequence[Row], supernet: Supernet | FewShotSupernet) -> None:
+        """Writes the candidates that no other is better than: `best`, and several in `front`, by rising loss."""
+        front = [rows[index] for index in pareto_front([losses for _, losses in rows])]
+        front = sorted(dict(front).items(), key=lambda row: row[1])
+        self._write_slice(*front[0], supernet, self.folder / "best")
+        if len(self.args.objectives) > 1:
+            shutil.rmtree(self.folder / "front", ignore_errors=True)
+            for number, row in enumerate(front):
+                self._write_slice(*row, supernet, self.folder / "front" / str(number))
+
+    def _write_slice(
+        self, architecture: Architecture, losses: tuple[float, ...], supernet: Supernet | FewShotSupernet, folder: Path
+    ) -> None:
+        """Writes a candidate's slice of the supernet as a checkpoint, to go on from."""
+        material = self.material
+        student = supernet.extract(architecture)
+        result = dict(zip(self.args.objectives, losses))
+        result["search_loss"] = result.pop("loss")
+        result |= {metric: cost(architecture) for metric, cost in material.space.costs.items()}
+        result |= score_student(student, material.objective(architecture), material.held_out)
+        work = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(work, ignore_errors=True)
+        write_checkpoint(work, student.encoder, material.teacher.tokenizer, "search", self.args, result)
+        save_projection(student.projection, work)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(work, folder)
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Keeps all weights of a module, those that several of its parts share once."""
+    temporary = path.with_suffix(".partial")
+    save_file({name: weight.detach().cpu().contiguous() for name, weight in module.named_parameters()}, temporary)
+    os.replace(temporary, path)
+
+
+@torch.no_grad()
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Gives a module the weights that `save_weights` kept of its like."""
+    kept = load_file(path)
+    for name, weight in module.named_parameters():
+        weight.copy_(kept[name])
+
+
+def numbers(architecture: Architecture) -> dict[str, int]:
+    """What a dashboard plots of an architecture."""
+    found = {"num_layers": len(architecture.layers)} | asdict(architecture.shape)
+    for index, layer in enumerate(architecture.layers):
+        found |= {f"stack {index}": layer.stack, f"width {index}": layer.intermediate_size}
+    return found
