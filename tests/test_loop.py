@@ -14,6 +14,7 @@ from torch import nn
 
 from efficientbert.train.loop import (
     LoopArguments,
+    NotFiniteError,
     linear_schedule,
     make_accelerator,
     make_optimizer,
@@ -316,7 +317,7 @@ def test_a_killed_run_with_skipped_steps_goes_on_to_the_same_bits(tmp_path):
 
 def test_too_many_skipped_steps_end_the_run_and_leave_the_checkpoint(tmp_path):
     with pytest.raises(
-        InputError, match=r"step 6: loss, other, gradient not finite; with it 3 steps were skipped.* allows 2"
+        NotFiniteError, match=r"step 6: loss, other, gradient not finite; with it 3 steps were skipped.* allows 2"
     ):
         run(tmp_path, Faulty(loss=(1, 4, 5, 6)), max_skipped_steps=2)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
@@ -324,6 +325,18 @@ def test_too_many_skipped_steps_end_the_run_and_leave_the_checkpoint(tmp_path):
     with pytest.raises(InputError, match=r"step 6: gradient not finite; with it 3 steps"):
         run(tmp_path, Faulty(gradient=(4, 5)), max_skipped_steps=2)
     run(tmp_path, Regression(), max_skipped_steps=2)
+
+
+def test_a_run_without_checkpoints_does_the_same_and_writes_nothing(tmp_path):
+    expected, _ = run(tmp_path / "whole", Regression())
+    args = ListArguments(batch_size=4, checkpoint_steps=3, log_steps=2, learning_rate=0.05)
+    for _ in range(2):
+        accelerator = make_accelerator(args, tmp_path / "none")
+        model = make_model()
+        train(accelerator, model, Regression(), make_rows(), collate, args, 11, None, "Testing")
+        for name, parameter in expected.state_dict().items():
+            assert torch.equal(parameter, model.state_dict()[name]), name
+    assert not (tmp_path / "none").exists()
 
 
 def test_compiled_runs_keep_names_and_go_on_to_the_same_bits(tmp_path, monkeypatch):

@@ -187,7 +187,7 @@ def test_heads_and_orders_are_the_same_for_all_candidates(make, monkeypatch):
     first, rows[:] = list(rows), []
     score(NARROW)
     assert len(starts) == 2 and torch.equal(*starts) and starts[0].abs().max() > 0
-    assert rows == first
+    assert len(rows) > 12 and rows == first[-len(rows) :]  # before them, the first candidate has the teacher measured
 
 
 def test_rows_that_are_scored_are_never_trained_on_and_the_same_for_all(make, monkeypatch):
