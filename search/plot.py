@@ -1,5 +1,6 @@
 """Pictures of a search."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,25 +11,60 @@ import numpy as np
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
+from matplotlib.figure import Figure
+
+from efficientbert.search.pareto import pareto_front
+from efficientbert.search.study import Record
 
 
-def plot_search(rows: Sequence[dict[str, Any]], metric: str, path: Path) -> None:
-    """Draws the loss of all candidates over time, with the best so far, and over cost.
+def plot_history(records: Sequence[Record], objective: str, path: Path) -> None:
+    """Draws an objective of all candidates in their order, the best so far, and which have failed.
 
     Args:
-        rows: Candidates in order, each with `loss` and `cost`.
-        metric: What cost is measured in.
+        records: Candidates in order.
+        objective: Name of the figure.
         path: PNG file to write.
     """
-    losses = np.array([row["loss"] for row in rows])
-    figure, (over_time, over_cost) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    over_time.plot(losses, ".", color="tab:gray", label="candidate")
-    over_time.step(range(len(losses)), np.fmin.accumulate(losses), where="post", label="best so far")
-    over_time.set(xlabel="candidate", ylabel="loss of the slice")
-    over_time.legend()
-    over_cost.scatter([row["cost"] for row in rows], losses, c=range(len(rows)), s=12)
-    over_cost.set(xlabel=metric, ylabel="loss of the slice")
-    figure.savefig(path, dpi=120)
+    values = np.array([record.figures[objective] if record.state == "COMPLETE" else np.nan for record in records])
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    axes.plot(values, ".", color="tab:gray", label="candidate")
+    if np.isfinite(values).any():
+        axes.step(range(len(values)), np.fmin.accumulate(values), where="post", label="best so far")
+    for state, label, color in (("PRUNED", "given up", "tab:orange"), ("FAIL", "failed", "tab:red")):
+        numbers = [index for index, record in enumerate(records) if record.state == state]
+        if numbers:
+            bottom = axes.get_xaxis_transform()
+            axes.plot(numbers, [0.02] * len(numbers), "x", color=color, label=label, transform=bottom)
+    axes.set(xlabel="candidate", ylabel=objective)
+    axes.legend()
+    save_figure(figure, path)
+
+
+def plot_front(records: Sequence[Record], cost: str, objective: str, path: Path) -> None:
+    """Draws all complete candidates over their cost, early ones dark, late ones bright, and the Pareto front.
+
+    Args:
+        records: Candidates in order.
+        cost: Name of the figure that goes to the right.
+        objective: Name of the figure that goes up.
+        path: PNG file to write.
+    """
+    points = [(record.figures[cost], record.figures[objective]) for record in records if record.state == "COMPLETE"]
+    front = sorted(points[index] for index in pareto_front(points))
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    if points:
+        axes.scatter(*zip(*points), c=range(len(points)), s=12)
+        axes.step(*zip(*front), where="post", color="tab:red", label="Pareto front")
+        axes.legend()
+    axes.set(xlabel=cost, ylabel=objective)
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a PNG under a temporary name and moves it, so that a reader never sees half a picture."""
+    temporary = path.with_name(path.name + ".partial")
+    figure.savefig(temporary, dpi=120, format="png")
+    os.replace(temporary, path)
     pyplot.close(figure)
 
 
@@ -45,5 +81,4 @@ def plot_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
     loss.set(title="distillation loss on held-out text", ylabel="loss")
     accuracy.bar(names, [row["task"]["accuracy"] for row in rows], color="tab:orange")
     accuracy.set(title="task, validation split", ylabel="accuracy", ylim=(0, 1))
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    save_figure(figure, path)

@@ -202,7 +202,7 @@ def evaluate_and_note(location, path, barrier):
             raise ValueError("seventh")
         return {"loss": abs(candidate - 480)}
 
-    study.run(evaluate, StopRule(evaluations=20), poll=0.01)
+    study.run(evaluate, StopRule(evaluations=8), poll=0.01)
 
 
 @pytest.mark.parametrize("database", [False, True])
@@ -217,8 +217,8 @@ def test_two_workers_evaluate_each_candidate_once(tmp_path, database):
         worker.join()
         assert worker.exitcode == 0
     noted = [line.split() for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
-    assert sorted(int(number) for number, _ in noted) == list(range(20))
-    assert len({candidate for _, candidate in noted}) == 20
+    assert sorted(int(number) for number, _ in noted) == list(range(8))
+    assert len({candidate for _, candidate in noted}) == 8
     records = stage(location).records()
     assert [(r.number, r.candidate["n"]) for r in records] == sorted((int(n), int(c)) for n, c in noted)
 
