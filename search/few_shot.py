@@ -57,8 +57,8 @@ class Partition:
         bounds = tuple(numbers[DRAWS * part // parts] for part in range(1, parts))
         if len({numbers[0], *bounds}) < parts:
             raise InputError(
-                f"supernets: architectures of this space have {numbers[0]} to {numbers[-1]} feed-forward networks, which "
-                f"cannot be divided into {parts} parts; ask for fewer"
+                f"supernets: architectures of this space have {numbers[0]} to {numbers[-1]} feed-forward networks, "
+                f"which cannot be divided into {parts} parts; ask for fewer"
             )
         return cls(bounds)
 

@@ -206,6 +206,14 @@ def test_relations_are_learned_in_place_across_widths(teacher, supernet):
         assert own.loss(*captures, batch, own.count(batch))[0].item() > 0
 
 
+def test_layers_learned_in_place_have_the_variances_of_the_teacher_layers_they_stand_for(teacher, supernet):
+    whole = replace(LARGEST, layers=LARGEST.layers[:2])  # compared with the teacher's layers 2 and 4
+    flat, objective = replace(SMALLEST, layers=SMALLEST.layers[:1]), objectives(teacher, supernet)
+    own = in_place_objective(objective(flat), flat, objective(whole), whole)
+    assert own.recipe.states == ((0, 0), (1, 2))
+    assert own.scales == Scales((0.5, 0.7, 0.9), (3.0, 5.0))
+
+
 def make_tasks(teacher: Teacher, teacher_folder) -> list[TaskObjective]:
     """Two tasks under one teacher each, one of them with inner states."""
     found = []
