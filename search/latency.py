@@ -157,7 +157,7 @@ def network_parts(expression: str, hidden_size: int, intermediate_size: int) -> 
 
 
 def all_network_parts(hidden_size: int, intermediate_size: int) -> list[str]:
-    """Every part that a feed-forward network of these sizes may have."""
+    """Every part that a feed-forward network of these sizes may have; at equal ones some are named twice."""
     narrow, wide = sorted((hidden_size, intermediate_size))
     parts = [f"residual {hidden_size}"]
     parts += [f"linear {hidden_size} {intermediate_size}", f"linear {intermediate_size} {hidden_size}"]
@@ -165,7 +165,7 @@ def all_network_parts(hidden_size: int, intermediate_size: int) -> list[str]:
     parts += [
         f"{name} {one} {other}" for name in BINARY for one, other in ((narrow, narrow), (narrow, wide), (wide, wide))
     ]
-    return list(dict.fromkeys(parts))
+    return parts
 
 
 def shape_parts(shape: Shape) -> tuple[str, str]:

@@ -294,6 +294,8 @@ def test_parts_compute_what_the_model_computes():
     context, _ = layer.attention(states, None)
     assert torch.equal(layer(states, None), layer.layer_norm(states + context))
     assert layer.attention.config._attn_implementation == EfficientBertModel(BASE).config._attn_implementation
+    frame, tokens = build_part("embeddings 24 8", BASE, SETTINGS)
+    assert torch.equal(frame(*tokens).last_hidden_state, frame.embeddings(*tokens, None, None, None))
     network, (states,) = build_part("residual 24", BASE, SETTINGS)
     assert torch.equal(network(states), network.layer_norm(2 * states))
     cropped, _ = build_part("max 8 24", BASE, SETTINGS)
