@@ -1,5 +1,5 @@
-"""The learned action space (paper, section 3.3, after LaNAS: Wang et al., "Sample-Efficient Neural Architecture Search by
-Learning Action Space").
+"""The learned action space (paper, section 3.3, after LaNAS: Wang et al., 2019, "Sample-Efficient Neural Architecture
+Search by Learning Action Space").
 
 A binary tree of classifiers halves the space again and again into better and worse candidates. Of its leaves the one
 with the highest upper confidence bound is searched next; the published program always takes the best.
@@ -19,16 +19,31 @@ from efficientbert.search.samplers.sampler import C, Sampler, Space
 
 
 PARENTS = 16  # the best so far, of which candidates are mutations
-MUTATIONS = 3  # in a row, at most, between a parent and a candidate
+MUTATIONS = 2  # in a row, at most, between a parent and a candidate
 SMALLEST = 8  # candidates a region holds at least to be divided
 GROWTH = 10  # a refit waits for a tenth more candidates at least, so that all of them cost time linear in the history
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """A region that is not divided: its number, from 0."""
+    """A region that is not divided.
+
+    Attributes:
+        number: From 0.
+        path: The classifiers from the root, each with whether the region is what it takes for the better part.
+    """
 
     number: int
+    path: tuple[tuple[GradientBoostingClassifier, bool], ...]
+
+    def chances(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Whether `(candidates, features)` fall into the region, and with what probability: both `(candidates,)`."""
+        inside, chances = np.ones(len(features), dtype=bool), np.ones(len(features))
+        for classifier, wanted in self.path:
+            better = classifier.predict_proba(features)[:, 1]
+            inside &= (better > 0.5) == wanted
+            chances *= better if wanted else 1 - better
+        return inside, chances
 
 
 @dataclass(frozen=True)
@@ -40,67 +55,54 @@ class Split:
     worse: Union["Split", Leaf]
 
 
-Tree = Split | Leaf
-
-
-def fit_tree(features: np.ndarray, losses: np.ndarray, depth: int, smallest: int, seed: int) -> tuple[Tree, int]:
-    """Divides a space by what was evaluated of it.
+class ActionTree:
+    """A space divided by what was evaluated of it.
 
     Args:
         features: `(candidates, features)`.
         losses: `(candidates,)`, inf for those that failed.
         depth: Splits from the root to a leaf, at most.
-        smallest: Candidates a region must hold to become two.
         seed: Of the classifiers.
 
-    Returns:
-        The tree and how many leaves it has.
+    Attributes:
+        leaves: The regions.
     """
-    leaves = 0
 
-    def grow(rows: np.ndarray, depth: int) -> Tree:
-        nonlocal leaves
-        better = losses[rows] < np.median(losses[rows])
-        if depth and len(rows) >= smallest and better.any():
+    def __init__(self, features: np.ndarray, losses: np.ndarray, depth: int, seed: int) -> None:
+        self.leaves: list[Leaf] = []
+        self._root = self._grow(features, losses, depth, seed, ())
+
+    def fall(self, features: np.ndarray) -> np.ndarray:
+        """`(candidates,)`: the number of the leaf that each of `(candidates, features)` falls into."""
+        numbers = np.empty(len(features), dtype=int)
+
+        def descend(node: Split | Leaf, rows: np.ndarray) -> None:
+            if isinstance(node, Leaf):
+                numbers[rows] = node.number
+            elif len(rows):
+                better = node.classifier.predict_proba(features[rows])[:, 1] > 0.5
+                descend(node.better, rows[better])
+                descend(node.worse, rows[~better])
+
+        descend(self._root, np.arange(len(features)))
+        return numbers
+
+    def _grow(self, features: np.ndarray, losses: np.ndarray, depth: int, seed: int, path: tuple) -> Split | Leaf:
+        better = losses < np.median(losses)
+        if depth and len(losses) >= SMALLEST and better.any():
             # Stochastic gradient boosting (Friedman, 2002): trees on parts of rows and features overfit less.
             classifier = GradientBoostingClassifier(
                 n_estimators=30, max_depth=2, subsample=0.7, max_features="sqrt", random_state=seed
-            ).fit(features[rows], better)
-            inside = classifier.predict(features[rows])  # a region is what the classifier takes for it
+            ).fit(features, better)
+            inside = classifier.predict_proba(features)[:, 1] > 0.5  # a region is what the classifier takes for it
             if inside.any() and not inside.all():
-                return Split(classifier, grow(rows[inside], depth - 1), grow(rows[~inside], depth - 1))
-        leaves += 1
-        return Leaf(leaves - 1)
-
-    return grow(np.arange(len(losses)), depth), leaves
-
-
-def leaf_chances(tree: Tree, features: np.ndarray, leaves: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where candidates fall.
-
-    Args:
-        tree: Of [`fit_tree`].
-        features: `(candidates, features)`.
-        leaves: How many the tree has.
-
-    Returns:
-        `(candidates,)`, the leaf every candidate falls into; `(candidates, leaves)`, the probability of each leaf if
-        all classifiers are taken at their word.
-    """
-    chances = np.zeros((len(features), leaves))
-    fallen = np.zeros(len(features), dtype=int)
-
-    def descend(node: Tree, chance: np.ndarray, inside: np.ndarray) -> None:
-        if isinstance(node, Leaf):
-            chances[:, node.number] = chance
-            fallen[inside] = node.number
-            return
-        better = node.classifier.predict_proba(features)[:, 1]
-        descend(node.better, chance * better, inside & (better > 0.5))
-        descend(node.worse, chance * (1 - better), inside & (better <= 0.5))
-
-    descend(tree, np.ones(len(features)), np.ones(len(features), dtype=bool))
-    return fallen, chances
+                parts = (
+                    self._grow(features[part], losses[part], depth - 1, seed, (*path, (classifier, wanted)))
+                    for part, wanted in ((inside, True), (~inside, False))
+                )
+                return Split(classifier, *parts)
+        self.leaves.append(Leaf(len(self.leaves), path))
+        return self.leaves[-1]
 
 
 def upper_confidence_bounds(rewards: np.ndarray, leaves: np.ndarray, count: int, exploration: float) -> np.ndarray:
@@ -126,8 +128,8 @@ def upper_confidence_bounds(rewards: np.ndarray, leaves: np.ndarray, count: int,
 class ActionSpace(Sampler[C]):
     """Draws candidates at random and near the best, and takes one of the leaf with the highest confidence bound.
 
-    Inside the leaf the candidate comes first of which the classifiers together expect most: the mean of the leaves'
-    bounds, weighted with the probability of each leaf. Failed candidates count as the worst.
+    In the leaf that candidate comes first of which the classifiers are surest; if none falls into it, the one that
+    does with the highest probability. Failed candidates count as the worst.
 
     Args:
         space: Where candidates come from.
@@ -149,7 +151,7 @@ class ActionSpace(Sampler[C]):
         depth: int = 3,
         growth: Sequence[int] = (400, 800, 1600, 3200),
         exploration: float = 0.1,
-        pool: int = 100,
+        pool: int = 64,
     ) -> None:
         super().__init__(space, seed)
         self.first = first
@@ -162,8 +164,7 @@ class ActionSpace(Sampler[C]):
         self._features: list[np.ndarray] = []
         self._losses: list[float] = []
         self._next_fit = first
-        self._tree: Tree | None = None
-        self._leaves = 0
+        self._tree: ActionTree | None = None
         self._leaf_of: list[int] = []
 
     def _learn(self, candidate: C, losses: tuple[float, ...] | None) -> None:
@@ -177,28 +178,29 @@ class ActionSpace(Sampler[C]):
             while True:
                 yield self.space.sample(rng)
         self._update()
-        candidates = self._draw(losses, rng)
         rewards = 1 - (rankdata(losses) - 0.5) / len(losses)
-        bounds = upper_confidence_bounds(rewards, np.array(self._leaf_of), self._leaves, self.exploration)
-        fallen, chances = leaf_chances(self._tree, np.stack([self.space.encode(c) for c in candidates]), self._leaves)
-        for index in np.lexsort((-(chances @ bounds), -bounds[fallen])):
+        leaves = self._tree.leaves
+        bounds = upper_confidence_bounds(rewards, np.array(self._leaf_of), len(leaves), self.exploration)
+        candidates = self._draw(losses, rng)
+        features = np.stack([self.space.encode(candidate) for candidate in candidates])
+        inside, chances = leaves[int(bounds.argmax())].chances(features)
+        for index in np.lexsort((-chances, ~inside)):
             yield candidates[index]
 
     def _update(self) -> None:
-        """Brings the tree up to date: when it is fitted depends on the number told alone, never on the asks between."""
+        """Brings the tree up to date: when it is fitted depends on how many were told, never on the asks between."""
         fit_at = None
         while self._next_fit <= self._tells:
             fit_at = self._next_fit
             self._next_fit += max(self.interval, self._next_fit // GROWTH)
         if fit_at is not None:
             depth = self.depth + sum(fit_at >= size for size in self.growth)
-            self._tree, self._leaves = fit_tree(
-                np.stack(self._features[:fit_at]), np.array(self._losses[:fit_at]), depth, SMALLEST, self.seed + fit_at
-            )
+            features, losses = np.stack(self._features[:fit_at]), np.array(self._losses[:fit_at])
+            self._tree = ActionTree(features, losses, depth, self.seed + fit_at)
             self._leaf_of = []
         new = self._features[len(self._leaf_of) :]
         if new:
-            self._leaf_of += leaf_chances(self._tree, np.stack(new), self._leaves)[0].tolist()
+            self._leaf_of += self._tree.fall(np.stack(new)).tolist()
 
     def _draw(self, losses: np.ndarray, rng: random.Random) -> list[C]:
         """Half random candidates, half mutations of the best."""

@@ -19,8 +19,8 @@ DRAWN = 256  # random candidates that show which features vary, and how far
 class OptunaSampler(Sampler[C]):
     """One of Optuna's samplers, the tree-structured Parzen estimator by default.
 
-    Optuna knows vectors, not architectures: every feature of the encoding that varies is one of its floats, from 0 to 1
-    over the range seen in random candidates. It proposes a vector; the nearest of a pool of candidates, random ones
+    Optuna knows vectors, not architectures: every feature of the encoding that varies is one of its floats, from 0 to
+    1 over the range seen in random candidates. It proposes a vector; the nearest of a pool of candidates, random ones
     and mutations of the best, is taken, and Optuna is told the encoding of that. This fits samplers that need nothing
     but finished trials (TPE, GP, random); not those that keep notes in the trials they asked for (CMA-ES, Optuna's
     NSGA-II). Failed candidates are told as pruned: TPE counts them as the worst.
