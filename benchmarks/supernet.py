@@ -8,9 +8,9 @@ process, in turn, so that whatever else the machine does meets both alike: the p
 drawn anew in every round within 10% of its parameters, and the whole supernet. Peak memory is of a process of its own
 for every size.
 
-Slicing: a student at hidden 540, initialised from the teacher and distilled for a few steps, is cut to hidden 360 head
-by head, as everywhere here, and flat, as published, with the borders of the heads shifted; the table gives their
-losses on held-out text right after it.
+Slicing: a student at hidden 540, initialised from the teacher and distilled for a few steps, is cut to hidden 360: as
+a supernet is, head by head without the supernet's factors, and flat as published, with the borders of the heads
+shifted; the table gives their losses on held-out text right after it.
 """
 
 import dataclasses
@@ -195,7 +195,6 @@ def peak_memory(args: SupernetBenchmarkArguments, preset: str) -> dict[str, floa
 
 def flat_slice(student: EfficientBertModel, source: EfficientBertModel) -> None:
     """Cuts the attention's weights as published: leading rows and columns, whatever head they are of."""
-    initialize_from_checkpoint(student, source)
     width = student.config.num_attention_heads * student.config.head_dim
     hidden = student.config.hidden_size
     for layer, origin in zip(student.layers, source.layers):
@@ -234,9 +233,11 @@ def measure_slicing(args: SupernetBenchmarkArguments) -> dict[str, dict[str, flo
 
     def score_slices(what: str) -> None:
         part = supernet.extract(narrow)
-        found[f"360, head by head, {what}"] = score_student(part, objective, held_out)
+        found[f"360, {what}, the slice"] = score_student(part, objective, held_out)
+        initialize_from_checkpoint(part.encoder, student.encoder)
+        found[f"360, {what}, head by head without factors"] = score_student(part, objective, held_out)
         flat_slice(part.encoder, student.encoder)
-        found[f"360, flat, {what}"] = score_student(part, objective, held_out)
+        found[f"360, {what}, flat as published"] = score_student(part, objective, held_out)
 
     score_slices("from the teacher")
     optimizer = make_optimizer(student, LoopArguments(learning_rate=5e-4))

@@ -9,8 +9,13 @@ Every dimension is elastic, by one rule, `slice_weights`. An architecture takes
   depth. Where one depth divides the other it is compared with the same layer of the teacher in both: no weight is
   taught two layers, and it starts from the teacher layer that a stand-alone student of its depth starts from.
 
+Two factors keep what is left at its scale where nearly all lies in the leading part. A LayerNorm gives fewer channels
+the same mean square, though in the whole supernet the leading ones have more than their share of it: its weight is
+multiplied by the square root of the whole's hidden size over the slice's. Attention scores are divided by the square
+root of the head size: queries and keys are multiplied by the fourth root of the slice's over the whole's.
+
 A slice is run by the stand-alone model's own code over contiguous copies of these weights, so it computes exactly what
-the extracted model computes. No factor makes up for what is cut away; that is left to the training.
+the extracted model computes.
 """
 
 from collections.abc import Sequence
@@ -186,5 +191,10 @@ def slice_weights(
         if any(mine > theirs for mine, theirs in zip(wanted, source.shape)):
             raise ValueError(f"{name} of shape {tuple(wanted)} is no part of the largest's {tuple(source.shape)}")
         leading = source[tuple(slice(size) for size in wanted)]
+        if name.endswith("layer_norm.weight") and part_config.hidden_size != whole_config.hidden_size:
+            leading = leading * (whole_config.hidden_size / part_config.hidden_size) ** 0.5
+        elif ".attention.qkv." in name and part_config.head_dim != whole_config.head_dim:
+            factor = (part_config.head_dim / whole_config.head_dim) ** 0.25
+            leading = torch.cat((leading[:2] * factor, leading[2:]))  # not the values
         weights[name] = leading.reshape(parameter.shape).contiguous()
     return weights
