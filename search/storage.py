@@ -10,7 +10,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from efficientbert.train.script import InputError
 
@@ -84,10 +84,10 @@ def _open_database(url: str) -> BaseStorage:
         for _ in range(TRIES - 1):
             try:
                 return get_storage(RDBStorage(url, engine_kwargs=dict(options)))
-            except (SQLAlchemyError, StorageInternalError):
+            except (DBAPIError, StorageInternalError):
                 time.sleep(0.5)
         return get_storage(RDBStorage(url, engine_kwargs=dict(options)))
-    except (ArgumentError, ImportError, RuntimeError, SQLAlchemyError, StorageInternalError) as error:
+    except (ImportError, RuntimeError, SQLAlchemyError, StorageInternalError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"storage {shown}: cannot be opened: {reason}; give a folder, or a URL such as sqlite:///study.db"

@@ -1,0 +1,62 @@
+"""Storage of studies: one line of error for what cannot be opened, a journal that survives torn lines."""
+
+import pytest
+from optuna.storages import JournalStorage
+from optuna.study import StudyDirection
+
+from efficientbert.search.storage import JOURNAL, open_storage
+from efficientbert.train.script import InputError
+
+
+def test_a_folder_holds_a_journal(tmp_path):
+    made = open_storage(tmp_path / "new" / "study")
+    assert isinstance(made, JournalStorage)
+    study_id = made.create_new_study([StudyDirection.MINIMIZE], "a")
+    assert (tmp_path / "new" / "study" / JOURNAL).exists()
+    assert open_storage(str(tmp_path / "new" / "study")).get_study_name_from_id(study_id) == "a"
+
+
+@pytest.mark.parametrize("torn", [b'{"op_code": 0, "study_na', b"{"])
+def test_a_torn_last_line_is_dropped(tmp_path, torn):
+    open_storage(tmp_path).create_new_study([StudyDirection.MINIMIZE], "a")
+    with open(tmp_path / JOURNAL, "ab") as journal:
+        journal.write(torn)
+    storage = open_storage(tmp_path)
+    storage.create_new_study([StudyDirection.MINIMIZE], "b")
+    assert [study.study_name for study in open_storage(tmp_path).get_all_studies()] == ["a", "b"]
+    assert torn + b"\n" not in (tmp_path / JOURNAL).read_bytes()
+
+
+def test_a_database_is_kept(tmp_path):
+    url = f"sqlite:///{tmp_path}/study.db"
+    open_storage(url).create_new_study([StudyDirection.MINIMIZE], "a")
+    assert [study.study_name for study in open_storage(url).get_all_studies()] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "location, message",
+    [
+        ("nosuch://host/name", "storage nosuch://host/name: cannot be opened"),
+        ("nosuch://me:secret@host/name", r"storage nosuch://me:\*\*\*@host/name: cannot be opened"),
+        ("://", "storage ://…: cannot be opened"),
+        ("sqlite:////no/such/folder/study.db", "unable to open database file"),
+    ],
+)
+def test_what_cannot_be_opened_is_told_in_one_line(monkeypatch, location, message):
+    monkeypatch.setattr("efficientbert.search.storage.time.sleep", lambda seconds: None)
+    with pytest.raises(InputError, match=message) as told:
+        open_storage(location)
+    assert "\n" not in str(told.value)
+    assert "secret" not in str(told.value)
+
+
+def test_a_file_is_no_study_folder(tmp_path):
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(InputError, match="exists"):
+        open_storage(tmp_path / "file")
+
+
+def test_a_broken_journal_is_told_in_one_line(tmp_path):
+    (tmp_path / JOURNAL).write_text("no journal\nat all\n", encoding="utf-8")
+    with pytest.raises(InputError, match="cannot be opened"):
+        open_storage(tmp_path)
