@@ -17,8 +17,7 @@ from efficientbert.train.student import Student
 from efficientbert.train.tasks.arguments import TaskArguments
 from efficientbert.train.tasks.spans import SpanTask
 from efficientbert.train.tasks.texts import TextTask
-
-from .conftest import make_tokenizer
+from efficientbert.train.teacher import Teacher
 
 
 PLAIN = "linear2(gelu(linear1(x)))"
@@ -220,8 +219,8 @@ def test_fewer_channels_keep_their_scale_where_the_others_say_nothing(supernet):
 
 
 @pytest.fixture
-def task_supernet(supernet) -> TaskSupernet:
-    tokenizer = make_tokenizer()
+def task_supernet(supernet, teacher_folder) -> TaskSupernet:
+    tokenizer = Teacher.load(teacher_folder()).tokenizer
     classes = TextTask(TaskArguments(data="x", text_column="text"), tokenizer, ("no", "maybe", "yes"))
     spans = SpanTask(TaskArguments(data="x", kind="question-answering"), tokenizer)
     torch.manual_seed(1)
