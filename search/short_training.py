@@ -182,7 +182,6 @@ class ShortTraining:
         Raises:
             NotFiniteError: if too many steps had no finite loss, or the trained candidate has none.
         """
-        self.accelerator.free_memory()  # of a candidate that was given up, when its exception held on to it
         try:
             with isolated_randomness((self.general or self.task).args.seed):
                 return self._train(architecture, report)

@@ -4,7 +4,7 @@ import optuna
 import pytest
 
 from efficientbert.search.architecture import Architecture, LayerChoice, Shape
-from efficientbert.search.halving import Ladder, report_to
+from efficientbert.search.halving import Ladder
 
 
 ARCHITECTURE = Architecture(Shape(12, 3, 4, 8), (LayerChoice("linear2(gelu(linear1(x)))", 1, 12),))
@@ -66,15 +66,24 @@ def halve(losses: list[tuple[float, ...]], factor: int) -> list[optuna.trial.Fro
     """Trials of candidates whose losses on every rung are known, one after the other."""
     pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=factor)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0), pruner=pruner)
-    for values in losses:
-        score = Given(values[-1], values[:-1])
-        study.optimize(lambda trial, score=score: score(ARCHITECTURE, report_to(trial, factor)), n_trials=1)
+    for *cheap, last in losses:
+        ladder = Ladder((*map(Given, cheap), Given(last)))
+
+        def evaluate(trial, ladder=ladder):
+            def report(loss, rung):
+                trial.report(loss, factor**rung)
+                if trial.should_prune():
+                    raise optuna.TrialPruned
+
+            return ladder(ARCHITECTURE, report)
+
+        study.optimize(evaluate, n_trials=1)
     return study.trials
 
 
 @pytest.mark.parametrize("factor", [2, 3])
 def test_every_rung_is_one_of_the_pruner(factor):
-    """Of those that reach a rung only the best one of `factor` goes on, and he alone is measured further."""
+    """With rung r as step `factor ** r`, of those that reach a rung the best go on, the others no more."""
     better = halve([(9.0, 9.0, 9.0, 9.0), (8.0, 8.0, 8.0, 8.0), (7.0, 7.0, 7.0, 7.0)], factor)
     assert [trial.state.name for trial in better] == ["COMPLETE"] * 3
     assert [trial.value for trial in better] == [9.0, 8.0, 7.0]

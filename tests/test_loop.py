@@ -339,6 +339,31 @@ def test_a_run_without_checkpoints_does_the_same_and_writes_nothing(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_one_accelerator_trains_several_models_in_turn(tmp_path):
+    """What is left of the first is not in the second's checkpoints: another process goes on from them."""
+    expected, _ = run(tmp_path / "alone", Regression())
+    args = ListArguments(batch_size=4, checkpoint_steps=3, log_steps=2, learning_rate=0.05)
+    accelerator = make_accelerator(args, tmp_path)
+    first = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 1))
+    train(accelerator, first, Regression(), make_rows(), collate, args, 11, tmp_path / "first", "Testing")
+    model = make_model()
+    with pytest.raises(Killed):
+        train(
+            accelerator,
+            model,
+            Regression(5),
+            make_rows(),
+            collate,
+            args,
+            11,
+            tmp_path / "cut" / "checkpoints",
+            "Testing",
+        )
+    model, _ = run(tmp_path / "cut", Regression())
+    for name, parameter in expected.state_dict().items():
+        assert torch.equal(parameter, model.state_dict()[name]), name
+
+
 def test_compiled_runs_keep_names_and_go_on_to_the_same_bits(tmp_path, monkeypatch):
     monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend="eager"))
     plain, _ = run(tmp_path / "plain", Regression())

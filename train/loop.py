@@ -167,7 +167,7 @@ def train(
     """Trains `model` in place for `max_steps` optimizer steps, going on from the newest checkpoint if there is one.
 
     Args:
-        accelerator: As of `make_accelerator`.
+        accelerator: As of `make_accelerator`; it lets go what it had prepared for an earlier run.
         model: What to train; every call of it in the objective goes through the prepared module.
         objective: What to minimise.
         dataset: Rows with a length, or a stream of rows with `set_epoch`.
@@ -188,6 +188,10 @@ def train(
         InputError: if an epoch holds less than one batch for every process.
         NotFiniteError: if more than `max_skipped_steps` steps had a loss or gradient that is no finite number.
     """
+    # One accelerator may train several models in turn: what it holds of the last one is no part of this run's
+    # checkpoints.
+    accelerator.free_memory()
+    accelerator._custom_objects.clear()
     streaming = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__")
     if streaming:
         dataset, sampler = Stream(dataset), None
