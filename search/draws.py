@@ -41,6 +41,16 @@ class Options(Generic[T]):
     weights: Sequence[float]
     costs: Sequence[tuple[float, ...]]
 
+    @cached_property
+    def least(self) -> list[float]:
+        """The least cost of any option, for every budget."""
+        return [min(column) for column in zip(*self.costs)]
+
+    @cached_property
+    def greatest(self) -> list[float]:
+        """The greatest cost of any option, for every budget."""
+        return [max(column) for column in zip(*self.costs)]
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -69,13 +79,11 @@ class Draws(Generic[T]):
         self.positions = positions
         self.fixed = fixed
         self.budgets = budgets
-        self.lowest = [start + sum(costs) for start, *costs in zip(fixed, *self._extremes(min))]
-        self.highest = [start + sum(costs) for start, *costs in zip(fixed, *self._extremes(max))]
+        self.lowest = [start + sum(costs) for start, *costs in zip(fixed, *(options.least for options in positions))]
+        self.highest = [
+            start + sum(costs) for start, *costs in zip(fixed, *(options.greatest for options in positions))
+        ]
         self._remembered: dict[tuple[int, int], np.ndarray] = {}
-
-    def _extremes(self, extreme) -> list[list[float]]:
-        """The least or greatest cost of any option, for every position and budget."""
-        return [[extreme(column) for column in zip(*options.costs)] for options in self.positions]
 
     @cached_property
     def possible(self) -> bool:
@@ -141,7 +149,7 @@ class Draws(Generic[T]):
             axes.append(Axis(number, unit, low / unit - count / 2, math.floor(high / unit + count / 2) + 1))
         return axes
 
-    @property
+    @cached_property
     def _sizes(self) -> tuple[int, ...]:
         return tuple(axis.size for axis in self._axes) or (1,)
 
@@ -158,19 +166,20 @@ class Draws(Generic[T]):
         cumulative weights of its options and the options with their costs.
         """
         made: dict[int, tuple] = {}
-        for options, least in zip(self.positions, self._extremes(min)):
+        for options in self.positions:
             if id(options) not in made:
-                made[id(options)] = self._group(options, least)
+                made[id(options)] = self._group(options)
         return [made[id(options)] for options in self.positions]
 
-    def _group(
-        self, options: Options[T], least: Sequence[float]
-    ) -> tuple[np.ndarray, list[int], np.ndarray, list[tuple[list[float], list]]]:
+    def _group(self, options: Options[T]) -> tuple[np.ndarray, list[int], np.ndarray, list[tuple[list[float], list]]]:
+        sizes, columns = self._sizes, [axis.budget for axis in self._axes]
+        steps = np.zeros((len(options.values), len(sizes)), dtype=np.int64)
+        if columns:
+            above = np.array(options.costs, dtype=np.float64)[:, columns] - np.array(options.least)[columns]
+            steps = np.rint(above / [axis.unit for axis in self._axes]).astype(np.int64)
         members: dict[tuple[int, ...], list[int]] = {}
-        for option, costs in enumerate(options.costs):
-            step = tuple(round((costs[a.budget] - least[a.budget]) / a.unit) for a in self._axes) or (0,)
-            if all(s < size for s, size in zip(step, self._sizes)):
-                members.setdefault(step, []).append(option)
+        for option in np.flatnonzero((steps < sizes).all(axis=1)).tolist():
+            members.setdefault(tuple(steps[option].tolist()), []).append(option)
         choices = [
             (
                 list(itertools.accumulate(options.weights[option] for option in group)),
@@ -178,10 +187,10 @@ class Draws(Generic[T]):
             )
             for group in members.values()
         ]
-        steps = np.array(list(members))
-        offsets = np.ravel_multi_index(tuple(steps.T), self._padded).tolist()
+        unique = np.array(list(members))
+        offsets = np.ravel_multi_index(tuple(unique.T), self._padded).tolist()
         probabilities = np.array([cumulative[-1] for cumulative, _ in choices]) / math.fsum(options.weights)
-        return steps, offsets, probabilities, choices
+        return unique, offsets, probabilities, choices
 
     @cached_property
     def _chances(self) -> list[np.ndarray]:

@@ -130,7 +130,9 @@ def probe(node: Expression, order: int) -> torch.Tensor:
 
 @lru_cache(maxsize=65536)
 def _signature(expression: str, order: int) -> str:
-    steps = torch.round(probe(parse(expression), order) / PROBE_STEP).to(torch.int64)
+    node = parse(expression)
+    check_widths(node, *PROBE_SIZES[order])
+    steps = torch.round(probe(node, order) / PROBE_STEP).to(torch.int64)
     return hashlib.blake2b(repr(steps.tolist()).encode(), digest_size=12).hexdigest()
 
 

@@ -65,7 +65,9 @@ def test_frequencies_are_those_of_enumeration(name, cells, monkeypatch):
 
 
 def test_draws_are_seldom_repeated_where_the_budget_is_a_sliver_of_the_range():
-    options = Options(range(16), [1.0] * 16, [(stack * width,) for stack in range(1, 5) for width in (45, 60, 90, 180)])
+    options = Options(
+        range(16), [1.0] * 16, [(stack * width,) for stack in range(1, 5) for width in (45, 60, 90, 180)]
+    )
     draws = Draws([options] * 12, (0,), (Budget("parameters", 1000, 1050),))  # the range is 540 to 8,640
     rng, attempts = random.Random(0), 500
     assert sum(draws._attempt(rng) is not None for _ in range(attempts)) > 0.7 * attempts

@@ -17,7 +17,11 @@ def test_what_is_not_chosen_is_the_bases():
 
 def test_shapes_are_all_combinations_with_whole_heads():
     found = Choices(depths=(2, 4), hidden_sizes=(24, 30), head_counts=(3, 4), embedding_sizes=(5, 6)).shapes(BASE)
-    whole = {(24, 3): 5, (24, 4): 6, (30, 3): 10}  # the base's own head size where hidden size and heads are the base's
+    whole = {
+        (24, 3): 5,
+        (24, 4): 6,
+        (30, 3): 10,
+    }  # the base's own head size where hidden size and heads are the base's
     expected = {
         (depth, Shape(*pair, head_dim, embedding))
         for depth in (2, 4)

@@ -1,121 +1,292 @@
-"""The search space: every draw valid and within its budget."""
+"""The search space: every architecture valid and within all budgets, drawn as often as is said."""
 
-import json
+import itertools
 import math
 import random
+from collections import Counter
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.ffn_efficientbert import BINARY, UNARY, Input, Unary, check_widths, parse, uses_gate, walk
+from efficientbert.ffn_efficientbert import parse, uses_gate
 from efficientbert.modeling_efficientbert import EfficientBertModel
-from efficientbert.search.cost import Budget, count_flops, count_parameters
-from efficientbert.search.space import (
-    Architecture,
-    SearchSpace,
-    mutate_expression,
-    random_expression,
-    replace_part,
-)
+from efficientbert.search import space as module
+from efficientbert.search.architecture import Architecture, LayerChoice, Shape
+from efficientbert.search.cost import Budget, Cost, Flops, Parameters, count_parameters
+from efficientbert.search.expressions import GATED, PLAIN, expression_pool
+from efficientbert.search.space import Choices, SearchSpace
 from efficientbert.train.script import InputError
 
 
-SIZES = {"vocab_size": 60, "embedding_size": 8, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3}
+BASE = EfficientBertConfig(
+    vocab_size=60,
+    embedding_size=8,
+    hidden_size=24,
+    num_hidden_layers=3,
+    num_attention_heads=3,
+    max_position_embeddings=32,
+)
+FREE = Choices(depths=(2, 3, 4), hidden_sizes=(16, 24), head_counts=(2, 4), head_dims=(6, 8), embedding_sizes=(5, 8))
+ELU = "elu(linear2(gelu(linear1(x))))"
 
 
-def make_space(minimum=0.0, maximum=math.inf, gate=True, metric="parameters") -> SearchSpace:
-    cost = count_parameters if metric == "parameters" else lambda config: count_flops(config, 16)
-    return SearchSpace(EfficientBertConfig(**SIZES), 24, gate, Budget(metric, minimum, maximum), cost)
+class Operators(Cost):
+    """A cost of the kind that is measured: every expression has its own, in fractions."""
+
+    metric = "latency"
+
+    def fixed(self, shape, num_layers):
+        return 0.1 + 0.01 * num_layers * shape.hidden_size
+
+    def layer(self, shape, layer):
+        return layer.stack * (0.1 + 0.003 * layer.intermediate_size + 0.01 * len(layer.expression))
 
 
-def test_random_expressions_are_valid_canonical_and_varied():
-    rng = random.Random(0)
-    drawn = [random_expression(rng, gate=True) for _ in range(500)]
-    assert all(str(parse(text)) == text for text in drawn)
-    assert len(set(drawn)) > 150
-    assert 50 < sum(uses_gate(parse(text)) for text in drawn) < 450
-    assert not any(uses_gate(parse(random_expression(rng, gate=False))) for _ in range(200))
+COSTS = {cost.metric: cost for cost in (Parameters(BASE), Flops(BASE, 16), Operators())}
 
 
-def test_mutations_reach_every_operator_and_stay_valid():
-    rng = random.Random(1)
-    text, names = "linear2(gelu(linear1(x)))", set()
-    for _ in range(600):
-        mutant = mutate_expression(text, rng, gate=True)
-        assert mutant != text and str(parse(mutant)) == mutant
-        text = mutant
-        names |= {part.name for part in walk(parse(text)) if not isinstance(part, Input)}
-    assert names == {*UNARY, *BINARY, "linear1", "linear2", "gate"}
+def make_space(*budgets, choices=None, **kwargs) -> SearchSpace:
+    return SearchSpace(BASE, choices or Choices(), budgets, COSTS, **kwargs)
 
 
-def test_only_the_named_part_is_replaced():
-    expression = parse("add(linear2(gelu(linear1(x))), gelu(x))")
-    changed = replace_part(expression, expression.right, Input())
-    assert str(changed) == "add(linear2(gelu(linear1(x))), x)"
-    inner = expression.left.operand
-    assert str(replace_part(expression, inner, Unary("tanh", inner.operand))) == (
-        "add(linear2(tanh(linear1(x))), gelu(x))"
-    )
+SPACES = {
+    "parameters": make_space(Budget("parameters", 23_000, 25_000)),
+    "no gate": make_space(Budget("parameters", 23_000, 25_000), choices=Choices(gate=False)),
+    "flops": make_space(Budget("flops", 500_000, 600_000)),
+    "all three": make_space(Budget("parameters", 16_000), Budget("flops", 0, 560_000), Budget("latency", 3, 5)),
+    "free": make_space(Budget("parameters", 15_000, 25_000), Budget("flops", maximum=600_000), choices=FREE),
+    "wide": make_space(Budget("parameters", 23_000, 40_000), choices=Choices(base_width=40, width_multiple=8)),
+    "one of each": make_space(choices=Choices(stacks=(2,), divisors=(3,))),
+}
 
 
-def test_expressions_for_wide_networks_fit_them():
-    rng = random.Random(5)
-    for _ in range(200):
-        expression = parse(random_expression(rng, gate=True, wide=True))
-        check_widths(expression, 4, 9)
-        check_widths(expression, 9, 4)
+@pytest.mark.parametrize("name", SPACES)
+def test_draws_are_valid_within_budgets_and_varied(name):
+    space, rng = SPACES[name], random.Random(0)
+    drawn = [space.sample(rng) for _ in range(60)]
+    for architecture in drawn:
+        config = architecture.to_config(BASE)
+        config.validate()
+        assert Architecture.from_config(config) == architecture
+        assert all(budget.contains(COSTS[budget.metric](architecture)) for budget in space.budgets)
+        assert space.contains(architecture)
+        assert space.choices.gate or not any(uses_gate(parse(layer.expression)) for layer in architecture.layers)
+    assert len(set(drawn)) > 55
+    assert len({layer.expression for architecture in drawn for layer in architecture.layers}) > 40
+    assert {(len(a.layers), a.shape) for a in drawn} <= set(space.shapes)
 
 
-def test_draws_and_mutations_stay_within_an_exact_budget():
-    space = make_space(23_000, 25_000)
-    rng = random.Random(1)
-    architecture = space.sample(rng)
-    for _ in range(60):
-        counted = EfficientBertModel(architecture.to_config(space.base)).num_parameters()
-        assert 23_000 <= counted <= 25_000 and counted == space.cost_of(architecture)
-        mutant = space.mutate(architecture, rng)
-        assert mutant != architecture
-        architecture = mutant if rng.random() < 0.8 else space.sample(rng)
+def test_a_budget_is_kept_by_the_model_that_is_built():
+    space, rng = SPACES["free"], random.Random(1)
+    for _ in range(8):
+        assert 15_000 <= EfficientBertModel(space.sample(rng).to_config(BASE)).num_parameters() <= 25_000
 
 
-def test_draws_stay_within_a_flops_budget():
-    space = make_space(500_000, 600_000, metric="flops")
-    rng = random.Random(2)
-    assert all(500_000 <= space.cost_of(space.sample(rng)) <= 600_000 for _ in range(20))
+def test_frequencies_are_those_of_drawing_anew_until_the_budgets_are_met(monkeypatch):
+    pool = {PLAIN: 0.5, GATED: 0.3, ELU: 0.2}
+    monkeypatch.setattr(module, "expression_pool", lambda gate, wide: pool)
+    choices = Choices(depths=(1, 2), hidden_sizes=(12, 24), stacks=(1, 3), divisors=(1, 3), embedding_sizes=(8,))
+    space = make_space(Budget("parameters", 6_000, 9_000), Budget("latency", maximum=1.9), choices=choices)
+    expected: dict[Architecture, float] = {}
+    for depth, hidden in itertools.product((1, 2), (12, 24)):
+        shape, within = Shape(hidden, 3, hidden // 3, 8), {}
+        options = list(itertools.product(pool, (1, 3), (hidden, hidden // 3)))
+        for layers in itertools.product(options, repeat=depth):
+            architecture = Architecture(shape, tuple(LayerChoice(*layer) for layer in layers))
+            parameters = count_parameters(architecture.to_config(BASE))
+            if 6_000 <= parameters <= 9_000 and COSTS["latency"](architecture) <= 1.9:
+                within[architecture] = math.prod(pool[layer[0]] for layer in layers)
+        expected |= {architecture: weight / sum(within.values()) for architecture, weight in within.items()}
+    shapes = len({(len(architecture.layers), architecture.shape) for architecture in expected})
+    assert shapes == 2 and len(expected) > 20  # both budgets and both expressions matter
+    count, rng = 20_000, random.Random(0)
+    seen = Counter(space.sample(rng) for _ in range(count))
+    assert seen.keys() == expected.keys()
+    for architecture, weight in expected.items():
+        probability = weight / shapes
+        assert abs(seen[architecture] - count * probability) < 4.5 * math.sqrt(count * probability * (1 - probability))
 
 
 def test_a_draw_depends_on_its_generator_alone():
-    space = make_space()
-    assert space.sample(random.Random("a")) == space.sample(random.Random("a"))
-    assert space.sample(random.Random("a")) != space.sample(random.Random("b"))
+    space = make_space(*SPACES["free"].budgets, choices=FREE)
+    expected = [space.sample(random.Random(f"{seed}")) for seed in range(20)]
+    for seed in reversed(range(20)):
+        assert space.sample(random.Random(f"{seed}")) == expected[seed]
+    fresh = make_space(*SPACES["free"].budgets, choices=FREE)
+    assert fresh.sample(random.Random("7")) == expected[7] != expected[8]
 
 
 @pytest.mark.parametrize(("minimum", "maximum"), [(0, 1000), (10**9, 10**10), (23_001, 23_001.5)])
 def test_an_impossible_budget_is_named_with_what_is_possible(minimum, maximum):
-    space = make_space(minimum, maximum)
-    largest = EfficientBertModel(space.largest().to_config(space.base)).num_parameters()
-    with pytest.raises(InputError, match=r"no architecture has parameters between .*range from") as error:
+    space = make_space(Budget("parameters", minimum, maximum))
+    largest = EfficientBertModel(space.largest().to_config(BASE)).num_parameters()
+    least = Architecture(space.largest().shape, (LayerChoice(PLAIN, 1, 6),) * 3)
+    with pytest.raises(InputError) as error:
         space.sample(random.Random(0))
-    assert f"{largest:,.6g}" in str(error.value)
+    assert str(error.value) == (
+        f"budget: no architecture has parameters between {minimum:,.6g} and {maximum:,.6g}; those of this space range "
+        f"from {COSTS['parameters'](least):,.6g} to {largest:,.6g}"
+    )
 
 
-def test_architectures_come_back_from_config_and_json():
-    space = make_space()
-    architecture = space.sample(random.Random(3))
-    config = architecture.to_config(space.base)
-    assert Architecture.from_config(config) == architecture
-    assert Architecture.from_json(json.loads(json.dumps(architecture.to_json()))) == architecture
-    assert hash(Architecture.from_config(config)) == hash(architecture)
-    assert config.hidden_size == 24 and config.embedding_size == 8
+def test_budgets_that_exclude_each_other_are_all_named():
+    space = make_space(Budget("parameters", 30_000, 40_000), Budget("flops", maximum=450_000), choices=FREE)
+    with pytest.raises(InputError) as error:
+        space.sample(random.Random(0))
+    assert "parameters between 30,000 and 40,000 and flops between 0 and 450,000; those of" in str(error.value)
+    assert "\n" not in str(error.value) and str(error.value).count(" from ") == 2
 
 
-def test_plain_shape_is_the_largest_that_fits():
-    space = make_space(0, 24_000)
-    config = space.plain()
-    assert config.ffn_expressions == ["linear2(gelu(linear1(x)))"] * 3 and config.ffn_stacks == [1] * 3
-    width = config.intermediate_sizes[0]
-    assert config.intermediate_sizes == [width] * 3
-    wider = EfficientBertConfig(**(config.to_dict() | {"intermediate_sizes": width + 1}))
-    assert count_parameters(config) <= 24_000 < count_parameters(wider)
-    with pytest.raises(InputError, match="no architecture"):
-        make_space(0, 1000).plain()
+def test_shapes_that_cannot_meet_the_budget_are_left_out():
+    space = make_space(Budget("parameters", maximum=9000), choices=FREE)
+    drawn = [space.sample(random.Random(seed)) for seed in range(300)]
+    layer = LayerChoice(PLAIN, 1, 1)
+    possible = {
+        (depth, shape)
+        for depth, shape in space.shapes
+        if COSTS["parameters"](
+            Architecture(shape, (replace(layer, intermediate_size=shape.hidden_size // 4),) * depth)
+        )
+        <= 9000
+    }
+    assert {(len(a.layers), a.shape) for a in drawn} == possible and 1 < len(possible) < len(space.shapes)
+
+
+def test_a_space_without_a_shape_or_a_cost_is_refused():
+    with pytest.raises(InputError, match="no hidden size is a multiple of a number of heads; give head_dims"):
+        make_space(choices=Choices(head_counts=(5, 7)))
+    with pytest.raises(InputError, match="nothing measures latency; known are parameters"):
+        SearchSpace(BASE, Choices(), (Budget("latency", 0, 9),), {"parameters": Parameters(BASE)})
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_the_largest_holds_every_architecture(name):
+    space, rng = SPACES[name], random.Random(3)
+    largest = space.largest()
+    shapes = {n: p.shape for n, p in EfficientBertModel(largest.to_config(BASE)).named_parameters()}
+    for _ in range(10):
+        model = EfficientBertModel(space.sample(rng).to_config(BASE))
+        for parameter_name, parameter in model.named_parameters():
+            assert all(small <= large for small, large in zip(parameter.shape, shapes[parameter_name], strict=True))
+
+
+def test_stage_two_leaves_the_expressions_free():
+    space = SPACES["free"]
+    best = space.sample(random.Random(4))
+    stage = space.fix_sizes(best)
+    assert stage.contains(best) and not stage.contains(space.sample(random.Random(5)))
+    one, rng = best, random.Random(6)
+    for candidate in [*(stage.sample(rng) for _ in range(20)), *(one := stage.mutate(one, rng) for _ in range(20))]:
+        assert stage.contains(candidate) and space.contains(candidate) and candidate.shape == best.shape
+        sizes = [(layer.stack, layer.intermediate_size) for layer in candidate.layers]
+        assert sizes == [(layer.stack, layer.intermediate_size) for layer in best.layers]
+    assert [(layer.stack, layer.intermediate_size) for layer in stage.largest().layers] == sizes
+    assert len({stage.sample(rng) for _ in range(20)}) > 15
+
+
+def test_stage_three_leaves_stacks_widths_and_shapes_free():
+    space = SPACES["free"]
+    best = next(a for a in (space.sample(random.Random(seed)) for seed in range(99)) if len(a.layers) == 2)
+    stage, rng = space.fix_expressions(best), random.Random(6)
+    first, second = (layer.expression for layer in best.layers)
+    spread = {2: [first, second], 3: [first, first, second], 4: [first, first, second, second]}
+    assert stage.contains(best)
+    candidates = [stage.sample(rng) for _ in range(40)]
+    candidates += [stage.mutate(candidate, rng) for candidate in candidates]
+    candidates += [stage.crossover(*rng.sample(candidates, 2), rng) for _ in range(40)]
+    for candidate in candidates:
+        assert stage.contains(candidate)
+        assert [layer.expression for layer in candidate.layers] == spread[len(candidate.layers)]
+    assert {len(candidate.layers) for candidate in candidates} == {2, 3, 4}
+    assert len({candidate.shape for candidate in candidates}) > 3
+
+
+def test_what_is_not_of_the_space_is_not_contained():
+    space = make_space(Budget("parameters", maximum=20_000), choices=Choices(gate=False))
+    shape = Shape(24, 3, 8, 8)
+
+    def contains(*layers, shape=shape):
+        return space.contains(Architecture(shape, layers or (LayerChoice(PLAIN, 1, 24),) * 3))
+
+    layer = LayerChoice(PLAIN, 1, 24)
+    assert contains()
+    assert not contains(layer, layer)
+    assert not contains(shape=Shape(24, 4, 6, 8))
+    assert not contains(layer, layer, LayerChoice(PLAIN, 1, 13))
+    assert not contains(layer, layer, LayerChoice(PLAIN, 5, 24))
+    assert not contains(layer, layer, LayerChoice(GATED, 1, 24))
+    assert not contains(layer, layer, LayerChoice("linear2(identity(gelu(linear1(x))))", 1, 24))  # not as printed
+    assert not contains(layer, layer, LayerChoice("gelu(linear1(x))", 1, 24))
+    assert not contains(*[LayerChoice(PLAIN, 4, 24)] * 3)  # above the budget
+
+
+def test_plain_shape_is_the_largest_that_all_budgets_allow():
+    space = make_space(Budget("parameters", 15_000, 24_000), Budget("flops", maximum=600_000), choices=FREE)
+    found = space.plain()
+    width = found.layers[0].intermediate_size
+    assert found == Architecture(Shape(24, 3, 8, 8), (LayerChoice(PLAIN, 1, width),) * 3)
+    wider = Architecture(found.shape, (LayerChoice(PLAIN, 1, width + 1),) * 3)
+    for cost, ceiling in (("parameters", 24_000), ("flops", 600_000)):
+        assert COSTS[cost](found) <= ceiling
+    assert COSTS["flops"](wider) > 600_000 or COSTS["parameters"](wider) > 24_000
+
+
+def test_plain_shape_has_friendly_widths():
+    choices = Choices(width_multiple=16)
+    width = make_space(Budget("parameters", maximum=24_000), choices=choices).plain().layers[0].intermediate_size
+    free = make_space(Budget("parameters", maximum=24_000)).plain().layers[0].intermediate_size
+    assert width == free // 16 * 16
+
+
+def test_a_plain_shape_that_no_budget_allows_is_refused():
+    with pytest.raises(InputError, match="no architecture of the plain shape has parameters between 0 and 1,000; at"):
+        make_space(Budget("parameters", maximum=1000)).plain()
+
+
+def test_a_key_is_that_of_the_function():
+    space, shape = SPACES["parameters"], Shape(24, 3, 8, 8)
+
+    def key(*layers, shape=shape):
+        return space.key(Architecture(shape, tuple(LayerChoice(*layer) for layer in layers)))
+
+    layer = ("linear2(max(sigmoid(linear1(x)), x))", 2, 12)
+    assert key(layer, layer) == key(layer, ("linear2(relu(max(x, sigmoid(linear1(x)))))", 2, 12))
+    different = [
+        key(layer, layer),
+        key(layer),
+        key(layer, layer, shape=replace(shape, embedding_size=9)),
+        key(layer, (PLAIN, 2, 12)),
+        key((PLAIN, 2, 12), layer),
+        key(layer, (layer[0], 1, 12)),
+        key(layer, (layer[0], 2, 8)),
+    ]
+    assert len(set(different)) == len(different)
+
+
+def test_the_encoding_is_what_its_columns_say():
+    space = SPACES["free"]
+    gated = LayerChoice("tanh(linear2(mul(gelu(linear1(x)), gelu(gate(x)))))", 3, 12)
+    architecture = Architecture(Shape(24, 4, 6, 5), (LayerChoice(PLAIN, 1, 8), gated))
+    vector = space.encode(architecture)
+    assert vector.dtype == np.float64 and len(set(space.columns)) == len(space.columns) == len(vector)
+    row = dict(zip(space.columns, vector.tolist()))
+    expected = {"num_layers": 2, "hidden_size": 24, "num_attention_heads": 4, "head_dim": 6, "embedding_size": 5}
+    expected |= {name: cost(architecture) for name, cost in COSTS.items()}
+    expected |= {"layer 0 stack": 1, "layer 0 intermediate_size": 8, "layer 0 weights": 16, "layer 0 gelu": 1}
+    expected |= {"layer 1 stack": 3, "layer 1 intermediate_size": 12, "layer 1 weights": 108, "layer 1 gate": 1}
+    expected |= {"layer 1 tanh": 1, "layer 1 mul": 1, "layer 1 gelu": 2}
+    assert {name: value for name, value in row.items() if value} == expected
+    for seed in range(20):
+        assert space.encode(space.sample(random.Random(seed))).shape == vector.shape
+
+
+def test_expressions_are_drawn_from_the_pool_of_their_width():
+    space = make_space(choices=Choices(base_width=48, divisors=(1, 4)))  # 48 above and 12 below the hidden size of 24
+    seen = {True: set(), False: set()}
+    for seed in range(150):
+        for layer in space.sample(random.Random(seed)).layers:
+            seen[layer.intermediate_size > 24].add(layer.expression)
+    for wide, texts in seen.items():
+        assert texts <= expression_pool(True, wide).keys() and len(texts) > 50

@@ -1,0 +1,163 @@
+"""Mutation, crossover and repair: neighbours and mixtures that stay in the space."""
+
+import random
+from collections import Counter
+
+import pytest
+
+from efficientbert.configuration_efficientbert import EfficientBertConfig, spread
+from efficientbert.search.architecture import Architecture, LayerChoice, Shape
+from efficientbert.search.cost import Budget, Flops, Parameters
+from efficientbert.search.expressions import GATED, PLAIN
+from efficientbert.search.space import Choices, SearchSpace
+from efficientbert.search.variation import DIMENSIONS, change_shape, fit, measure_excess, mutate, repair
+
+
+BASE = EfficientBertConfig(
+    vocab_size=60,
+    embedding_size=8,
+    hidden_size=24,
+    num_hidden_layers=3,
+    num_attention_heads=3,
+    max_position_embeddings=32,
+)
+COSTS = {cost.metric: cost for cost in (Parameters(BASE), Flops(BASE, 16))}
+FREE = Choices(depths=(2, 3, 4), hidden_sizes=(16, 24), head_counts=(2, 4), head_dims=(6, 8), embedding_sizes=(5, 8))
+
+
+def make_space(*budgets, choices=None, **kwargs) -> SearchSpace:
+    return SearchSpace(BASE, choices or Choices(), budgets, COSTS, **kwargs)
+
+
+TIGHT = make_space(Budget("parameters", 23_000, 24_000), Budget("flops", maximum=760_000))
+FREE_TIGHT = make_space(Budget("parameters", 17_000, 18_500), choices=FREE)
+WIDE = make_space(Budget("parameters", 23_000, 40_000), choices=Choices(base_width=40))
+
+
+def differences(one, other):
+    """How many layers differ, and in which dimensions the shapes do."""
+    shape = {name for name in DIMENSIONS[1:] if getattr(one.shape, name) != getattr(other.shape, name)}
+    shape |= {"num_layers"} if len(one.layers) != len(other.layers) else set()
+    return sum(a != b for a, b in zip(one.layers, other.layers)), shape
+
+
+@pytest.mark.parametrize("space", [TIGHT, FREE_TIGHT, WIDE, make_space(choices=FREE)])
+def test_mutants_are_new_functions_of_the_space(space):
+    rng = random.Random(1)
+    architecture = space.sample(rng)
+    for _ in range(60):
+        mutant = space.mutate(architecture, rng)
+        assert space.contains(mutant) and space.key(mutant) != space.key(architecture)
+        assert len(differences(architecture, mutant)[1]) <= 1
+        architecture = mutant
+
+
+def test_without_budgets_one_thing_changes_and_every_kind_of_change_occurs():
+    space, rng = make_space(choices=FREE), random.Random(2)
+    kinds: Counter = Counter()
+    for _ in range(400):
+        architecture = space.sample(rng)
+        mutant = space.mutate(architecture, rng)
+        layers, shape = differences(architecture, mutant)
+        if shape:
+            kinds.update(shape)
+            continue
+        assert layers == 1
+        (changed,) = ((a, b) for a, b in zip(architecture.layers, mutant.layers) if a != b)
+        names = [
+            n for n in ("expression", "stack", "intermediate_size") if getattr(changed[0], n) != getattr(changed[1], n)
+        ]
+        assert len(names) == 1
+        kinds.update(names)
+    assert kinds.keys() == {"expression", "stack", "intermediate_size", *DIMENSIONS}
+    assert min(kinds.values()) > 25
+
+
+def test_a_space_of_one_architecture_has_no_neighbour():
+    only = Choices(stacks=(2,), divisors=(2,))
+    space = make_space(choices=only, expressions=(PLAIN, PLAIN, GATED))
+    architecture = space.sample(random.Random(0))
+    assert mutate(space, architecture, random.Random(1)) is None
+    assert space.mutate(architecture, random.Random(1)) == architecture
+
+
+@pytest.mark.parametrize("space", [TIGHT, FREE_TIGHT, WIDE])
+def test_crossovers_are_of_the_space(space):
+    rng = random.Random(3)
+    for _ in range(40):
+        one, other = space.sample(rng), space.sample(rng)
+        child = space.crossover(one, other, rng)
+        assert space.contains(child)
+        assert (len(child.layers), child.shape) in [(len(p.layers), p.shape) for p in (one, other)]
+
+
+def test_without_budgets_every_layer_comes_from_either_parent():
+    space, rng = make_space(choices=FREE), random.Random(4)
+    shape = Shape(24, 4, 6, 8)
+    one = Architecture(shape, tuple(LayerChoice(PLAIN, stack, 24) for stack in (1, 2)))
+    other = Architecture(shape, tuple(LayerChoice(GATED, stack, 12) for stack in (1, 2, 3, 4)))
+    seen = Counter()
+    for _ in range(300):
+        child = space.crossover(one, other, rng)
+        parents = [spread(list(parent.layers), len(child.layers)) for parent in (one, other)]
+        assert all(layer in pair for layer, pair in zip(child.layers, zip(*parents)))
+        seen.update((len(child.layers), parents[0][i] == layer) for i, layer in enumerate(child.layers))
+    assert seen.keys() == {(2, False), (2, True), (4, False), (4, True)}
+    assert all(0.4 < seen[depth, True] / (seen[depth, True] + seen[depth, False]) < 0.6 for depth in (2, 4))
+
+
+def test_widths_keep_their_rank_at_another_hidden_size():
+    space = make_space(choices=Choices(hidden_sizes=(24, 36)))
+    layers = tuple(LayerChoice(PLAIN, 1, width) for width in (24, 12, 8, 6))
+    found = fit(space, Architecture(Shape(24, 3, 8, 8), layers), Shape(36, 3, 12, 8))
+    assert [layer.intermediate_size for layer in found.layers] == [36, 18, 12, 9]
+
+
+def test_another_depth_leaves_out_or_repeats_layers_in_their_order():
+    space, rng = make_space(choices=Choices(depths=(2, 5))), random.Random(5)
+    two = Architecture(Shape(24, 3, 8, 8), (LayerChoice(PLAIN, 1, 24), LayerChoice(GATED, 2, 12)))
+    for _ in range(20):
+        five = change_shape(space, two, "num_layers", rng)
+        count = five.layers.count(two.layers[0])
+        assert five.layers == two.layers[:1] * count + two.layers[1:] * (5 - count) and 0 < count < 5
+        back = change_shape(space, five, "num_layers", rng)
+        assert len(back.layers) == 2 and set(back.layers) <= set(two.layers)
+
+
+def test_a_shape_without_a_neighbour_in_one_dimension_stays():
+    space, rng = make_space(choices=Choices(hidden_sizes=(24, 30), head_counts=(3, 4))), random.Random(5)
+    layers = (LayerChoice(PLAIN, 1, 30),) * 3
+    thirty = Architecture(Shape(30, 3, 10, 8), layers)  # four heads do not divide it
+    assert change_shape(space, thirty, "num_attention_heads", rng) is None
+    assert change_shape(space, thirty, "hidden_size", rng).shape == Shape(24, 3, 8, 8)
+
+
+def test_repair_goes_the_shortest_way_it_sees_and_leaves_what_fits():
+    architecture = Architecture(Shape(24, 3, 8, 8), (LayerChoice(PLAIN, 4, 24),) * 3)
+    space, rng = make_space(Budget("parameters", 20_000, 22_000)), random.Random(6)
+    found = repair(space, architecture, rng)
+    assert space.contains(found) and all(layer.expression == PLAIN for layer in found.layers)
+    assert repair(space, found, rng) is found
+    impossible = make_space(Budget("parameters", maximum=1000))
+    assert repair(impossible, architecture, rng) is None
+    narrow_only = LayerChoice("linear2(relu(mul(linear1(x), x)))", 1, 40)
+    assert repair(WIDE, Architecture(architecture.shape, (narrow_only,) * 3), rng) is None
+    fixed = space.fix_sizes(architecture)
+    assert repair(fixed, architecture, rng) is None
+
+
+def test_excess_is_relative_to_the_nearer_end():
+    budgets = (Budget("parameters", 100, 200), Budget("flops", maximum=10))
+    space = make_space(*budgets)
+    assert measure_excess(space, [150, 10]) == 0
+    assert measure_excess(space, [300, 5]) == pytest.approx(0.5)
+    assert measure_excess(space, [75, 15]) == pytest.approx(0.25 + 0.5)
+    assert measure_excess(make_space(Budget("parameters", maximum=0)), [1]) == float("inf")
+
+
+@pytest.mark.parametrize("space", [TIGHT, FREE_TIGHT])
+def test_variation_depends_on_its_generator_alone(space):
+    one, other = (space.sample(random.Random(seed)) for seed in (1, 2))
+    for _ in range(2):
+        assert space.mutate(one, random.Random(3)) == space.mutate(one, random.Random(3))
+        assert space.crossover(one, other, random.Random(3)) == space.crossover(one, other, random.Random(3))
