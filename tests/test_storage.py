@@ -1,10 +1,12 @@
 """Storage of studies: one line of error for what cannot be opened, a journal that survives torn lines."""
 
+import fcntl
+
 import pytest
 from optuna.storages import JournalStorage
 from optuna.study import StudyDirection
 
-from efficientbert.search.storage import JOURNAL, open_storage
+from efficientbert.search.storage import JOURNAL, JournalLock, open_storage
 from efficientbert.train.script import InputError
 
 
@@ -25,6 +27,17 @@ def test_a_torn_last_line_is_dropped(tmp_path, torn):
     storage.create_new_study([StudyDirection.MINIMIZE], "b")
     assert [study.study_name for study in open_storage(tmp_path).get_all_studies()] == ["a", "b"]
     assert torn + b"\n" not in (tmp_path / JOURNAL).read_bytes()
+
+
+def test_one_writes_at_a_time(tmp_path):
+    (tmp_path / JOURNAL).touch()
+    lock = JournalLock(tmp_path / JOURNAL)
+    lock.acquire()
+    with open(tmp_path / f"{JOURNAL}.lock", "ab") as other:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.release()
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_a_database_is_kept(tmp_path):

@@ -333,6 +333,38 @@ def test_a_pruner_gives_candidates_up(tmp_path):
     assert study.attempts.latest[2].intermediate_values == {1: 5.0}
 
 
+def test_a_pruner_does_not_count_lost_attempts(tmp_path):
+    """Of 3, 2, 2.5 the last is not in the better half; of 3 four times, 2, 2.5 it would be."""
+    losses, interruptions = [3.0, 2.0, 2.5], [1, 2, 3]
+
+    def evaluate(candidate, number, report):
+        report(losses[number], 1)
+        if number == 0 and interruptions:
+            interruptions.pop()
+            raise KeyboardInterrupt
+        return {"loss": losses[number]}
+
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            halved(tmp_path).run(evaluate, StopRule(evaluations=3))
+    records = halved(tmp_path).run(evaluate, StopRule(evaluations=3))
+    assert [record.state for record in records] == ["COMPLETE", "COMPLETE", "PRUNED"]
+
+
+def test_a_pruner_counts_what_others_do_meanwhile(tmp_path):
+    def evaluate(candidate, number, report):
+        there = halved(tmp_path, worker=Worker("elsewhere", 1, 1.0))
+        there.records()
+        theirs = there._begin(there._ask())
+        there._reporter(theirs)(1.0, 1)
+        there.attempts.finish(theirs, {"state": "COMPLETE", "losses": [1.0]})
+        report(5.0, 1)
+        return {"loss": 5.0}
+
+    records = halved(tmp_path).run(evaluate, StopRule(evaluations=2))
+    assert [record.state for record in records] == ["PRUNED", "COMPLETE"]
+
+
 def test_a_pruner_needs_one_objective(tmp_path):
     with pytest.raises(InputError, match="one objective"):
         halved(tmp_path, objectives=("loss", "latency"))

@@ -221,6 +221,17 @@ def test_a_failed_job_raises_and_is_tried_again():
     assert once(storage, "study/supernet", lambda: 7, worker=AWAY) == 7
 
 
+def test_the_result_of_another_try_is_news():
+    storage = InMemoryStorage()
+    here = attempts(storage)
+    here.finish(here.begin(0, {}, {}), {"state": "FAIL", "losses": None})
+    here.refresh()
+    assert [trial.state for trial in here.news()] == [TrialState.FAIL]
+    here.finish(here.again(0), {"state": "COMPLETE", "losses": [1.0]})
+    here.refresh()
+    assert [trial.state for trial in here.news()] == [TrialState.COMPLETE]
+
+
 def test_a_job_that_fails_elsewhere_raises_in_those_who_wait(monkeypatch):
     storage = InMemoryStorage()
     there = Attempts(storage, "study/supernet", ("seconds",), AWAY)
