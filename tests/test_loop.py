@@ -327,7 +327,8 @@ def test_too_many_skipped_steps_end_the_run_and_leave_the_checkpoint(tmp_path):
     run(tmp_path, Regression(), max_skipped_steps=2)
 
 
-def test_a_run_without_checkpoints_does_the_same_and_writes_nothing(tmp_path):
+def test_a_run_without_checkpoints_does_the_same_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     expected, _ = run(tmp_path / "whole", Regression())
     args = ListArguments(batch_size=4, checkpoint_steps=3, log_steps=2, learning_rate=0.05)
     for _ in range(2):
@@ -336,7 +337,7 @@ def test_a_run_without_checkpoints_does_the_same_and_writes_nothing(tmp_path):
         train(accelerator, model, Regression(), make_rows(), collate, args, 11, None, "Testing")
         for name, parameter in expected.state_dict().items():
             assert torch.equal(parameter, model.state_dict()[name]), name
-    assert not (tmp_path / "none").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
 
 
 def test_one_accelerator_trains_several_models_in_turn(tmp_path):
