@@ -11,7 +11,7 @@ remembered. Each result is a line of WORK/stand_alone.jsonl, and an interrupted 
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from efficientbert.train.general import (
 )
 from efficientbert.train.initialization import initialize_from_teacher
 from efficientbert.train.loop import make_accelerator, train
-from efficientbert.train.recipe import make_recipe
+from efficientbert.train.recipe import LossRecipe, make_recipe
 from efficientbert.train.script import run_script
 from efficientbert.train.student import Student, choose_attention, fit_config
 from efficientbert.train.teacher import Teacher
@@ -58,17 +58,35 @@ class StandAloneArguments(GeneralArguments):
 
 
 class RememberedTeacher:
-    """A teacher that reads the same batch once, and keeps what hidden states and attention scores need of it."""
+    """A teacher that reads the same batch once, and keeps what is compared of it.
 
-    def __init__(self, teacher: Teacher):
+    Args:
+        teacher: The teacher.
+        recipes: What of it the students are compared with.
+    """
+
+    def __init__(self, teacher: Teacher, recipes: Sequence[LossRecipe]):
         self.teacher = teacher
+        self.states = {theirs for recipe in recipes for _, theirs in recipe.states}
+        self.layers = {theirs for recipe in recipes for _, theirs in recipe.layers}
         self.captures: dict[bytes, Captures] = {}
 
     def __call__(self, batch: Mapping[str, torch.Tensor]) -> Captures:
         key = batch["input_ids"].cpu().numpy().tobytes()
         if key not in self.captures:
-            self.captures[key] = replace(self.teacher(batch), values=())
+            found = self.teacher(batch)
+            self.captures[key] = Captures(
+                tuple(states if index in self.states else None for index, states in enumerate(found.hidden_states)),
+                tuple(query if layer in self.layers else None for layer, query in enumerate(found.queries)),
+                tuple(key if layer in self.layers else None for layer, key in enumerate(found.keys)),
+                (),
+            )
         return self.captures[key]
+
+
+def config_of(architecture: Architecture, teacher: Teacher) -> EfficientBertConfig:
+    """The configuration of an architecture for a teacher's vocabulary."""
+    return architecture.to_config(fit_config(EfficientBertConfig(), teacher))
 
 
 def distil(
@@ -86,7 +104,7 @@ def distil(
     shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
     accelerator = make_accelerator(args, work)
     set_seed(seed)
-    config = architecture.to_config(fit_config(EfficientBertConfig(), teacher))
+    config = config_of(architecture, teacher)
     recipe = make_recipe(args, config, teacher)
     student = Student(EfficientBertModel(config), teacher.hidden_size)
     choose_attention(student.encoder)
@@ -108,7 +126,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def main(args: StandAloneArguments) -> None:
     """Trains what is not trained yet."""
     args.check()
-    drawn = json.loads(Path(args.architectures).read_text(encoding="utf-8"))["architectures"]
+    found = json.loads(Path(args.architectures).read_text(encoding="utf-8"))["architectures"]
+    drawn = [Architecture.from_json(value) for value in found]
     path = Path(args.work_dir) / "stand_alone.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     device = make_accelerator(args, path.parent).device
@@ -116,11 +135,12 @@ def main(args: StandAloneArguments) -> None:
     for seed in args.seeds:
         text = prepare_text(args, teacher, args.batch_size, args.seed)  # the same division for every seed
         held_out = capture_held_out(text, teacher, device)
-        remembered = RememberedTeacher(teacher)
+        recipes = [make_recipe(args, config_of(architecture, teacher), teacher) for architecture in drawn]
+        remembered = RememberedTeacher(teacher, recipes)
         for number, architecture in enumerate(tqdm(drawn, desc=f"seed {seed}", unit="architecture")):
             if any(row["number"] == number and row["seed"] == seed for row in read_rows(path)):
                 continue
-            figures = distil(Architecture.from_json(architecture), teacher, remembered, text, held_out, args, seed)
+            figures = distil(architecture, teacher, remembered, text, held_out, args, seed)
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"number": number, "seed": seed} | figures) + "\n")
 

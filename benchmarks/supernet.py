@@ -37,7 +37,7 @@ from efficientbert.search.cost import Budget, Parameters
 from efficientbert.search.machine import describe_machine
 from efficientbert.search.space import SearchSpace
 from efficientbert.search.supernet import Supernet, slice_weights
-from efficientbert.search.supernet_training import Candidates, Slices, SupernetDistillation, bounds
+from efficientbert.search.supernet_training import Candidates, Slices, SupernetDistillation, Wholes, bounds
 from efficientbert.train.corpus import batches
 from efficientbert.train.folders import write_json
 from efficientbert.train.general import (
@@ -105,7 +105,7 @@ class Bench:
         recipe = make_recipe(LossArguments(), architecture.to_config(self.space.base), self.teacher)
         return GeneralDistillation(self.teacher, scales, recipe)
 
-    def supernet_step(self, candidates: Candidates, in_place: bool = False) -> float:
+    def supernet_step(self, candidates: Candidates | Wholes, in_place: bool = False) -> float:
         """Seconds of a step of the supernet."""
         distillation = SupernetDistillation(self.objective, candidates, in_place)
         return step_seconds(Slices(self.supernet), distillation, self.optimizer, self.batch)
@@ -183,7 +183,7 @@ def peak_memory(args: SupernetBenchmarkArguments, preset: str) -> dict[str, floa
     bench = Bench(args, preset)
     largest, smallest = bounds(bench.space)
     found = {}
-    bench.supernet_step(Candidates(bench.space.sample, largest, 0, warmup_steps=1))
+    bench.supernet_step(Wholes((largest,)))
     for name, candidates in (
         ("one", Candidates(bench.space.sample, largest, 0)),
         ("sandwich", Candidates(bench.space.sample, largest, 0, smallest=smallest)),

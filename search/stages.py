@@ -20,6 +20,7 @@ from efficientbert.search.few_shot import FewShotSupernet, Partition
 from efficientbert.search.group import Group
 from efficientbert.search.halving import Ladder
 from efficientbert.search.pareto import pareto_front
+from efficientbert.search.report import write_report
 from efficientbert.search.samplers import Sampler
 from efficientbert.search.scores import (
     HeldOutText,
@@ -38,6 +39,7 @@ from efficientbert.search.supernet_training import (
     Slices,
     SupernetDistillation,
     TaskSupernetDistillation,
+    Wholes,
     bounds,
     task_objectives,
 )
@@ -152,6 +154,12 @@ class Stages:
                 f"{self.name}/result of {len(records)} candidates",
                 lambda: self._write(rows, supernet) if self.group.leads else None,
             )
+        if self.group.leads:
+            budgets = self.material.space.budgets
+            report = write_report(self.storage, self.name, self.folder, budgets[0].metric if budgets else "parameters")
+            best = min(rows, key=lambda row: row[1])
+            print(f"stage {stage}: {len(rows)} of {len(records)} candidates complete, best loss {best[1][0]:.4f}")
+            print(f"report: {report}")
 
     # Supernets
 
@@ -169,9 +177,7 @@ class Stages:
     def _warm_up(self) -> Supernet:
         """The supernet, distilled as a whole."""
         supernet = self._new_supernet()
-        largest = self.material.space.largest()
-        candidates = Candidates(self.material.space.sample, largest, self.args.seed, self.args.warmup_steps)
-        objective = SupernetDistillation(self.material.objective, candidates)
+        objective = SupernetDistillation(self.material.objective, Wholes.of(supernet.largest))
         folder = self.folder / "warm-up"
         self._trained(
             folder, supernet, lambda: self._distil(supernet, objective, self.args.warmup_steps, folder, "Warm-up")

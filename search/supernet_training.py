@@ -26,8 +26,32 @@ from efficientbert.train.task_distillation import TaskObjective
 
 
 @dataclass(frozen=True)
+class Wholes:
+    """The warm-up: every step trains the supernet as a whole.
+
+    With `gate` the steps take turns: plain networks (as published), then gated ones. Weights that had only learned to
+    be multiplied by a gate would be worth little to the candidates without one.
+
+    Attributes:
+        architectures: The wholes, each step's turn after the other's.
+    """
+
+    architectures: tuple[Architecture, ...]
+
+    @classmethod
+    def of(cls, largest: Architecture) -> "Wholes":
+        """Those of a supernet."""
+        plain = replace(largest, layers=tuple(replace(layer, expression=PLAIN) for layer in largest.layers))
+        return cls((plain,) if plain == largest else (plain, largest))
+
+    def __call__(self, step: int) -> tuple[Architecture, ...]:
+        """The one architecture of a step, counted from 0."""
+        return (self.architectures[step % len(self.architectures)],)
+
+
+@dataclass(frozen=True)
 class Candidates:
-    """Which architectures every step trains: the whole supernet in the warm-up, then sampled ones.
+    """Which architectures every step trains, sampled anew.
 
     By default one a step, as published. The sandwich rule trains the largest, the smallest and some random ones at
     every step, so that what lies between them improves with its bounds (Yu and Huang, Universally Slimmable Networks,
@@ -35,24 +59,20 @@ class Candidates:
 
     Attributes:
         sample: Draws a valid architecture.
-        largest: The whole supernet.
+        largest: The largest architecture.
         seed: Decides all draws.
-        warmup_steps: Steps that train the whole supernet alone.
-        smallest: The smallest architecture; makes every other step a sandwich.
+        smallest: The smallest architecture; makes every step a sandwich.
         num_random: Random architectures in a sandwich.
     """
 
     sample: Callable[[random.Random], Architecture]
     largest: Architecture
     seed: int
-    warmup_steps: int = 0
     smallest: Architecture | None = None
     num_random: int = 2
 
     def __call__(self, step: int) -> tuple[Architecture, ...]:
         """The architectures of a step, counted from 0; of several, the largest comes first."""
-        if step < self.warmup_steps:
-            return (self.largest,)
         rng = random.Random(f"supernet {self.seed} {step}")
         if self.smallest is None:
             return (self.sample(rng),)
@@ -105,7 +125,7 @@ class SupernetDistillation:
 
     Args:
         objective: What an architecture learns from the teacher: layers are matched by its depth.
-        candidates: The architectures of every step.
+        candidates: The architectures of every step: `Wholes` or `Candidates`.
         in_place: Whether in a sandwich all others learn from the largest instead of the teacher, from what it makes of
             the same batch (BigNAS, 2020; DynaBERT, 2020). They are compared in the teacher's width, through the one
             projection that all share: so different widths can be, and no weights are needed that an extracted slice
@@ -113,7 +133,10 @@ class SupernetDistillation:
     """
 
     def __init__(
-        self, objective: Callable[[Architecture], GeneralDistillation], candidates: Candidates, in_place: bool = False
+        self,
+        objective: Callable[[Architecture], GeneralDistillation],
+        candidates: Callable[[int], tuple[Architecture, ...]],
+        in_place: bool = False,
     ):
         self.objective = objective
         self.candidates = candidates

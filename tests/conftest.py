@@ -33,9 +33,12 @@ from transformers import (
 )
 
 
-gc.freeze()  # what the imports made stays: searches collect garbage, which then takes no time
-
 WORDS = [f"word{index}" for index in range(60)]
+
+
+def pytest_collection_finish() -> None:
+    """What the imports made stays: searches collect garbage after every candidate, which then takes no time."""
+    gc.freeze()
 
 
 def make_tokenizer(roberta: bool = False) -> PreTrainedTokenizerFast:

@@ -17,7 +17,6 @@ from transformers import AutoModel, AutoTokenizer
 from efficientbert.__main__ import SCRIPTS
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search import search
-from efficientbert.search.cost import count_parameters
 from efficientbert.train import distill, finetune, scoring
 from efficientbert.train.card import read_provenance
 from efficientbert.train.script import run_script
@@ -34,12 +33,6 @@ def call(module, arguments_class, *argv: str) -> None:
 def distill_arguments(teacher: str, corpus: str, student: str, output: Path, *more: str) -> list[str]:
     arguments = ["--teacher", teacher, "--corpus", corpus, "--student", student, "--output_dir", str(output)]
     return [*arguments, *TEXT, "--max_steps", "6", "--checkpoint_steps", "2", *more]
-
-
-def search_arguments(teacher: str, corpus: str, student: str, output: Path, *more: str) -> list[str]:
-    arguments = ["--teacher", teacher, "--corpus", corpus, "--student", student, "--output_dir", str(output)]
-    arguments += ["--warmup_steps", "2", "--sampled_steps", "4", "--num_candidates", "20", "--checkpoint_steps", "2"]
-    return [*arguments, *TEXT, "--minimum", "10000", "--maximum", "12000", *more]
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "electra", "mpnet", "distilbert"])
@@ -96,97 +89,30 @@ def test_streaming_gives_the_same_starting_student(teacher_folder, corpus_file, 
     call(distill, distill.DistillArguments, *arguments)
 
 
-def test_search_finds_the_best_of_its_history_within_the_budget(teacher_folder, corpus_file, student_file, tmp_path):
-    output = tmp_path / "out"
-    call(search, search.SearchArguments, *search_arguments(teacher_folder(), corpus_file, student_file, output))
-    rows = [json.loads(line) for line in (output / "history.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert len(rows) == 20 and all(10_000 <= row["cost"] <= 12_000 for row in rows)
-    best = min(rows, key=lambda row: row["loss"])
-    config = EfficientBertConfig.from_pretrained(output)
-    assert config.ffn_expressions == [layer["expression"] for layer in best["architecture"]]
-    assert AutoModel.from_pretrained(output).num_parameters() == best["cost"] == count_parameters(config)
-    (step,) = read_provenance(output)
-    assert step["result"]["loss"] == pytest.approx(best["loss"])
-    assert (output / "search.png").read_bytes().startswith(b"\x89PNG")
-    arguments = distill_arguments(teacher_folder(), corpus_file, str(output), tmp_path / "next")
-    call(distill, distill.DistillArguments, *arguments)
-    assert [step["step"] for step in read_provenance(tmp_path / "next")] == ["search", "distill"]
-
-
-@pytest.mark.parametrize(("budget", "maximum"), [("flops", 500_000), ("latency", 1000)])
-def test_search_within_other_budgets(budget, maximum, teacher_folder, corpus_file, student_file, tmp_path):
-    arguments = search_arguments(teacher_folder(), corpus_file, student_file, tmp_path / "out")
-    arguments += ["--budget", budget, "--minimum", "0", "--maximum", str(maximum), "--num_candidates", "3"]
-    call(search, search.SearchArguments, *arguments)
-    rows = [json.loads(line) for line in (tmp_path / "out" / "history.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert len(rows) == 3 and all(0 < row["cost"] <= maximum for row in rows)
-
-
-def test_search_with_relations_of_unequal_heads_on_packed_rows(teacher_folder, corpus_file, tmp_path):
-    odd = tmp_path / "odd.json"
-    odd.write_text(
-        '{"hidden_size": 18, "num_hidden_layers": 2, "num_attention_heads": 2, "embedding_size": 8}', encoding="utf-8"
-    )
-    arguments = search_arguments(teacher_folder(), corpus_file, str(odd), tmp_path / "out", "--num_candidates", "3")
-    call(search, search.SearchArguments, *arguments, "--losses", "qkv_relations", "--packing", "true")
-    (step,) = read_provenance(tmp_path / "out")
-    assert set(step["result"]) == {"loss", "hidden_state_mse", "cosine", "parameters", "candidates"}
-
-
-def test_search_by_a_task(teacher_folder, corpus_file, student_file, task_file, tmp_path):
-    output = tmp_path / "out"
-    arguments = search_arguments(teacher_folder(), corpus_file, student_file, output, "--num_candidates", "3")
-    arguments += ["--score", "task", "--task_data", task_file, "--task_text_column", "text"]
-    call(search, search.SearchArguments, *arguments)
-    rows = [json.loads(line) for line in (output / "history.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert all(0 <= row["loss"] <= 1 for row in rows)
-
-
-KILL_WHEN = """
-import os, signal, sys
-from efficientbert.train import loop
-from efficientbert.search import search
-from efficientbert.train import distill
-real, kill_at = loop.save_checkpoint, int(sys.argv.pop(1))
+KILL_AT_4 = """
+import os, signal
+from efficientbert.train import distill, loop
+real = loop.save_checkpoint
 def save(accelerator, checkpoints, step):
     real(accelerator, checkpoints, step)
-    if step == kill_at:
+    if step == 4:
         os.kill(os.getpid(), signal.SIGKILL)
 loop.save_checkpoint = save
-real_score = search.HeldOutText.__call__
-scored = []
-def score(self, student):
-    scored.append(1)
-    if len(scored) == -kill_at:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real_score(self, student)
-search.HeldOutText.__call__ = score
-{"distill": distill, "search": search}[sys.argv.pop(1)].cli()
+distill.cli()
 """
 
 
-@pytest.mark.parametrize(("command", "kill_at"), [("distill", 4), ("search", 4), ("search", -7)])
-def test_killed_and_started_again_gives_the_same(
-    command, kill_at, teacher_folder, corpus_file, student_file, tmp_path
-):
-    """kill -9 behind a checkpoint, or while the seventh candidate is scored."""
-    module, arguments_class, make = {
-        "distill": (distill, distill.DistillArguments, distill_arguments),
-        "search": (search, search.SearchArguments, search_arguments),
-    }[command]
+def test_killed_and_started_again_gives_the_same(teacher_folder, corpus_file, student_file, tmp_path):
+    """kill -9 behind a checkpoint."""
     whole, cut = tmp_path / "whole" / "out", tmp_path / "cut" / "out"
-    call(module, arguments_class, *make(teacher_folder(), corpus_file, student_file, whole))
-    arguments = make(teacher_folder(), corpus_file, student_file, cut)
-    ended = subprocess.run([sys.executable, "-c", KILL_WHEN, str(kill_at), command, *arguments], capture_output=True)
+    call(distill, distill.DistillArguments, *distill_arguments(teacher_folder(), corpus_file, student_file, whole))
+    arguments = distill_arguments(teacher_folder(), corpus_file, student_file, cut)
+    ended = subprocess.run([sys.executable, "-c", KILL_AT_4, *arguments], capture_output=True)
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     assert not cut.exists() and (tmp_path / "cut" / "out.partial").exists()
-    call(module, arguments_class, *arguments)
+    call(distill, distill.DistillArguments, *arguments)
     one, other = load_file(whole / "model.safetensors"), load_file(cut / "model.safetensors")
     assert all(torch.equal(tensor, other[key]) for key, tensor in one.items())
-    if command == "search":
-        histories = [(folder / "history.jsonl").read_text(encoding="utf-8").splitlines() for folder in (whole, cut)]
-        rows = [[{**json.loads(line), "seconds": 0} for line in history] for history in histories]
-        assert rows[0] == rows[1]
 
 
 @pytest.fixture(scope="module")
@@ -241,11 +167,9 @@ BAD = [
     ("distill", {"--learning_rate": "0"}, "learning_rate: must be above 0"),
     ("distill", {"--initialization": "magic"}, "initialization: must be teacher or random"),
     ("distill", {"--output_dir": "{tmp}/empty.txt"}, "is a file"),
-    ("search", {"--maximum": "500", "--minimum": "0"}, "no architecture has parameters between"),
-    ("search", {"--maximum": "1", "--minimum": "2"}, "is empty"),
-    ("search", {"--budget": "weight"}, "unknown metric 'weight'"),
-    ("search", {"--score": "taste"}, "score: must be text or task"),
-    ("search", {"--student": "{tmp}"}, "no preset"),
+    ("search", {"--budgets": "parameters=:500"}, "no architecture has parameters"),
+    ("search", {"--budgets": "parameters=2:1"}, "is empty"),
+    ("search", {"--sampler": "taste"}, "sampler: must be random"),
     ("finetune", {"--data": "{tmp}/missing.csv"}, "cannot be loaded"),
     ("finetune", {"--text_column": "body"}, "no column 'body'"),
     ("finetune", {"--data": "{tmp}/holes.csv"}, "row 1: 'text' is None"),

@@ -72,7 +72,7 @@ def test_the_parts_of_a_cost_are_those_of_the_model(name):
     model = EfficientBertModel(config)
     for index, layer in enumerate(architecture.layers):
         assert cost.layer(architecture.shape, layer) == linear_parameters(
-            model, lambda name: name.startswith(f"layers.{index}.ffns.")
+            model, lambda name, index=index: name.startswith(f"layers.{index}.ffns.")
         )
     without = linear_parameters(model, lambda name: ".ffns." not in name)
     assert cost.fixed(architecture.shape, len(architecture.layers)) == without

@@ -101,11 +101,13 @@ def test_two_processes_give_the_weights_of_one_with_the_double_batch(
     if command == "distill":
         script, more = "train/distill.py", ["--max_steps", "5", "--losses", *losses]
     else:
-        script, more = "search/search.py", ["--warmup_steps", "2", "--sampled_steps", "3", "--num_candidates", "2"]
+        script, more = "search/search.py", ["--warmup_steps", "2", "--general_steps", "2", "--sampled_steps", "2"]
+        more += ["--num_candidates", "2"]
     for processes, batch_size in ((1, "4"), (2, "2")):
         output = tmp_path / str(processes)
         torchrun(processes, script, [*common, *more, "--batch_size", batch_size, "--output_dir", str(output)])
-    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("1", "2"))
+    found = "best/model.safetensors" if command == "search" else "model.safetensors"
+    one, two = (load_file(tmp_path / name / found) for name in ("1", "2"))
     assert one.keys() == two.keys()
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-4)

@@ -1,23 +1,28 @@
 """A search from arguments to checkpoints: stages, budgets, objectives, tasks, resume and faults."""
 
 import json
-import random
+import signal
+import subprocess
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.search import search
 from efficientbert.search.architecture import Architecture
 from efficientbert.search.arguments import SearchArguments
-from efficientbert.search.cost import count_parameters
 from efficientbert.search.storage import open_storage
+from efficientbert.search.supernet import Supernet
 from efficientbert.train.card import read_provenance
 from efficientbert.train.finetune import FinetuneArguments
 from efficientbert.train.finetune import main as finetune
 from efficientbert.train.script import InputError
+from efficientbert.train.teacher import Teacher
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +69,8 @@ def candidates(args: SearchArguments, stage: int) -> list[dict]:
     trials = storage.get_all_trials(storage.get_study_id_from_name(f"{name}/stage-{stage}"))
     rows = []
     for trial in trials:
-        result = {key: value for key, value in trial.user_attrs["result"].items() if key != "seconds"}
+        result = trial.user_attrs.get("result", {"state": "LOST"})
+        result = {key: value for key, value in result.items() if key != "seconds"}
         rows.append({"candidate": trial.user_attrs["candidate"], "seed": trial.user_attrs["seed"], **result})
     return rows
 
@@ -95,7 +101,217 @@ def test_three_stages_hand_their_winners_on(make_arguments):
     record = read_provenance(folder / "best")[-1]
     assert record["step"] == "search" and record["result"]["search_loss"] == best["losses"][0]
     assert record["result"]["parameters"] == model.num_parameters()
+    report = (folder / "report.md").read_text(encoding="utf-8")
+    assert all(f"study/stage-{stage}" in report for stage in (1, 2, 3))
+    assert len(list(folder.glob("*-history.png"))) == 3
     whole = load_file(folder / "stage-3" / "supernet.safetensors")
     assert torch.equal(
         model.embeddings.word_embeddings.weight, whole["whole.encoder.embeddings.word_embeddings.weight"]
     )
+
+
+def test_an_interrupted_stage_goes_on_as_if_nothing_had_been(make_arguments, tmp_path, monkeypatch):
+    whole = make_arguments(stages=[1], num_candidates=4, output_dir=str(tmp_path / "whole" / "study"))
+    search.main(whole)
+    for evaluations in (1, 2, 4):  # as if it had been stopped behind each of them
+        args = make_arguments(stages=[1], num_candidates=evaluations)
+        search.main(args)
+    assert candidates(args, 1) == candidates(whole, 1)
+    one, other = (load_file(Path(a.output_dir) / "best" / "model.safetensors") for a in (whole, args))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+KILL_WHEN = """
+import os, signal, sys
+from efficientbert.search import search
+from efficientbert.search.scores import HeldOutText
+from efficientbert.train import loop
+kill_at = int(sys.argv.pop(1))
+events = []
+def dies(function):
+    def call(*args, **kwargs):
+        events.append(1)
+        result = function(*args, **kwargs)
+        if len(events) == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    return call
+loop.save_checkpoint = dies(loop.save_checkpoint)
+HeldOutText.__call__ = dies(HeldOutText.__call__)
+search.cli()
+"""
+
+
+@pytest.mark.parametrize("kill_at", [1, 4, 7])
+def test_killed_and_started_again_gives_the_same(kill_at, make_arguments, tmp_path):
+    """kill -9 behind a checkpoint of the warm-up, of the sampled steps, and when the third candidate is scored."""
+    more = {"stages": [3], "warmup_steps": 4, "sampled_steps": 4, "checkpoint_steps": 2, "num_candidates": 4}
+    whole = make_arguments(**more, output_dir=str(tmp_path / "whole" / "study"))
+    search.main(whole)
+    args = make_arguments(**more)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps({name: value for name, value in asdict(args).items() if value not in (None, [])}))
+    ended = subprocess.run([sys.executable, "-c", KILL_WHEN, str(kill_at), str(recipe)], capture_output=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    assert not (Path(args.output_dir) / "best").exists()
+    search.main(args)
+    for name in ("best/model.safetensors", "stage-3/supernet.safetensors"):
+        one, other = (load_file(Path(a.output_dir) / name) for a in (whole, args))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    assert finished(candidates(args, 3)) == candidates(whole, 3)
+
+
+def finished(rows: list[dict]) -> list[dict]:
+    """Without attempts whose worker died."""
+    return [row for row in rows if row["state"] != "LOST"]
+
+
+def test_two_workers_share_a_search(make_arguments, tmp_path):
+    args = make_arguments(stages=[1, 3], num_candidates=4)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps({name: value for name, value in asdict(args).items() if value not in (None, [])}))
+    command = [sys.executable, "-m", "efficientbert", "search", str(recipe)]
+    workers = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
+    for worker in workers:
+        _, errors = worker.communicate()
+        assert worker.returncode == 0, errors.decode()[-3000:]
+    for stage in (1, 3):
+        rows = finished(candidates(args, stage))
+        assert len(rows) == 4 and len({str(row["candidate"]) for row in rows}) == 4
+        assert all(row["state"] == "COMPLETE" for row in rows)
+    assert (Path(args.output_dir) / "best" / "model.safetensors").exists()
+
+
+def test_stages_run_one_at_a_time(make_arguments, tmp_path):
+    whole = make_arguments(stages=[1, 3], output_dir=str(tmp_path / "whole" / "study"))
+    search.main(whole)
+    with pytest.raises(InputError, match="stage 1: no candidate of it is complete; run it first: --stage 1"):
+        search.main(make_arguments(stages=[1, 3], stage=3))
+    for stage in (1, 3):
+        args = make_arguments(stages=[1, 3], stage=stage)
+        search.main(args)
+        assert (Path(args.output_dir) / "best").exists() == (stage == 3)
+    assert candidates(args, 3) == candidates(whole, 3)
+
+
+def test_candidates_keep_all_budgets(make_arguments):
+    args = make_arguments(
+        stages=[3], sampled_steps=0, warmup_steps=0, num_candidates=8, depths=[1, 2], hidden_sizes=[12, 18],
+        budgets=["parameters=3000:6000", "flops=:250000"], losses=["hidden_states"], width_multiple=2,
+    )  # fmt: skip
+    search.main(args)
+    rows = candidates(args, 3)
+    assert len({str(row["candidate"]) for row in rows}) == 8
+    for row in rows:
+        config = Architecture.from_json(row["candidate"]).to_config(search_base(args))
+        assert row["figures"]["parameters"] == EfficientBertModel(config).num_parameters()
+        assert 3000 <= row["figures"]["parameters"] <= 6000 and row["figures"]["flops"] <= 250_000
+        assert all(width % 2 == 0 for width in config.intermediate_sizes)
+    assert len({row["candidate"]["hidden_size"] for row in rows}) == 2
+
+
+def search_base(args: SearchArguments) -> EfficientBertConfig:
+    """The configuration that candidates of a search stand on."""
+    return search.make_space(args, Teacher.load(args.teacher)).base
+
+
+def test_several_objectives_give_a_front_of_checkpoints(make_arguments):
+    args = make_arguments(
+        stages=[3], sampled_steps=0, num_candidates=6, objectives=["loss", "parameters"], sampler="nsga2"
+    )
+    search.main(args)
+    rows = [tuple(row["losses"]) for row in candidates(args, 3)]
+    front = {row for row in rows if not any(o != row and all(x <= y for x, y in zip(o, row)) for o in rows)}
+    folders = sorted((Path(args.output_dir) / "front").iterdir(), key=lambda path: int(path.name))
+    found = [read_provenance(folder)[-1]["result"] for folder in folders]
+    assert [(result["search_loss"], result["parameters"]) for result in found] == sorted(front)
+    for folder, result in zip(folders, found):
+        assert EfficientBertModel.from_pretrained(folder).num_parameters() == result["parameters"]
+
+
+def test_candidates_learn_a_task(make_arguments, task_recipe, task_teacher):
+    args = make_arguments(
+        tasks=[task_recipe], task_teachers=[task_teacher], stages=[1, 3], task_batch_size=8, task_epochs=1.0,
+        task_steps=2, num_candidates=2, supernet_scores=["tasks"], student=str(Path(make_arguments().student)),
+    )  # fmt: skip
+    search.main(args)
+    for stage in (1, 3):
+        losses = [row["losses"][0] for row in candidates(args, stage)]
+        assert len(losses) == 2 and all(0 <= loss <= 1 for loss in losses)  # of 13 held-out rows
+        assert all(loss * 13 == pytest.approx(round(loss * 13), abs=1e-9) for loss in losses)
+
+
+def test_halving_gives_candidates_up_on_the_way(make_arguments, task_recipe):
+    args = make_arguments(
+        stages=[1], scores=["parameters", "wpca", "probe", "text"], reduction_factor=2, num_candidates=8,
+        tasks=[task_recipe], sampler="random",
+    )  # fmt: skip
+    search.main(args)
+    states = [row["state"] for row in candidates(args, 1)]
+    assert set(states) == {"COMPLETE", "PRUNED"}
+    best = min((row for row in candidates(args, 1) if row["losses"]), key=lambda row: row["losses"][0])
+    model = EfficientBertModel.from_pretrained(Path(args.output_dir) / "best")
+    assert Architecture.from_config(model.config).to_json() == best["candidate"]
+
+
+@pytest.mark.parametrize("more", [{"sandwich": True, "in_place": True}, {"supernets": 2}, {"sampler": "action_space"}])
+def test_ways_to_train_and_sample(make_arguments, more):
+    args = make_arguments(stages=[3], **more)
+    search.main(args)
+    assert all(row["state"] == "COMPLETE" for row in candidates(args, 3))
+    assert (Path(args.output_dir) / "best" / "model.safetensors").exists()
+
+
+def test_a_failing_candidate_is_recorded_and_the_search_goes_on(make_arguments, monkeypatch):
+    extract, made = Supernet.extract, []
+
+    def broken(self, architecture):
+        made.append(architecture)
+        student = extract(self, architecture)
+        if len(made) == 2:
+            student.encoder.embeddings.layer_norm.weight.data.fill_(float("nan"))
+        return student
+
+    monkeypatch.setattr(Supernet, "extract", broken)
+    args = make_arguments(stages=[3])
+    search.main(args)
+    rows = candidates(args, 3)
+    assert [row["state"] for row in rows] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert rows[1]["losses"] is None and "held-out text" in rows[1]["reason"]
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"stages": [2, 1]}, "stages: must be some of 1 2 3, in order"),
+        ({"stages": [1, 3], "stage": 2}, r"stage: must be one of the stages \[1, 3\], not 2"),
+        ({"budgets": ["parameters"]}, "budgets: 'parameters': must be METRIC=LEAST:MOST"),
+        ({"budgets": ["size=1:2"]}, "budget: unknown metric 'size'"),
+        ({"budgets": ["flops=:1e9", "flops=1:"]}, "budgets: a metric stands twice"),
+        ({"budgets": ["parameters=1:2"]}, "no architecture"),
+        ({"objectives": ["loss", "latency"]}, "sampler: evolution looks at one objective"),
+        ({"objectives": ["parameters"]}, "objectives: must be loss, then others"),
+        ({"sampler": "guess"}, "sampler: must be random, evolution"),
+        ({"scores": ["text", "short"]}, "several are for successive halving"),
+        ({"scores": ["guess"]}, "scores: must be some of parameters, wpca"),
+        ({"supernet_scores": ["tasks"]}, "tasks: none is named"),
+        ({"tasks": ["mrpc"]}, "task_teachers: candidates learn tasks from teachers"),
+        ({"in_place": True}, "in_place: is for a --sandwich"),
+        ({"num_candidates": None}, "stop rule: give a number"),
+        ({"head_counts": [2, 3]}, "attention_scores"),
+        ({"student": "guess"}, "student guess: no preset"),
+        ({"compile": True}, "compile: is not for a search"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_written(make_arguments, changes, message):
+    args = make_arguments(**changes)
+    with pytest.raises(InputError, match=message):
+        search.main(args)
+    assert not Path(args.output_dir).exists()
+
+
+def test_a_folder_of_another_search_is_refused(make_arguments):
+    args = make_arguments(stages=[3], num_candidates=1, sampled_steps=0, warmup_steps=0)
+    search.main(args)
+    with pytest.raises(InputError, match="holds a run with warmup_steps=0, not 1; choose another --output_dir"):
+        search.main(make_arguments(stages=[3], num_candidates=1, sampled_steps=0, warmup_steps=1))

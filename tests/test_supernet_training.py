@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search.architecture import Architecture, LayerChoice, Shape
+from efficientbert.search.expressions import GATED, PLAIN
 from efficientbert.search.space import Choices, SearchSpace
 from efficientbert.search.supernet import Supernet, TaskSupernet
 from efficientbert.search.supernet_training import (
@@ -21,6 +22,7 @@ from efficientbert.search.supernet_training import (
     Slices,
     SupernetDistillation,
     TaskSupernetDistillation,
+    Wholes,
     bounds,
     in_place_objective,
     task_objectives,
@@ -40,7 +42,6 @@ from efficientbert.train.teacher import Teacher
 
 
 ROOT = Path(__file__).parents[1]
-PLAIN = "linear2(gelu(linear1(x)))"
 LARGEST = Architecture(Shape(18, 3, 6, 8), (LayerChoice(PLAIN, 2, 20),) * 4)
 SMALLEST = Architecture(Shape(12, 3, 4, 5), (LayerChoice(PLAIN, 1, 5),) * 2)
 SCALES = Scales((0.5, 0.6, 0.7, 0.8, 0.9), (2.0, 3.0, 4.0, 5.0))
@@ -103,23 +104,28 @@ def reference(
 
 
 def test_a_step_alone_decides_its_architectures():
-    candidates = Candidates(sample, LARGEST, seed=3, warmup_steps=2)
-    assert [candidates(step) for step in range(2)] == [(LARGEST,)] * 2
+    candidates = Candidates(sample, LARGEST, seed=3)
     drawn = [candidates(step) for step in range(2, 40)]
     assert all(len(architectures) == 1 for architectures in drawn) and len(set(drawn)) > 20
     random.seed(1)
-    again = Candidates(sample, LARGEST, seed=3, warmup_steps=2)
+    again = Candidates(sample, LARGEST, seed=3)
     assert [again(step) for step in reversed(range(2, 40))] == drawn[::-1]
     assert [replace(candidates, seed=4)(step) for step in range(2, 40)] != drawn
 
 
 def test_a_sandwich_is_the_largest_the_smallest_and_random_ones():
-    candidates = Candidates(sample, LARGEST, seed=0, warmup_steps=1, smallest=SMALLEST, num_random=3)
-    assert candidates(0) == (LARGEST,)
+    candidates = Candidates(sample, LARGEST, seed=0, smallest=SMALLEST, num_random=3)
     sandwiches = [candidates(step) for step in range(1, 20)]
     assert all(len(one) == 5 and one[:2] == (LARGEST, SMALLEST) for one in sandwiches)
     assert len({architecture for one in sandwiches for architecture in one[2:]}) > 20
     assert sandwiches == [candidates(step) for step in range(1, 20)]
+
+
+def test_a_warm_up_takes_turns_between_plain_and_gated_wholes():
+    gated = replace(LARGEST, layers=tuple(replace(layer, expression=GATED) for layer in LARGEST.layers))
+    plain = replace(LARGEST, layers=tuple(replace(layer, expression=PLAIN) for layer in LARGEST.layers))
+    assert [Wholes.of(gated)(step) for step in range(4)] == [(plain,), (gated,), (plain,), (gated,)]
+    assert [Wholes.of(plain)(step) for step in range(3)] == [(plain,)] * 3
 
 
 def test_a_shallow_slice_is_compared_with_the_teacher_layers_of_its_depth(teacher, supernet):
@@ -284,7 +290,7 @@ def make_rows(teacher: Teacher, rows: int = 24) -> Dataset:
 def run_training(folder: Path, teacher: Teacher, supernet: Supernet, steps: int, batch_size: int = 4, **changes):
     args = LoopArguments(batch_size=batch_size, learning_rate=3e-3, checkpoint_steps=2, **changes)
     accelerator = make_accelerator(args, folder, find_unused_parameters=True)
-    candidates = Candidates(sample, LARGEST, seed=5, warmup_steps=1, smallest=SMALLEST, num_random=1)
+    candidates = Candidates(sample, LARGEST, seed=5, smallest=SMALLEST, num_random=1)
     distillation = Recorded(objectives(teacher, supernet), candidates, in_place=True)
     collator = PaddingCollator(teacher.tokenizer.pad_token_id)
     rows = make_rows(teacher)
@@ -296,7 +302,7 @@ def test_all_batches_of_a_step_train_the_same_architectures(teacher, supernet, t
     calls = run_training(tmp_path, teacher, supernet, 3, gradient_accumulation_steps=2)
     assert [step for step, _ in calls] == [0, 0, 1, 1, 2, 2]
     assert all(calls[2 * step][1] == calls[2 * step + 1][1] for step in range(3))
-    assert [len(architectures) for _, architectures in calls[::2]] == [1, 3, 3]
+    assert [len(architectures) for _, architectures in calls[::2]] == [3, 3, 3]
 
 
 def test_accumulated_batches_give_the_weights_of_one_whole(teacher, tmp_path):
