@@ -75,7 +75,7 @@ class SearchArguments(GeneralArguments):
     patience: int | None = field(
         default=None, metadata={"help": "Candidates in a row without improvement after which a stage ends."}
     )
-    sampler: str = field(default="evolution", metadata={"help": f"Who proposes candidates: {', '.join(SAMPLERS)}."})
+    sampler: str = field(default="action_space", metadata={"help": f"Who proposes candidates: {', '.join(SAMPLERS)}."})
     initial: int = field(default=16, metadata={"help": "Random candidates before the sampler goes by their losses."})
     refit_interval: int = field(default=5, metadata={"help": "Candidates between two fits of the action space."})
     reduction_factor: int | None = field(

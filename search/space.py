@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from efficientbert.configuration_efficientbert import EfficientBertConfig, spread
+from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.ffn_efficientbert import ExpressionError, parse, uses_gate
 from efficientbert.search.architecture import Architecture, LayerChoice, Shape
 from efficientbert.search.choices import Choices
@@ -27,6 +27,7 @@ from efficientbert.search.expressions import (
 )
 from efficientbert.search.variation import crossover, mutate
 from efficientbert.train.script import InputError
+from efficientbert.train.student import nearest_layers
 
 
 C = TypeVar("C", bound=Hashable)
@@ -62,7 +63,8 @@ class SearchSpace:
         budgets: What a candidate may cost; every one must be met.
         costs: The costs by metric, at least those of the budgets.
         sizes: If given, stack and inner width of every layer are these (stage 2).
-        expressions: If given, the layers' expressions are these, spread evenly over any other depth (stage 3).
+        expressions: If given, the layers' expressions are these, at any other depth those of
+            the layers at the same part of the depth, as a supernet shares its weights (stage 3).
 
     Raises:
         InputError: if there is no valid shape, or a budget's cost is missing.
@@ -274,7 +276,9 @@ class SearchSpace:
 
     def expression(self, depth: int, index: int) -> str | None:
         """The expression that is fixed for a layer, if it is."""
-        return spread(self.expressions, depth)[index] if self.expressions else None
+        if self.expressions is None:
+            return None
+        return self.expressions[nearest_layers(depth, len(self.expressions))[index]]
 
     def _sizes(self, hidden_size: int) -> list[tuple[int, int]]:
         """The pairs of stack and width that a layer may have, where they are not fixed."""

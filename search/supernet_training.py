@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from efficientbert.configuration_efficientbert import EfficientBertConfig, spread
+from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search.architecture import Architecture, LayerChoice, Shape
 from efficientbert.search.expressions import PLAIN, fits
 from efficientbert.search.space import SearchSpace
@@ -95,7 +95,9 @@ def _bound(
     space: SearchSpace, depth: int, shape: Shape, expression: str, stack: int, choose: Callable[[list[int]], int]
 ) -> Architecture:
     """One of the bounds: `expression`, `stack` and the width that is chosen of all stand where none is fixed."""
-    texts = spread(list(space.expressions), depth) if space.expressions else [expression] * depth
+    texts = [expression] * depth
+    if space.expressions:
+        texts = [space.expressions[layer] for layer in nearest_layers(depth, len(space.expressions))]
     layers = []
     for index, text in enumerate(texts):
         widths = [width for width in space.choices.widths(shape.hidden_size) if fits(text, width > shape.hidden_size)]

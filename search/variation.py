@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
-from efficientbert.configuration_efficientbert import spread
 from efficientbert.search.architecture import Architecture, LayerChoice, Shape
 from efficientbert.search.expressions import fits, mutate_expression
+from efficientbert.train.student import nearest_layers
 
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def mutate(space: "SearchSpace", architecture: Architecture, rng: random.Random)
 def crossover(space: "SearchSpace", one: Architecture, other: Architecture, rng: random.Random) -> Architecture | None:
     """A mixture within the budgets: the shape of one parent, every layer that of either.
 
-    Of parents of different depths the layers correspond by relative depth. Where the mixture leaves the budgets,
+    Of parents of different depths the layers at the same part of the depth correspond. Where the mixture leaves the budgets,
     stacks and widths are changed until they are met again.
 
     Returns:
@@ -55,10 +55,10 @@ def crossover(space: "SearchSpace", one: Architecture, other: Architecture, rng:
     """
     for _ in range(ATTEMPTS):
         shape, depth = rng.choice([(parent.shape, len(parent.layers)) for parent in (one, other)])
-        parents = [
-            fit(space, Architecture(parent.shape, tuple(spread(parent.layers, depth))), shape)
-            for parent in (one, other)
-        ]
+        parents = []
+        for parent in (one, other):
+            layers = tuple(parent.layers[index] for index in nearest_layers(depth, len(parent.layers)))
+            parents.append(fit(space, Architecture(parent.shape, layers), shape))
         mixed = Architecture(shape, tuple(rng.choice(pair) for pair in zip(*(parent.layers for parent in parents))))
         found = repair(space, mixed, rng)
         if found is not None:

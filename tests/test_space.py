@@ -220,6 +220,10 @@ def test_what_is_not_of_the_space_is_not_contained():
     assert not contains(layer, layer, LayerChoice("linear2(identity(gelu(linear1(x))))", 1, 24))  # not as printed
     assert not contains(layer, layer, LayerChoice("gelu(linear1(x))", 1, 24))
     assert not contains(*[LayerChoice(PLAIN, 4, 24)] * 3)  # above the budget
+    both = make_space(choices=Choices(base_width=48, divisors=(1, 4)))
+    cropped = "linear2(relu(mul(linear1(x), x)))"  # to the hidden size of 24, where m is above it
+    for width, valid in ((12, True), (48, False)):
+        assert both.contains(Architecture(shape, (LayerChoice(cropped, 1, width),) * 3)) == valid
 
 
 def test_plain_shape_is_the_largest_that_all_budgets_allow():
@@ -290,3 +294,16 @@ def test_expressions_are_drawn_from_the_pool_of_their_width():
             seen[layer.intermediate_size > 24].add(layer.expression)
     for wide, texts in seen.items():
         assert texts <= expression_pool(True, wide).keys() and len(texts) > 50
+
+
+def test_at_a_smaller_depth_expressions_are_those_of_the_layers_whose_weights_a_slice_takes():
+    space = SPACES["free"]
+    best = next(
+        a
+        for a in (space.sample(random.Random(seed)) for seed in range(999))
+        if len(a.layers) == 4 and len({layer.expression for layer in a.layers}) == 4
+    )
+    stage, rng = space.fix_expressions(best), random.Random(3)
+    _, second, _, fourth = (layer.expression for layer in best.layers)
+    shallow = next(a for a in iter(lambda: stage.sample(rng), None) if len(a.layers) == 2)
+    assert [layer.expression for layer in shallow.layers] == [second, fourth]

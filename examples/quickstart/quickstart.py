@@ -78,7 +78,7 @@ def write_baselines(output: Path, teacher: str) -> None:
     )
     space = search.make_space(args, Teacher.load(teacher))
     space.sample(random.Random("baseline")).to_config(space.base).to_json_file(output / "random.json")
-    space.plain().to_json_file(output / "plain.json")
+    space.plain().to_config(space.base).to_json_file(output / "plain.json")
 
 
 def main(args: QuickstartArguments) -> None:
@@ -91,7 +91,7 @@ def main(args: QuickstartArguments) -> None:
     write_baselines(output, teacher)
     rows = []
     for name, student, steps in (
-        ("searched", output / "search", SEARCHED_STEPS),
+        ("searched", output / "search" / "best", SEARCHED_STEPS),
         ("random", output / "random.json", BASELINE_STEPS),
         ("plain", output / "plain.json", BASELINE_STEPS),
     ):
