@@ -47,8 +47,8 @@ def mutate(space: "SearchSpace", architecture: Architecture, rng: random.Random)
 def crossover(space: "SearchSpace", one: Architecture, other: Architecture, rng: random.Random) -> Architecture | None:
     """A mixture within the budgets: the shape of one parent, every layer that of either.
 
-    Of parents of different depths the layers at the same part of the depth correspond. Where the mixture leaves the budgets,
-    stacks and widths are changed until they are met again.
+    Of parents of different depths the layers at the same part of the depth correspond. Where the mixture leaves the
+    budgets, stacks and widths are changed until they are met again.
 
     Returns:
         The mixture, or none if a hundred trials found none.
