@@ -1,0 +1,310 @@
+"""Whether scores rank architectures as training them on their own does, at equal parameters, and what they cost.
+
+    python benchmarks/rank_correlation.py draw --space paper --teacher TEACHER --corpus CORPUS --work_dir WORK
+    python benchmarks/stand_alone.py --architectures WORK/architectures.json --teacher TEACHER --corpus CORPUS \
+        --work_dir WORK --seeds 0 1
+    python benchmarks/rank_correlation.py score --space paper --teacher TEACHER --corpus CORPUS --glue GLUE \
+        --work_dir WORK
+    python benchmarks/rank_correlation.py report --space paper --work_dir WORK --output benchmarks/rank-paper
+
+Draws architectures of equal parameters, in the paper's space or with depth, hidden size and embedding size free, and
+beside them the published one, the plain shape and the gated plain shape. Scores are those of `efficientbert search`;
+the supernet is that of its third stage. Every part goes on where it was interrupted.
+"""
+
+import json
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from scipy.stats import kendalltau, spearmanr
+from tqdm.auto import tqdm
+
+from efficientbert.search import search
+from efficientbert.search.architecture import Architecture, LayerChoice
+from efficientbert.search.arguments import SearchArguments
+from efficientbert.search.cost import Budget, Parameters
+from efficientbert.search.expressions import GATED, PLAIN
+from efficientbert.search.scores import HeldOutText, ParameterCount, Score, TaskProbe, objectives
+from efficientbert.search.space import SearchSpace
+from efficientbert.search.stages import load_weights
+from efficientbert.search.supernet import Supernet
+from efficientbert.search.wpca import RandomEncoders, WPca
+from efficientbert.train.folders import write_json
+from efficientbert.train.general import capture_held_out, prepare_text, teacher_scales
+from efficientbert.train.loop import make_accelerator
+from efficientbert.train.script import run_script
+from efficientbert.train.student import choose_attention
+from efficientbert.train.teacher import Teacher
+
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+
+TOLERANCE = 0.005  # of the published tiny model's parameters
+SHAPES = {"depths": [4, 6, 8], "hidden_sizes": [300, 360, 420], "embedding_sizes": [96, 128, 160], "head_dims": [30]}
+OUTCOMES = {"loss": "loss a state", "distance": "1 - cosine to the teacher"}
+RESAMPLES = 10_000
+
+
+@dataclass(kw_only=True)
+class RankArguments:
+    """Ranks architectures by scores and by stand-alone training."""
+
+    space: str = field(metadata={"help": "'paper' or 'shapes'."})
+    work_dir: str = field(metadata={"help": "Folder of architectures, results and the supernet."})
+    teacher: str | None = field(default=None, metadata={"help": "Hub id or folder."})
+    corpus: str | None = field(default=None, metadata={"help": "Corpus, as of `efficientbert distill`."})
+    glue: str | None = field(default=None, metadata={"help": "Hub id or folder of GLUE, for the probe on SST-2."})
+    count: int = field(default=24, metadata={"help": "Architectures to draw."})
+    warmup_steps: int = field(default=100, metadata={"help": "Steps of the whole supernet."})
+    sampled_steps: int = field(default=300, metadata={"help": "Steps of sampled architectures."})
+    output: str = field(default="rank", metadata={"help": "Path of the report's files, without their endings."})
+
+
+def search_arguments(args: RankArguments) -> SearchArguments:
+    """The search whose supernet and scores are used: any one candidate of it, by weight sharing alone."""
+    shapes = SHAPES if args.space == "shapes" else {}
+    return SearchArguments(
+        teacher=args.teacher,
+        corpus=args.corpus,
+        corpus_split="train[:1500]",
+        student="efficientbert-tiny",
+        stages=[3],
+        num_candidates=1,
+        warmup_steps=args.warmup_steps,
+        sampled_steps=args.sampled_steps,
+        mixed_precision="bf16",
+        checkpoint_steps=50,
+        tasks=["sst2"],
+        task_data=args.glue,
+        task_split="train[:3000]",
+        supernet_scores=["probe"],
+        output_dir=str(Path(args.work_dir) / "search"),
+        **shapes,
+    )
+
+
+def equal_space(args: RankArguments) -> SearchSpace:
+    """The space, within so few parameters of the published tiny model's that all count as equal."""
+    space = search.make_space(search_arguments(args), Teacher.load(args.teacher))
+    parameters = Parameters(space.base)(Architecture.from_config(space.base))
+    budget = Budget("parameters", (1 - TOLERANCE) * parameters, (1 + TOLERANCE) * parameters)
+    return replace(space, budgets=(budget,))
+
+
+def uniform(space: SearchSpace, expression: str) -> Architecture:
+    """One network of an expression in every layer of the base's shape, as near the parameters as a width comes."""
+    published = Architecture.from_config(space.base)
+    wanted, cost = space.costs["parameters"](published), space.costs["parameters"]
+    candidates = (
+        Architecture(published.shape, (LayerChoice(expression, 1, width),) * len(published.layers))
+        for width in range(1, 2000)
+    )
+    return min(candidates, key=lambda architecture: abs(cost(architecture) - wanted))
+
+
+def draw(args: RankArguments) -> None:
+    """Writes the architectures."""
+    path = Path(args.work_dir) / "architectures.json"
+    if path.exists():
+        return
+    space = equal_space(args)
+    found = [Architecture.from_config(space.base), uniform(space, PLAIN), uniform(space, GATED)]
+    rng = random.Random(f"rank {args.space}")
+    keys = {space.key(architecture) for architecture in found}
+    while len(found) < args.count + 3:
+        architecture = space.sample(rng)
+        if space.key(architecture) not in keys:
+            keys.add(space.key(architecture))
+            found.append(architecture)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"space": args.space, "architectures": [architecture.to_json() for architecture in found]})
+
+
+def score(args: RankArguments) -> None:
+    """Trains the supernet and rates every architecture; each rating is a line of `scores.jsonl`."""
+    work = Path(args.work_dir)
+    searched = search_arguments(args)
+    search.main(searched)
+    accelerator = make_accelerator(searched, work)
+    device = accelerator.device
+    teacher = Teacher.load(args.teacher, device)
+    space = search.make_space(searched, teacher)
+    text = prepare_text(searched, teacher, searched.batch_size, searched.seed)
+    held_out = capture_held_out(text, teacher, device)
+    objective = objectives(searched, space.base, teacher, teacher_scales(teacher, text, work / "search", device))
+    task, rows = search.load_probe(searched, teacher, accelerator)
+
+    def supernet(stage: str) -> Supernet:
+        found = Supernet(space.base, space.largest(), teacher.hidden_size).to(device)
+        choose_attention(found.whole.encoder)
+        load_weights(found, work / "search" / stage / "supernet.safetensors")
+        return found
+
+    warm, trained = supernet("warm-up"), supernet("stage-3")
+    parameters, sample = space.costs["parameters"], text.sample_batch(device)
+    scores: dict[str, Score] = {
+        "parameters": ParameterCount(parameters),
+        "W-PCA": WPca(RandomEncoders(space.base, 0, device), parameters, sample),
+        "slice of the warm supernet, text": HeldOutText(warm.extract, objective, held_out),
+        "slice of the trained supernet, text": HeldOutText(trained.extract, objective, held_out),
+        "slice of the trained supernet, SST-2 probe": TaskProbe(trained.extract, task, rows),
+    }
+    found = json.loads((work / "architectures.json").read_text(encoding="utf-8"))["architectures"]
+    path = work / "scores.jsonl"
+    done = {(row["number"], row["score"]) for row in read_rows(path)}
+    with path.open("a", encoding="utf-8") as file:
+        for number, value in enumerate(tqdm(found, desc="Scoring", unit="architecture")):
+            for name, rate in scores.items():
+                if (number, name) not in done:
+                    started = time.perf_counter()
+                    loss = rate(Architecture.from_json(value))
+                    row = {"number": number, "score": name, "loss": loss, "seconds": time.perf_counter() - started}
+                    file.write(json.dumps(row) + "\n")
+                    file.flush()
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file, if it is there."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def outcomes(row: dict[str, Any], states: int) -> dict[str, float]:
+    """What a stand-alone training came to, comparable over depths."""
+    loss = row["hidden_states_loss"] / (states + 1) + 0.3 * row["attention_scores_loss"] / states
+    return {"loss": loss, "distance": 1 - row["cosine"]}
+
+
+def interval(figure: Callable[[np.ndarray], float], count: int) -> list[float]:
+    """95% bootstrap interval of a figure over the architectures."""
+    rng = np.random.default_rng(0)
+    drawn = [figure(rng.integers(count, size=count)) for _ in range(RESAMPLES)]
+    return [float(bound) for bound in np.nanquantile(drawn, (0.025, 0.975))]
+
+
+def correlate(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:
+    """Kendall's tau with its interval, and Spearman's rho."""
+    return {
+        "tau": float(kendalltau(one, other).statistic),
+        "interval": interval(lambda rows: kendalltau(one[rows], other[rows]).statistic, len(one)),
+        "spearman": float(spearmanr(one, other).statistic),
+    }
+
+
+def report(args: RankArguments) -> None:
+    """Writes the table, its figures and the plot."""
+    work = Path(args.work_dir)
+    found = [
+        Architecture.from_json(value)
+        for value in json.loads((work / "architectures.json").read_text(encoding="utf-8"))["architectures"]
+    ]
+    trained: dict[int, dict[int, dict[str, float]]] = {}
+    for row in read_rows(work / "stand_alone.jsonl"):
+        trained.setdefault(row["seed"], {})[row["number"]] = outcomes(row, len(found[row["number"]].layers))
+    seeds = sorted(trained)
+    both = sorted(set.intersection(*(set(rows) for rows in trained.values())))
+    first = sorted(trained[seeds[0]])
+    result: dict[str, Any] = {"space": args.space, "architectures": len(first), "seeds": seeds, "outcomes": {}}
+    scores: dict[str, dict[int, dict[str, Any]]] = {}
+    for row in read_rows(work / "scores.jsonl"):
+        scores.setdefault(row["score"], {})[row["number"]] = row
+    for outcome in OUTCOMES:
+        values = np.array([trained[seeds[0]][number][outcome] for number in first])
+        entry: dict[str, Any] = {
+            "least": float(values.min()),
+            "median": float(np.median(values)),
+            "most": float(values.max()),
+            "deviation over architectures": float(values.std(ddof=1)),
+            "published, plain, gated": [float(value) for value in values[:3]],
+            "scores": {},
+        }
+        if len(seeds) > 1 and len(both) > 2:
+            pairs = [np.array([trained[seed][number][outcome] for number in both]) for seed in seeds[:2]]
+            entry["two seeds"] = correlate(*pairs) | {"architectures": len(both)}
+            entry["deviation over seeds"] = float(np.sqrt(np.mean((pairs[0] - pairs[1]) ** 2 / 2)))
+        for name, rows in scores.items():
+            common = [number for number in first if number in rows]
+            ours = np.array([rows[number]["loss"] for number in common])
+            theirs = np.array(
+                [statistics.fmean(t[number][outcome] for t in trained.values() if number in t) for number in common]
+            )
+            entry["scores"][name] = correlate(ours, theirs) | {
+                "seconds": statistics.median(rows[number]["seconds"] for number in common)
+            }
+        result["outcomes"][outcome] = entry
+    result["training seconds"] = statistics.median(row["seconds"] for row in read_rows(work / "stand_alone.jsonl"))
+    result["rows"] = {"stand_alone": read_rows(work / "stand_alone.jsonl"), "scores": read_rows(work / "scores.jsonl")}
+    result["drawn"] = [architecture.to_json() for architecture in found]
+    output = Path(args.output)
+    write_json(output.with_suffix(".json"), result)
+    output.with_suffix(".md").write_text(format_report(result), encoding="utf-8")
+    plot(result, scores, trained, output.with_suffix(".png"))
+
+
+def format_report(result: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    lines = [
+        f"{result['architectures']} architectures of equal parameters (within {TOLERANCE:.1%}), space: "
+        f"{result['space']}; each distilled on its own in {result['training seconds']:.0f} s (median), seeds "
+        f"{', '.join(map(str, result['seeds']))}. Correlations with 95% bootstrap intervals.",
+    ]
+    for outcome, entry in result["outcomes"].items():
+        published, plain, gated = entry["published, plain, gated"]
+        lines += [
+            "",
+            f"Outcome: {OUTCOMES[outcome]}, {entry['least']:.4f} to {entry['most']:.4f} (median "
+            f"{entry['median']:.4f}); published {published:.4f}, plain {plain:.4f}, gated plain {gated:.4f}. Standard deviation over "
+            f"architectures {entry['deviation over architectures']:.4f}"
+            + (f", over seeds {entry['deviation over seeds']:.4f}" if "deviation over seeds" in entry else "")
+            + ".",
+            "",
+            "| score | Kendall tau | 95% interval | Spearman | seconds |",
+            "|---|---:|---|---:|---:|",
+        ]
+        rows = [*entry["scores"].items()]
+        if "two seeds" in entry:
+            ceiling = entry["two seeds"]
+            rows.append((f"training with another seed ({ceiling['architectures']} architectures)", ceiling))
+        for name, row in rows:
+            low, high = row["interval"]
+            seconds = row.get("seconds", result["training seconds"])
+            lines.append(
+                f"| {name} | {row['tau']:.2f} | {low:.2f} to {high:.2f} | {row['spearman']:.2f} | {seconds:.2g} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def plot(
+    result: dict[str, Any],
+    scores: dict[str, dict[int, dict[str, Any]]],
+    trained: dict[int, dict[int, dict[str, float]]],
+    path: Path,
+) -> None:
+    """Draws every score over the first seed's distance to the teacher."""
+    first = trained[result["seeds"][0]]
+    figure, axes = pyplot.subplots(
+        1, max(1, len(scores)), figsize=(3.2 * max(1, len(scores)), 3.2), layout="constrained", squeeze=False
+    )
+    for axis, (name, rows) in zip(axes[0], scores.items()):
+        numbers = sorted(set(rows) & set(first))
+        axis.plot([first[number]["distance"] for number in numbers], [rows[number]["loss"] for number in numbers], ".")
+        axis.set(title=name, xlabel="1 - cosine, trained alone", ylabel="score")
+        axis.title.set_fontsize(8)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    parts = {"draw": draw, "score": score, "report": report}
+    if len(sys.argv) < 2 or sys.argv[1] not in parts:
+        sys.exit("rank_correlation: error: name a part: draw, score or report")
+    run_script(parts[sys.argv[1]], RankArguments, "rank_correlation", sys.argv[2:])
