@@ -262,8 +262,8 @@ def format_report(result: dict[str, Any]) -> str:
         lines += [
             "",
             f"Outcome: {OUTCOMES[outcome]}, {entry['least']:.4f} to {entry['most']:.4f} (median "
-            f"{entry['median']:.4f}); published {published:.4f}, plain {plain:.4f}, gated plain {gated:.4f}. Standard deviation over "
-            f"architectures {entry['deviation over architectures']:.4f}"
+            f"{entry['median']:.4f}); published {published:.4f}, plain {plain:.4f}, gated plain {gated:.4f}. "
+            f"Standard deviation over architectures {entry['deviation over architectures']:.4f}"
             + (f", over seeds {entry['deviation over seeds']:.4f}" if "deviation over seeds" in entry else "")
             + ".",
             "",

@@ -8,9 +8,8 @@ from efficientbert.search.cost import METRICS, Budget
 from efficientbert.search.samplers import ActionSpace, Evolution, Nsga2, OptunaSampler, RandomSampler
 from efficientbert.search.study import StopRule
 from efficientbert.train.general import GeneralArguments
-from efficientbert.train.multitask import labelled_sources
 from efficientbert.train.script import InputError
-from efficientbert.train.tasks.arguments import TASKS, LabelledData
+from efficientbert.train.tasks.arguments import TASKS, LabelledData, labelled_sources
 
 
 SAMPLERS = {
@@ -122,7 +121,7 @@ class SearchArguments(GeneralArguments):
     )
     task_data: str | None = field(default=None, metadata={"help": "Hub id or folder of the known tasks."})
     task_split: str = field(
-        default="train", metadata={"help": "Train split of the known tasks, or a slice: train[:10%]."}
+        default="train", metadata={"help": "Train split of the known tasks, or a slice: train[:1000]."}
     )
     task_held_out: float = field(
         default=0.2, metadata={"help": "Share of these rows on which candidates are scored; never trained on."}

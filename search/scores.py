@@ -23,12 +23,11 @@ from transformers import PreTrainedModel
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search.architecture import Architecture
-from efficientbert.train.finetune import main_score
 from efficientbert.train.general import GeneralDistillation, HeldOut, score_student
 from efficientbert.train.loop import NotFiniteError
 from efficientbert.train.losses import Scales
+from efficientbert.train.prediction import main_score, predict, score
 from efficientbert.train.recipe import LossArguments, make_recipe
-from efficientbert.train.scoring import predict, score
 from efficientbert.train.student import Student
 from efficientbert.train.task_distillation import TaskStudent
 from efficientbert.train.tasks.task import Task, TaskData, model_inputs

@@ -12,12 +12,12 @@ from transformers import PreTrainedModel
 
 from efficientbert.search.architecture import Architecture
 from efficientbert.search.scores import Report, held_out_loss, isolated_randomness, task_error
-from efficientbert.train.finetune import training_data
 from efficientbert.train.general import GeneralDistillation, HeldOut, Text
 from efficientbert.train.loop import LoopArguments, train
+from efficientbert.train.prediction import check_length, length
 from efficientbert.train.recipe import LossArguments
-from efficientbert.train.scoring import check_length, length
 from efficientbert.train.script import InputError
+from efficientbert.train.selection import training_data
 from efficientbert.train.student import Student, choose_attention
 from efficientbert.train.task_distillation import (
     TaskObjective,

@@ -49,10 +49,10 @@ from efficientbert.train.folders import write_json
 from efficientbert.train.general import GeneralDistillation, HeldOut, Text, score_student
 from efficientbert.train.initialization import initialize_from_teacher
 from efficientbert.train.loop import train
-from efficientbert.train.multitask import TaskBatches
 from efficientbert.train.script import InputError
 from efficientbert.train.student import choose_attention, nearest_layers, save_projection
 from efficientbert.train.task_distillation import TaskObjective
+from efficientbert.train.task_mixture import TaskBatches
 from efficientbert.train.tasks.task import Task, TaskData
 from efficientbert.train.teacher import Teacher
 

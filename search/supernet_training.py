@@ -19,10 +19,10 @@ from efficientbert.search.space import SearchSpace
 from efficientbert.train.capture import Captures
 from efficientbert.train.general import GeneralDistillation
 from efficientbert.train.losses import Scales, count_valid
-from efficientbert.train.multitask import MultitaskObjective
 from efficientbert.train.recipe import MOST_RELATION_HEADS, LossArguments, make_recipe
 from efficientbert.train.student import nearest_layers
 from efficientbert.train.task_distillation import TaskObjective
+from efficientbert.train.task_mixture import MultitaskObjective
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,10 @@ from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.train import finetune
 from efficientbert.train.card import read_provenance
-from efficientbert.train.finetune import FinetuneArguments, main_score, summarize, training_data
+from efficientbert.train.finetune import FinetuneArguments, summarize
+from efficientbert.train.prediction import main_score
 from efficientbert.train.script import InputError, parse_arguments, run_script
+from efficientbert.train.selection import training_data
 from efficientbert.train.tasks import task_of_data
 from efficientbert.train.tasks.arguments import LabelledData
 from efficientbert.train.teacher import Teacher

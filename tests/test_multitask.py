@@ -11,9 +11,10 @@ from transformers import AutoModel, AutoModelForSequenceClassification, BertConf
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForSequenceClassification, EfficientBertModel
 from efficientbert.train import multitask
-from efficientbert.train.multitask import MultitaskArguments, MultitaskModel, MultitaskObjective, TaskBatches
+from efficientbert.train.multitask import MultitaskArguments
 from efficientbert.train.script import InputError
 from efficientbert.train.task_distillation import TaskStudent
+from efficientbert.train.task_mixture import MultitaskModel, MultitaskObjective, TaskBatches
 from efficientbert.train.teacher import Teacher
 
 

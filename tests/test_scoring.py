@@ -15,7 +15,8 @@ from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForSequenceClassification
 from efficientbert.train import scoring
 from efficientbert.train.card import ModelCardInfo, add_results, write_card
-from efficientbert.train.scoring import EvaluateArguments, Result, card_results, glue_score, length, predict
+from efficientbert.train.prediction import length, predict
+from efficientbert.train.scoring import EvaluateArguments, Result, card_results, glue_score
 from efficientbert.train.script import run_script
 from efficientbert.train.tasks.arguments import TaskArguments
 from efficientbert.train.trained import load_trained

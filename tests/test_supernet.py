@@ -12,8 +12,8 @@ from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.search.architecture import Architecture, LayerChoice, Shape
 from efficientbert.search.supernet import Supernet, TaskSupernet
 from efficientbert.train.inheritance import initialize_from_checkpoint
-from efficientbert.train.multitask import MultitaskModel
 from efficientbert.train.student import Student
+from efficientbert.train.task_mixture import MultitaskModel
 from efficientbert.train.tasks.arguments import TaskArguments
 from efficientbert.train.tasks.spans import SpanTask
 from efficientbert.train.tasks.texts import TextTask

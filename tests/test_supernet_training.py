@@ -32,10 +32,10 @@ from efficientbert.train.corpus import PaddingCollator
 from efficientbert.train.general import GeneralDistillation
 from efficientbert.train.loop import LoopArguments, make_accelerator, train
 from efficientbert.train.losses import Scales
-from efficientbert.train.multitask import MultitaskObjective
 from efficientbert.train.recipe import LossArguments, make_recipe
 from efficientbert.train.student import fit_config
 from efficientbert.train.task_distillation import TaskObjective, TaskTeacher
+from efficientbert.train.task_mixture import MultitaskObjective
 from efficientbert.train.tasks.arguments import TaskArguments
 from efficientbert.train.tasks.texts import TextTask
 from efficientbert.train.teacher import Teacher

@@ -7,8 +7,8 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertFor
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForSequenceClassification
+from efficientbert.train.prediction import check_length
 from efficientbert.train.recipe import LossArguments
-from efficientbert.train.scoring import check_length
 from efficientbert.train.script import InputError
 from efficientbert.train.task_distillation import (
     TaskObjective,

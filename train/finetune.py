@@ -15,17 +15,16 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from sklearn.model_selection import GroupShuffleSplit
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from efficientbert.train.checkpoint import write_checkpoint
 from efficientbert.train.folders import OutputFolder, run_arguments, write_json
 from efficientbert.train.loop import LoopArguments, make_accelerator, train
+from efficientbert.train.prediction import check_length, length, main_score, predict, score
 from efficientbert.train.recipe import LossArguments, LossRecipe
-from efficientbert.train.scoring import check_length, length, predict, score
 from efficientbert.train.script import LOAD_ERRORS, InputError, run_script
-from efficientbert.train.selection import Selection
+from efficientbert.train.selection import Selection, training_data
 from efficientbert.train.student import choose_attention, load_projection, save_projection
 from efficientbert.train.task_distillation import (
     TaskObjective,
@@ -147,37 +146,6 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(name)
     except LOAD_ERRORS as error:
         raise InputError(f"model {name}: no tokenizer: {' '.join(str(error).split())[:300]}") from None
-
-
-def training_data(args: LabelledData, task: Task, selection: float) -> tuple[TaskData, TaskData | None]:
-    """The rows to train on, or augmented ones in their place, and those kept aside for selection.
-
-    What is kept aside does not depend on the seed of the run, so that runs with several seeds are compared on it.
-
-    Raises:
-        InputError: if anything cannot be read, or too few rows are left.
-    """
-    rows, kept_aside = task.load_rows(args.train_split), None
-    if selection:
-        groups = task.groups(rows)
-        if not 0 < round(selection * len(set(groups))) < len(set(groups)):
-            raise InputError(f"selection: {selection} of {len(rows)} training rows leaves no rows on one side")
-        divided = GroupShuffleSplit(1, test_size=round(selection * len(set(groups))), random_state=0)
-        ((kept, aside),) = divided.split(groups, groups=groups)
-        rows, kept_aside = rows.select(kept), task.data(rows.select(aside), "selection")
-    if args.augmented_data is None:
-        return task.data(rows, args.train_split), kept_aside
-    if selection:
-        raise InputError(
-            "augmented_data: may hold variants of the rows that --selection keeps aside; augment a slice of the train "
-            "split and give --selection 0"
-        )
-    return task.with_data(args.augmented_data).load("train"), None
-
-
-def main_score(result: dict[str, float]) -> float:
-    """The number of a result that weights are chosen by: F1, at the best threshold if there is one, or the first."""
-    return next((result[name] for name in ("best_f1", "f1") if name in result), next(iter(result.values())))
 
 
 @dataclass(frozen=True)

@@ -9,30 +9,27 @@ model with its head for every task.
 
 import math
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
-from torch.utils.data import Dataset
 
 from efficientbert.train.checkpoint import write_checkpoint
 from efficientbert.train.finetune import (
     TaskTrainingArguments,
     load_tokenizer,
-    main_score,
     make_objective,
     prepare,
 )
 from efficientbert.train.folders import OutputFolder, run_arguments, write_json
 from efficientbert.train.loop import make_accelerator, train
-from efficientbert.train.scoring import predict, score
-from efficientbert.train.script import InputError, parse_arguments, run_script
+from efficientbert.train.prediction import main_score, predict, score
+from efficientbert.train.script import InputError, run_script
 from efficientbert.train.selection import Selection
 from efficientbert.train.student import save_projection
-from efficientbert.train.task_distillation import TaskObjective, TaskStudent
-from efficientbert.train.tasks.arguments import TASKS, LabelledData
+from efficientbert.train.task_distillation import TaskStudent
+from efficientbert.train.task_mixture import MultitaskModel, MultitaskObjective, TaskBatches
+from efficientbert.train.tasks.arguments import TASKS, LabelledData, labelled_sources
 from efficientbert.train.tasks.task import Task, TaskData
 
 
@@ -67,118 +64,6 @@ class MultitaskArguments(TaskTrainingArguments):
     def sources(self) -> list[LabelledData]:
         """The data of every task; see `labelled_sources`."""
         return labelled_sources(self.tasks, self.data)
-
-
-def labelled_sources(tasks: list[str], data: str | None, train_split: str = "train") -> list[LabelledData]:
-    """The data of several tasks.
-
-    Args:
-        tasks: Known tasks, or YAML files with the flags of `finetune` for the data.
-        data: Hub id or folder of the known ones.
-        train_split: What the known ones are trained on.
-
-    Raises:
-        InputError: if a task is neither known nor a YAML file, or two have the same name.
-    """
-    sources = []
-    for task in tasks:
-        if task.endswith((".yaml", ".yml")):
-            source = parse_arguments(LabelledData, [task], "efficientbert", "")
-        else:
-            source = LabelledData(task=task, data=data, train_split=train_split)
-        source.check_task()
-        sources.append(source)
-    titles = [source.title() for source in sources]
-    if len(set(titles)) != len(titles):
-        raise InputError(f"tasks: must have different names, not {', '.join(titles)}")
-    return sources
-
-
-class TaskBatches(Dataset):
-    """Batches of one task each; which task, and which of its rows, depends on the seed alone.
-
-    Tasks are drawn in proportion to their rows to the power of `sampling`. The rows of a task come once a pass, in an
-    order of their own each time.
-
-    Args:
-        features: Rows of every task.
-        batch_size: Rows of a batch.
-        size: Number of batches.
-        sampling: The power.
-        seed: Decides all draws.
-    """
-
-    def __init__(self, features: list[Any], batch_size: int, size: int, sampling: float, seed: int):
-        self.features = features
-        generator = torch.Generator().manual_seed(seed)
-        weights = torch.tensor([float(len(rows)) for rows in features]) ** sampling
-        self.tasks = torch.multinomial(weights, size, replacement=True, generator=generator).tolist()
-        self.rows: list[list[int]] = []
-        waiting: list[list[int]] = [[] for _ in features]
-        for task in self.tasks:
-            while len(waiting[task]) < batch_size:
-                waiting[task] += torch.randperm(len(features[task]), generator=generator).tolist()
-            self.rows.append(waiting[task][:batch_size])
-            del waiting[task][:batch_size]
-
-    def __len__(self) -> int:
-        return len(self.tasks)
-
-    def __getitem__(self, index: int) -> tuple[int, list[dict[str, Any]]]:
-        task = self.tasks[index]
-        return task, [self.features[task][row] for row in self.rows[index]]
-
-
-class MultitaskModel(nn.Module):
-    """Models of several tasks that share one encoder and, under teachers, one projection.
-
-    Args:
-        students: A model or a `TaskStudent` for every task; the encoder of the first becomes that of all.
-    """
-
-    def __init__(self, students: list[nn.Module]):
-        super().__init__()
-        first, *others = students
-        models = [student.model if isinstance(student, TaskStudent) else student for student in students]
-        for model in models[1:]:
-            setattr(model, model.base_model_prefix, models[0].base_model)
-        for student in others:
-            if isinstance(student, TaskStudent):
-                student.projection, student.recorder = first.projection, first.recorder
-        self.students = nn.ModuleList(students)
-        self.models = models
-
-    def forward(self, task: int, **inputs: Any) -> Any:
-        """What the student of a task yields."""
-        return self.students[task](**inputs)
-
-
-class MultitaskObjective:
-    """The objective of whichever task a batch is of; the batches of a step weigh alike, whatever their targets are.
-
-    Args:
-        objectives: One for every task.
-    """
-
-    def __init__(self, objectives: list[TaskObjective]):
-        self.objectives = objectives
-
-    def count(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Batches: words of one task and rows of another are not to be added."""
-        return {"batches": torch.ones((), device=batch["task"].device)}
-
-    def __call__(
-        self, model: nn.Module, batch: Mapping[str, torch.Tensor], counts: Mapping[str, torch.Tensor], step: int
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The loss of a batch as a share of the whole step, and its parts."""
-        task = int(batch["task"])
-        objective = self.objectives[task]
-
-        def call(**inputs: Any) -> Any:
-            return model(task=task, **inputs)
-
-        loss, terms = objective(call, batch, objective.count(batch), step)
-        return loss / counts["batches"], {name: term / counts["batches"] for name, term in terms.items()}
 
 
 def main(args: MultitaskArguments) -> dict[str, dict[str, float]]:

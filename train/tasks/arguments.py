@@ -6,7 +6,7 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict, load_dataset
 
 from efficientbert.train.corpus import FILE_FORMATS, READER_OPTIONS, check_not_empty
-from efficientbert.train.script import InputError
+from efficientbert.train.script import InputError, parse_arguments
 
 
 KINDS = ("text-classification", "question-answering", "token-classification", "multiple-choice")
@@ -165,3 +165,28 @@ def load_split(args: TaskArguments, split: str, columns: tuple[str, ...]) -> Dat
         if column not in rows.column_names:
             raise InputError(f"data {source}: no column {column!r}; it has {', '.join(rows.column_names)}")
     return rows
+
+
+def labelled_sources(tasks: list[str], data: str | None, train_split: str = "train") -> list[LabelledData]:
+    """The data of several tasks.
+
+    Args:
+        tasks: Known tasks, or YAML files with the flags of `finetune` for the data.
+        data: Hub id or folder of the known ones.
+        train_split: What the known ones are trained on.
+
+    Raises:
+        InputError: if a task is neither known nor a YAML file, or two have the same name.
+    """
+    sources = []
+    for task in tasks:
+        if task.endswith((".yaml", ".yml")):
+            source = parse_arguments(LabelledData, [task], "efficientbert", "")
+        else:
+            source = LabelledData(task=task, data=data, train_split=train_split)
+        source.check_task()
+        sources.append(source)
+    titles = [source.title() for source in sources]
+    if len(set(titles)) != len(titles):
+        raise InputError(f"tasks: must have different names, not {', '.join(titles)}")
+    return sources
