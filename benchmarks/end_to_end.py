@@ -1,0 +1,158 @@
+"""What a search is worth: its winner beside models that cost as much in all and were not searched.
+
+    python benchmarks/end_to_end.py --recipe recipes/search-tiny.yaml --teacher TEACHER --corpus CORPUS --steps 1000 \
+        --work_dir WORK --output benchmarks/end-to-end
+
+For every seed the search of the recipe is run and its winner distilled for `steps` more. The others are distilled for
+as many steps as search and winner took seconds: a random architecture of the space, the one with most parameters of as
+many random ones as the search had candidates (parameters alone), and the plain shape. All are scored on the same
+held-out text and timed in one process. An interrupted comparison goes on where it was.
+"""
+
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import torch
+
+from efficientbert.configuration_efficientbert import EfficientBertConfig
+from efficientbert.search import search
+from efficientbert.search.arguments import SearchArguments
+from efficientbert.search.latency import LatencySettings, measure_config_latency
+from efficientbert.search.machine import describe_machine
+from efficientbert.train import distill
+from efficientbert.train.card import read_provenance, table
+from efficientbert.train.folders import write_json
+from efficientbert.train.script import parse_arguments, run_script
+from efficientbert.train.teacher import Teacher
+
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+
+@dataclass(kw_only=True)
+class EndToEndArguments:
+    """Compares the winners of a search with models of equal total cost that were not searched."""
+
+    recipe: str = field(metadata={"help": "YAML recipe of the search."})
+    teacher: str = field(metadata={"help": "Hub id or folder."})
+    corpus: str = field(metadata={"help": "Corpus, as of `efficientbert distill`."})
+    work_dir: str = field(metadata={"help": "Folder of all runs."})
+    output: str = field(metadata={"help": "Path of the report's files, without their endings."})
+    corpus_split: str = field(default="train", metadata={"help": "Split or slice of the corpus."})
+    steps: int = field(default=1000, metadata={"help": "Steps that distil the winner."})
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "One comparison for each."})
+
+
+def timed(path: Path, job: Callable[[], object]) -> float:
+    """Runs a job once; its seconds, of the start that finished it, are kept in `path`."""
+    if not path.exists():
+        started = time.perf_counter()
+        job()
+        write_json(path, time.perf_counter() - started)
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def distil(
+    args: EndToEndArguments, searched: SearchArguments, student: Path, steps: int, seed: int, output: Path
+) -> float:
+    """Distils a student and gives its seconds."""
+    found = distill.DistillArguments(
+        teacher=args.teacher,
+        corpus=args.corpus,
+        corpus_split=args.corpus_split,
+        student=str(student),
+        max_length=searched.max_length,
+        batch_size=searched.batch_size,
+        mixed_precision=searched.mixed_precision,
+        max_steps=steps,
+        seed=seed,
+        output_dir=str(output),
+    )
+    return timed(output.with_name(output.name + ".seconds.json"), lambda: distill.main(found))
+
+
+def compare(args: EndToEndArguments, seed: int) -> list[dict[str, Any]]:
+    """The models of one seed, each with its cost and held-out figures."""
+    work = Path(args.work_dir) / f"seed-{seed}"
+    work.mkdir(parents=True, exist_ok=True)
+    flags = ["--teacher", args.teacher, "--corpus", args.corpus, "--corpus_split", args.corpus_split]
+    flags += ["--seed", str(seed), "--output_dir", str(work / "search")]
+    searched = parse_arguments(SearchArguments, [args.recipe, *flags], "end_to_end", "")
+    seconds = timed(work / "search.seconds.json", lambda: search.main(searched))
+    costs = {"searched": distil(args, searched, work / "search" / "best", args.steps, seed, work / "searched")}
+    steps = args.steps + round(seconds / (costs["searched"] / args.steps))
+    costs["searched"] += seconds
+
+    space = search.make_space(searched, Teacher.load(args.teacher))
+    rng = random.Random(f"baseline {seed}")
+    drawn = [space.sample(rng) for _ in range(searched.num_candidates * len(searched.stages))]
+    largest = max(drawn, key=space.costs["parameters"])
+    for name, architecture in (("random", drawn[0]), ("parameters alone", largest), ("plain", space.plain())):
+        config = work / f"{name}.json"
+        architecture.to_config(space.base).to_json_file(config)
+        costs[name] = distil(args, searched, config, steps, seed, work / name)
+    return [
+        {
+            "model": name,
+            "seed": seed,
+            "seconds": cost,
+            "steps": args.steps if name == "searched" else steps,
+            **read_provenance(work / name)[-1]["result"],
+        }
+        for name, cost in costs.items()
+    ]
+
+
+def main(args: EndToEndArguments) -> None:
+    """Runs all comparisons and writes table, figures and plot."""
+    rows = [row for seed in args.seeds for row in compare(args, seed)]
+    folders = [Path(args.work_dir) / f"seed-{row['seed']}" / row["model"] for row in rows]
+    configs = [EfficientBertConfig.from_pretrained(folder) for folder in folders]
+    length = min(128, configs[0].max_position_embeddings)
+    settings = LatencySettings(sequence_length=length, threads=torch.get_num_threads())
+    latencies = measure_config_latency(configs, settings)
+    for row, milliseconds in zip(rows, latencies):
+        row["latency"] = milliseconds
+    figures = ("seconds", "steps", "loss", "cosine", "latency")
+    lines = []
+    for name in dict.fromkeys(row["model"] for row in rows):
+        ours = [row for row in rows if row["model"] == name]
+        lines.append((name, *(summarize([row[figure] for row in ours]) for figure in figures)))
+    output = Path(args.output)
+    write_json(output.with_suffix(".json"), {"machine": describe_machine(), "rows": rows})
+    output.with_suffix(".md").write_text(
+        f"`{args.recipe}`, {len(args.seeds)} seeds, means and standard deviations; latency in ms of one sequence of "
+        f"{length} tokens.\n\n{table(('model', *figures), lines)}\n",
+        encoding="utf-8",
+    )
+    plot(rows, output.with_suffix(".png"))
+
+
+def summarize(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    deviation = f" ± {statistics.stdev(values):.3g}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.4g}{deviation}"
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draws quality over latency."""
+    figure, axis = pyplot.subplots(figsize=(5, 4), layout="constrained")
+    for name in dict.fromkeys(row["model"] for row in rows):
+        ours = [row for row in rows if row["model"] == name]
+        axis.plot([row["latency"] for row in ours], [row["cosine"] for row in ours], "o", label=name)
+    axis.set(xlabel="latency, ms", ylabel="cosine to the teacher, held-out text")
+    axis.legend()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    run_script(main, EndToEndArguments, "end_to_end")
