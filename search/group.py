@@ -1,6 +1,7 @@
 """Processes that train every candidate together: towards a study they are one worker."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from accelerate import Accelerator
@@ -8,7 +9,7 @@ from accelerate.utils import broadcast_object_list
 from optuna.storages import BaseStorage
 
 from efficientbert.search.study import Record, Report, StageStudy, StopRule
-from efficientbert.search.workers import once
+from efficientbert.search.workers import describe, once
 
 
 C = TypeVar("C", bound=Hashable)
@@ -27,17 +28,39 @@ class Group:
     """
 
     def __init__(self, accelerator: Accelerator):
+        self.accelerator = accelerator
         self.leads = accelerator.is_main_process
 
     def share(self, value: Any = None) -> Any:
-        """What the main process gives, in all."""
-        return broadcast_object_list([value])[0]
+        """What the main process gives, in all.
+
+        Raises:
+            SystemExit: if one of the processes is gone.
+        """
+        with _complete():
+            return broadcast_object_list([value])[0]
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """All processes wait for each other behind its body, whatever came of it.
+
+        Where one was killed the others fail as well, for which the candidate or job cannot be blamed.
+
+        Raises:
+            SystemExit: if one of the processes is gone.
+        """
+        try:
+            yield
+        finally:
+            with _complete():
+                self.accelerator.wait_for_everyone()
 
     def once(self, storage: BaseStorage, name: str, job: Callable[[], Any]) -> Any:
         """See `efficientbert.search.workers.once`; all processes do the job together, the main one's result counts."""
         if not self.leads:
             if self.share():
-                job()
+                with self._together():
+                    job()
             return self.share()
         began = False
 
@@ -45,7 +68,8 @@ class Group:
             nonlocal began
             began = True
             self.share(True)
-            return job()
+            with self._together():
+                return job()
 
         try:
             value = once(storage, name, announced)
@@ -71,7 +95,8 @@ class Group:
                 self.share(True)
 
             self.share(study.to_json(candidate))
-            return evaluate(candidate, shared)
+            with self._together():
+                return evaluate(candidate, shared)
 
         try:
             records = study.run(announced, stop)
@@ -86,7 +111,21 @@ class Group:
             if not self.share():
                 raise GivenUp
 
-        try:
-            evaluate(candidate, report)
-        except Exception:
-            pass  # as in the main process
+        with self._together():
+            try:
+                evaluate(candidate, report)
+            except Exception:
+                pass  # as in the main process
+
+
+@contextmanager
+def _complete() -> Iterator[None]:
+    """Processes deal with each other in its body.
+
+    Raises:
+        SystemExit: if they cannot: study and jobs take that for an interruption, not for a failure.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise SystemExit(f"a process of this group is gone: start it again, it goes on: {describe(error)}") from error
