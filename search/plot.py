@@ -62,7 +62,7 @@ def plot_front(records: Sequence[Record], cost: str, objective: str, path: Path)
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes a PNG under a temporary name and moves it, so that a reader never sees half a picture."""
-    temporary = path.with_name(path.name + ".partial")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")  # other processes may write theirs just now
     figure.savefig(temporary, dpi=120, format="png")
     os.replace(temporary, path)
     pyplot.close(figure)

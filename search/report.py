@@ -98,7 +98,7 @@ def write_report(storage: BaseStorage, name: str, folder: Path, cost: str | None
         parts += ["## Jobs", _job_table(jobs)]
     parts += [_stage_section(stage, folder, cost) for stage in stages]
     path = folder / REPORT
-    temporary = path.with_name(path.name + ".partial")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")  # other workers may write theirs just now
     temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     os.replace(temporary, path)
     return path

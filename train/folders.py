@@ -113,6 +113,6 @@ def run_arguments(args: Any) -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON under a temporary name and moves it, so that a reader never sees half a file."""
-    temporary = path.with_name(path.name + ".partial")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")  # other processes may write theirs just now
     temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, path)
