@@ -1,12 +1,15 @@
 """What a search can be told."""
 
+import json
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from efficientbert.configuration_efficientbert import PRESETS
 from efficientbert.search.cost import METRICS, Budget
 from efficientbert.search.samplers import ActionSpace, Evolution, Nsga2, OptunaSampler, RandomSampler
+from efficientbert.search.storage import without_password
 from efficientbert.search.study import StopRule
+from efficientbert.train.folders import run_arguments
 from efficientbert.train.general import GeneralArguments
 from efficientbert.train.script import InputError
 from efficientbert.train.tasks.arguments import TASKS, LabelledData, labelled_sources
@@ -23,6 +26,8 @@ SEVERAL_OBJECTIVES = ("random", "nsga2")
 SLICE_SCORES = ("parameters", "wpca", "text", "probe")  # of slices as they are
 TRAINING_SCORES = (*SLICE_SCORES, "short")
 SUPERNET_SCORES = (*SLICE_SCORES, "tasks")
+# How long a search goes on and what of it is run now; not what a candidate comes to.
+UNDECISIVE = ("stage", "num_candidates", "hours", "patience", "checkpoint_steps")
 
 
 @dataclass(kw_only=True)
@@ -155,10 +160,10 @@ class SearchArguments(GeneralArguments):
         self._check_sampler()
         self._check_scores()
         self._check_tasks()
-        for name in ("warmup_steps", "sampled_steps", "general_steps", "task_steps"):
+        for name in ("warmup_steps", "sampled_steps", "general_steps"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name}: must be at least 0, not {getattr(self, name)}")
-        for name in ("initial", "refit_interval", "supernets", "latency_batch_size", "task_batch_size"):
+        for name in ("initial", "refit_interval", "supernets", "latency_batch_size", "task_batch_size", "task_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: must be at least 1, not {getattr(self, name)}")
 
@@ -209,12 +214,21 @@ class SearchArguments(GeneralArguments):
         trains = {1, 2} & set(self.stages) and "short" in self.scores
         if sources and self.task_teachers is None and (trains or "tasks" in self.supernet_scores):
             raise InputError("task_teachers: candidates learn tasks from teachers; fine-tune one for each task")
+        if {1, 2} & set(self.stages) and "short" in self.scores and not (self.general_steps or sources):
+            raise InputError("general_steps: must be at least 1 for score short without --tasks, not 0")
         if "tasks" in self.supernet_scores and self.supernets > 1:
             raise InputError("supernets: several are for text; --supernet_scores tasks needs 1")
         if not 0 < self.task_held_out < 1:
             raise InputError(f"task_held_out: must be between 0 and 1, not {self.task_held_out}")
         if not self.task_epochs > 0 or not self.task_learning_rate > 0:
             raise InputError("task_epochs, task_learning_rate: must be above 0")
+
+    def decisive(self) -> dict[str, Any]:
+        """All that decides what a search comes to, as JSON values: it goes on only with the same."""
+        arguments = {name: value for name, value in run_arguments(self).items() if name not in UNDECISIVE}
+        if self.storage is not None:
+            arguments["storage"] = without_password(self.storage)
+        return json.loads(json.dumps(arguments))
 
     def parsed_budgets(self) -> tuple[Budget, ...]:
         """The budgets.

@@ -8,7 +8,6 @@ The folder then holds the best candidate as the checkpoint `best`, to go on from
 my-search/best`, with several objectives a Pareto front in `front`, and the report `report.md`.
 """
 
-import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from efficientbert.search.short_training import TaskTraining, prepare_task
 from efficientbert.search.space import Choices, SearchSpace
 from efficientbert.search.stages import Material, Stages
 from efficientbert.search.storage import open_storage
-from efficientbert.train.folders import holds_run, run_arguments, write_json
+from efficientbert.train.folders import holds_run, write_json
 from efficientbert.train.general import capture_held_out, prepare_text, teacher_scales
 from efficientbert.train.loop import make_accelerator
 from efficientbert.train.recipe import make_recipe
@@ -36,10 +35,6 @@ from efficientbert.train.student import fit_config, load_config
 from efficientbert.train.tasks import task_of_data
 from efficientbert.train.tasks.task import Task, TaskData
 from efficientbert.train.teacher import Teacher
-
-
-# How long a search goes on and what of it is run now; not what a candidate comes to.
-UNDECISIVE = ("stage", "num_candidates", "hours", "patience", "checkpoint_steps")
 
 
 def make_space(args: SearchArguments, teacher: Teacher) -> SearchSpace:
@@ -88,7 +83,7 @@ def load_tasks(args: SearchArguments, teacher: Teacher, accelerator: Accelerator
         return ()
     training = replace(args, learning_rate=args.task_learning_rate, batch_size=args.task_batch_size)
     folder = Path(args.output_dir) / "tasks"
-    return tuple(
+    tasks = tuple(
         prepare_task(
             source,
             name,
@@ -102,6 +97,14 @@ def load_tasks(args: SearchArguments, teacher: Teacher, accelerator: Accelerator
         )
         for source, name in zip(args.task_sources(), args.task_teachers)
     )
+    for name, task in zip(args.task_teachers, tasks):
+        size = task.teacher.encoder.hidden_size
+        if "tasks" in args.supernet_scores and size != teacher.hidden_size:
+            raise InputError(
+                f"task_teachers: {name} has hidden size {size}, not teacher {args.teacher}'s {teacher.hidden_size}, "
+                "as --supernet_scores tasks needs"
+            )
+    return tasks
 
 
 def load_probe(args: SearchArguments, teacher: Teacher, accelerator: Accelerator) -> tuple[Task, TaskData] | None:
@@ -124,8 +127,7 @@ def main(args: SearchArguments) -> None:
     """Runs the job from arguments to a finished stage."""
     args.check()
     folder = Path(args.output_dir).absolute()
-    arguments = json.loads(json.dumps(run_arguments(args)))
-    arguments = {name: value for name, value in arguments.items() if name not in UNDECISIVE}
+    arguments = args.decisive()
     holds_run(folder, arguments)
     accelerator = make_accelerator(args, folder, find_unused_parameters=True)
     teacher = Teacher.load(args.teacher, accelerator.device)
@@ -136,11 +138,14 @@ def main(args: SearchArguments) -> None:
         text = prepare_text(args, teacher, args.batch_size * accelerator.num_processes, args.seed)
     tasks, probe = load_tasks(args, teacher, accelerator), load_probe(args, teacher, accelerator)
 
-    storage = open_storage(args.storage or folder)
+    database = None if args.storage is None else open_storage(args.storage)
+    # Before the journal and all else: a folder without it is taken for somebody else's.
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "run.json", arguments)
     accelerator.wait_for_everyone()
+    storage = open_storage(folder) if database is None else database
+    args = replace(args, storage=None)  # what is recorded of them goes with checkpoints: no password in it
     with accelerator.main_process_first():
         if "latency" in space.costs:
             space.costs["latency"].prepare(

@@ -59,6 +59,7 @@ from efficientbert.train.teacher import Teacher
 
 Row = tuple[Architecture, tuple[float, ...]]  # a complete candidate with its losses
 
+PLACES = ("output_dir", "storage", "name")  # where a study is kept; not what it is
 TASK_SAMPLING = 0.5  # a task's share of the batches is its rows to this power
 
 
@@ -158,7 +159,8 @@ class Stages:
             budgets = self.material.space.budgets
             report = write_report(self.storage, self.name, self.folder, budgets[0].metric if budgets else "parameters")
             best = min(rows, key=lambda row: row[1])
-            print(f"stage {stage}: {len(rows)} of {len(records)} candidates complete, best loss {best[1][0]:.4f}")
+            complete = sum(record.losses is not None for record in records)
+            print(f"stage {stage}: {complete} of {len(records)} candidates complete, best loss {best[1][0]:.4f}")
             print(f"report: {report}")
 
     # Supernets
@@ -213,6 +215,8 @@ class Stages:
         path = folder / "supernet.safetensors"
 
         def job() -> None:
+            if self.group.share(path.exists()):
+                return  # its worker was killed before it could say so
             log = training()
             if self.accelerator.is_main_process:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -221,6 +225,11 @@ class Stages:
                 shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
         self.group.once(self.storage, f"{self.name}/supernet of {folder.name}", job)
+        if not path.exists():
+            raise InputError(
+                f"supernet {path}: is not there, though study {self.name} has trained it; all workers need the same "
+                "output folder in sight, and another search needs another --name"
+            )
         load_weights(module, path)
 
     def _distil(
@@ -355,7 +364,7 @@ class Stages:
             from_json=Architecture.from_json,
             objectives=tuple(args.objectives),
             seed=args.seed,
-            settings={"sampler": args.sampler, "teacher": args.teacher, "corpus": args.corpus},
+            settings={key: value for key, value in args.decisive().items() if key not in PLACES},
             numbers=numbers,
             pruner=None if factor is None else SuccessiveHalvingPruner(1, factor),
         )

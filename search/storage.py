@@ -75,10 +75,19 @@ def open_storage(location: str | Path) -> BaseStorage:
         raise InputError(f"study folder {folder}: cannot be opened: {error}") from None
 
 
-def _open_database(url: str) -> BaseStorage:
-    shown = url.partition("://")[0] + "://…"
+def without_password(url: str) -> str:
+    """A location of a storage as it may be shown; of a database that cannot be told, the kind alone."""
+    if "://" not in url:
+        return url
     try:
-        shown = make_url(url).render_as_string(hide_password=True)
+        return make_url(url).render_as_string(hide_password=True)
+    except (SQLAlchemyError, ValueError):
+        return url.partition("://")[0] + "://…"
+
+
+def _open_database(url: str) -> BaseStorage:
+    shown = without_password(url)
+    try:
         # Workers that write at the same moment wait for each other; SQLite gives up after 5 seconds otherwise.
         options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
         for _ in range(TRIES - 1):

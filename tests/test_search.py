@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoTokenizer, BertConfig, BertModel
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
-from efficientbert.search import search
+from efficientbert.search import search, stages
 from efficientbert.search.architecture import Architecture
 from efficientbert.search.arguments import SearchArguments
-from efficientbert.search.storage import open_storage
+from efficientbert.search.storage import JOURNAL, open_storage
 from efficientbert.search.supernet import Supernet
 from efficientbert.train.card import read_provenance
 from efficientbert.train.finetune import FinetuneArguments
@@ -297,6 +298,8 @@ def test_a_failing_candidate_is_recorded_and_the_search_goes_on(make_arguments, 
         ({"supernet_scores": ["tasks"]}, "tasks: none is named"),
         ({"tasks": ["mrpc"]}, "task_teachers: candidates learn tasks from teachers"),
         ({"in_place": True}, "in_place: is for a --sandwich"),
+        ({"general_steps": 0}, "general_steps: must be at least 1 for score short without --tasks"),
+        ({"task_steps": 0}, "task_steps: must be at least 1"),
         ({"num_candidates": None}, "stop rule: give a number"),
         ({"head_counts": [2, 3]}, "attention_scores"),
         ({"student": "guess"}, "student guess: no preset"),
@@ -315,3 +318,66 @@ def test_a_folder_of_another_search_is_refused(make_arguments):
     search.main(args)
     with pytest.raises(InputError, match="holds a run with warmup_steps=0, not 1; choose another --output_dir"):
         search.main(make_arguments(stages=[3], num_candidates=1, sampled_steps=0, warmup_steps=1))
+
+
+def test_a_task_teacher_of_another_width_is_refused(make_arguments, teacher_folder, task_file, task_recipe, tmp_path):
+    encoder = BertModel(
+        BertConfig(
+            vocab_size=65, hidden_size=30, num_hidden_layers=1, num_attention_heads=3, intermediate_size=8,
+            max_position_embeddings=64,
+        )
+    )  # fmt: skip
+    encoder.save_pretrained(tmp_path / "wide")
+    AutoTokenizer.from_pretrained(teacher_folder()).save_pretrained(tmp_path / "wide")
+    finetune(
+        FinetuneArguments(
+            model=str(tmp_path / "wide"), data=task_file, text_column="text", label_column="label", max_length=16,
+            eval_split=["none"], num_epochs=1, batch_size=16, output_dir=str(tmp_path / "wide-task"),
+        )
+    )  # fmt: skip
+    args = make_arguments(
+        stages=[3], tasks=[task_recipe], task_teachers=[str(tmp_path / "wide-task")], supernet_scores=["tasks"]
+    )
+    with pytest.raises(InputError, match=r"task_teachers: .* has hidden size 30, not teacher .*'s 24"):
+        search.main(args)
+    assert not Path(args.output_dir).exists()
+
+
+class Killed(BaseException):
+    """Ends a search at once."""
+
+
+def test_killed_at_its_first_file_it_can_be_started_again(make_arguments, monkeypatch):
+    args = make_arguments(stages=[3], num_candidates=1)
+
+    def kill(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(search, "write_json", kill)
+        search.main(args)
+    search.main(args)
+    assert len(candidates(args, 3)) == 1
+
+
+def test_a_supernet_that_is_there_is_not_trained_again(make_arguments, monkeypatch):
+    args = make_arguments(stages=[3])
+    search.main(args)
+    rows = candidates(args, 3)
+    monkeypatch.setattr(stages, "train", None)
+    (Path(args.output_dir) / JOURNAL).unlink()  # as if its worker had been killed before it could say so
+    search.main(args)
+    assert candidates(args, 3) == rows
+    (Path(args.output_dir) / "stage-3" / "supernet.safetensors").unlink()
+    with pytest.raises(InputError, match=r"supernet .*: is not there, though study study has trained it"):
+        search.main(args)
+
+
+def test_a_database_is_named_without_its_password(make_arguments, tmp_path):
+    args = make_arguments(stages=[3], num_candidates=1, storage=f"sqlite:///{tmp_path}/study.db")
+    search.main(args)
+    assert len(candidates(args, 3)) == 1
+    assert "storage" not in read_provenance(Path(args.output_dir) / "best")[-1]["arguments"]
+    assert make_arguments(storage="postgresql://me:secret@host/name").decisive()["storage"] == (
+        "postgresql://me:***@host/name"
+    )
