@@ -279,14 +279,15 @@ def _attempt(trial: FrozenTrial) -> int:
 def _open_study(storage: BaseStorage, name: str, objectives: tuple[str, ...]) -> int:
     """The id of an Optuna study, which is made if there is none."""
     try:
-        return storage.get_study_id_from_name(name)
+        study_id = storage.get_study_id_from_name(name)
     except KeyError:
-        pass
-    try:
-        study_id = storage.create_new_study([StudyDirection.MINIMIZE] * len(objectives), name)
-    except DuplicatedStudyError:
-        return storage.get_study_id_from_name(name)
-    storage.set_study_system_attr(study_id, "study:metric_names", list(objectives))  # as Study.set_metric_names does
+        try:
+            study_id = storage.create_new_study([StudyDirection.MINIMIZE] * len(objectives), name)
+        except DuplicatedStudyError:
+            study_id = storage.get_study_id_from_name(name)
+    # As Study.set_metric_names does; they are missing where the worker that made the study was killed just then.
+    if objectives and "study:metric_names" not in storage.get_study_system_attrs(study_id):
+        storage.set_study_system_attr(study_id, "study:metric_names", list(objectives))
     return study_id
 
 

@@ -8,6 +8,7 @@ import time
 import psutil
 import pytest
 from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from efficientbert.search.storage import open_storage
@@ -32,6 +33,13 @@ def finished_process():
     started = psutil.Process(process.pid).create_time()
     process.join()
     return Worker(HERE.host, process.pid, started)
+
+
+def test_a_study_whose_maker_was_killed_gets_its_names():
+    storage = InMemoryStorage()
+    study_id = storage.create_new_study([StudyDirection.MINIMIZE], "work")
+    attempts(storage)
+    assert storage.get_study_system_attrs(study_id) == {"study:metric_names": ["loss"]}
 
 
 def test_a_process_runs_or_not():
