@@ -62,6 +62,7 @@ class Lists:
     seeds: list[int] = field(default_factory=list)
     rate: float = 1.0
     name: str | None = None
+    limit: int | None = 100
 
 
 def parse_recipe(text, tmp_path):
@@ -74,6 +75,13 @@ def test_lists_in_recipes(tmp_path):
     assert parse_recipe("words: validation\nseeds: 3\nrate: 1e-4", tmp_path) == Lists(["validation"], [3], 1e-4)
     assert parse_recipe("words: [a, 2]\nseeds: [0, 1]\nname:", tmp_path) == Lists(["a", "2"], [0, 1])
     assert parse_recipe("words: a b\nname: x", tmp_path) == Lists(["a", "b"], name="x")
+
+
+def test_nothing_in_a_recipe_switches_a_default_off(tmp_path):
+    assert parse_recipe("limit: null", tmp_path).limit is None
+    assert parse_recipe("limit: 7", tmp_path).limit == 7
+    with pytest.raises(InputError, match="rate: must be plain words or numbers"):
+        parse_recipe("rate: null", tmp_path)
 
 
 @pytest.mark.parametrize(

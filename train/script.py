@@ -75,7 +75,7 @@ def _recipe_value(path: Path, field: dataclasses.Field, value: Any) -> Any:
         InputError: if it is no value of the field's kind.
     """
     kind = str(field.type)
-    if value is None and field.default is None:
+    if value is None and "None" in kind:
         return None
     several = value if isinstance(value, list) else [value]
     if any(isinstance(one, (dict, list)) or one is None for one in several):
