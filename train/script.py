@@ -5,7 +5,7 @@ import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from huggingface_hub.errors import StrictDataclassError
@@ -65,7 +65,9 @@ def read_recipe(path: Path, arguments_class: type) -> dict[str, Any]:
     for key in recipe:
         if key not in known:
             raise InputError(f"recipe {path}: unknown argument {key!r}; known are {', '.join(sorted(known))}")
-    return {key: _recipe_value(path, known[key], value) for key, value in recipe.items()}
+    hints = get_type_hints(arguments_class)  # the parser takes "or None" out of the fields
+    nothing = {key for key, value in recipe.items() if value is None and type(None) in get_args(hints[key])}
+    return {key: None if key in nothing else _recipe_value(path, known[key], value) for key, value in recipe.items()}
 
 
 def _recipe_value(path: Path, field: dataclasses.Field, value: Any) -> Any:
@@ -75,8 +77,6 @@ def _recipe_value(path: Path, field: dataclasses.Field, value: Any) -> Any:
         InputError: if it is no value of the field's kind.
     """
     kind = str(field.type)
-    if value is None and "None" in kind:
-        return None
     several = value if isinstance(value, list) else [value]
     if any(isinstance(one, (dict, list)) or one is None for one in several):
         raise InputError(f"recipe {path}: {field.name}: must be plain words or numbers, not {value!r}")
