@@ -7,6 +7,8 @@
         --work_dir WORK
     python benchmarks/rank_correlation.py report --space paper --work_dir WORK --output benchmarks/rank-paper
 
+What has been trained so far is kept in `benchmarks/rank-paper/`, to be copied to WORK and gone on with.
+
 Draws architectures of equal parameters, in the paper's space or with depth, hidden size and embedding size free, and
 beside them the published one, the plain shape and the gated plain shape. Scores are those of `efficientbert search`;
 the supernet is that of its third stage. Every part goes on where it was interrupted.
