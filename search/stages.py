@@ -19,6 +19,7 @@ from efficientbert.search.arguments import SAMPLERS, SearchArguments
 from efficientbert.search.few_shot import FewShotSupernet, Partition
 from efficientbert.search.group import Group
 from efficientbert.search.halving import Ladder
+from efficientbert.search.neighbourhood import Neighbourhood
 from efficientbert.search.pareto import pareto_front
 from efficientbert.search.report import write_report
 from efficientbert.search.samplers import Sampler
@@ -332,14 +333,14 @@ class Stages:
         return GeneralTraining(material.objective, material.text, material.held_out, args, args.general_steps, rungs)
 
     def _sampler(self, space: SearchSpace, start: Winner | None) -> Sampler[Architecture]:
-        """Who proposes candidates; in stage 2 it goes from the winner of stage 1."""
-        initial = self.args.initial if start is None else 1
-        kinds: dict[str, dict[str, int]] = {
-            "evolution": {"initial": initial},
-            "nsga2": {"initial": initial},
+        """Who proposes candidates; in stage 2 around the winner of stage 1, which was rated as they are."""
+        settings: dict[str, dict[str, int]] = {
+            "evolution": {"initial": self.args.initial},
+            "nsga2": {"initial": self.args.initial},
             "action_space": {"first": self.args.initial, "interval": self.args.refit_interval},
         }
-        sampler = SAMPLERS[self.args.sampler](space, self.args.seed, **kinds.get(self.args.sampler, {}))
+        drawn = space if start is None else Neighbourhood(space, start.architecture)
+        sampler = SAMPLERS[self.args.sampler](drawn, self.args.seed, **settings.get(self.args.sampler, {}))
         if start is not None:
             sampler.tell(start.architecture, start.losses)
         return sampler

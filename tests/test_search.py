@@ -122,6 +122,20 @@ def test_an_interrupted_stage_goes_on_as_if_nothing_had_been(make_arguments, tmp
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_stage_two_mutates_the_winner_of_stage_one(make_arguments, tmp_path):
+    student = tmp_path / "student.json"
+    sizes = {"hidden_size": 18, "num_hidden_layers": 4, "num_attention_heads": 3, "embedding_size": 8}
+    student.write_text(json.dumps(sizes), encoding="utf-8")
+    args = make_arguments(
+        stages=[1, 2], student=str(student), scores=["parameters"], warmup_steps=0, num_candidates=6, initial=4
+    )
+    search.main(args)
+    best = min(candidates(args, 1), key=lambda row: row["losses"][0])["candidate"]["layers"]
+    for row in candidates(args, 2)[:3]:  # told the winner, the sampler draws three more before it goes by losses
+        pairs = zip(best, row["candidate"]["layers"])
+        assert 1 <= sum(one["expression"] != other["expression"] for one, other in pairs) <= 3
+
+
 KILL_WHEN = """
 import os, signal, sys
 from efficientbert.search import search
