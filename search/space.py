@@ -6,7 +6,7 @@ from bisect import bisect
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,27 +30,7 @@ from efficientbert.train.script import InputError
 from efficientbert.train.student import nearest_layers
 
 
-C = TypeVar("C", bound=Hashable)
 WIDEST_PLAIN = 64  # of the base width: more than any budget here is for
-
-
-class Space(Protocol[C]):
-    """What a sampler needs of a space of hashable candidates."""
-
-    def sample(self, rng: random.Random) -> C:
-        """A random candidate."""
-
-    def mutate(self, candidate: C, rng: random.Random) -> C:
-        """A random neighbour."""
-
-    def crossover(self, one: C, other: C, rng: random.Random) -> C:
-        """A random mixture of two."""
-
-    def encode(self, candidate: C) -> np.ndarray:
-        """Float64 vector, as long for every candidate."""
-
-    def key(self, candidate: C) -> Hashable:
-        """Equal for candidates that are the same function."""
 
 
 @dataclass(frozen=True)
