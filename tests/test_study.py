@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from efficientbert.search.samplers.sampler import Exhausted, Sampler
+from efficientbert.search.samplers.sampler import Exhausted
 from efficientbert.search.storage import open_storage
 from efficientbert.search.study import Progress, Record, StageStudy, StopRule
 from efficientbert.search.workers import Worker
@@ -39,7 +39,7 @@ def quick_disk():
         event.remove(Engine, "connect", relax)
 
 
-class Climber(Sampler):
+class Climber:
     """Steps from the best number told to a new one nearby: what it asks depends on all it was told."""
 
     def __init__(self, seed=0, size=1000):
@@ -58,12 +58,6 @@ class Climber(Sampler):
 
     def tell(self, candidate, losses):
         self.told.append((candidate, losses))
-
-    def _propose(self, rng):
-        raise NotImplementedError
-
-    def _learn(self, candidate, losses):
-        raise NotImplementedError
 
 
 def stage(location, sampler=None, name="toy/stage-1", **settings):
