@@ -27,6 +27,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
+from stand_alone import RememberedTeacher
 from tqdm.auto import tqdm
 
 from efficientbert.search import search
@@ -35,12 +36,13 @@ from efficientbert.search.arguments import SearchArguments
 from efficientbert.search.cost import Budget, Parameters
 from efficientbert.search.expressions import GATED, PLAIN
 from efficientbert.search.scores import HeldOutText, ParameterCount, Score, TaskProbe, objectives
+from efficientbert.search.short_training import GeneralTraining, ShortTraining
 from efficientbert.search.space import SearchSpace
 from efficientbert.search.stages import load_weights
 from efficientbert.search.supernet import Supernet
 from efficientbert.search.wpca import RandomEncoders, WPca
 from efficientbert.train.folders import write_json
-from efficientbert.train.general import capture_held_out, prepare_text, teacher_scales
+from efficientbert.train.general import GeneralDistillation, capture_held_out, prepare_text, teacher_scales
 from efficientbert.train.loop import make_accelerator
 from efficientbert.train.script import run_script
 from efficientbert.train.student import choose_attention
@@ -69,6 +71,7 @@ class RankArguments:
     count: int = field(default=24, metadata={"help": "Architectures to draw."})
     warmup_steps: int = field(default=100, metadata={"help": "Steps of the whole supernet."})
     sampled_steps: int = field(default=300, metadata={"help": "Steps of sampled architectures."})
+    short_steps: int = field(default=20, metadata={"help": "Steps of a short training."})
     output: str = field(default="rank", metadata={"help": "Path of the report's files, without their endings."})
 
 
@@ -143,7 +146,21 @@ def score(args: RankArguments) -> None:
     space = search.make_space(searched, teacher)
     text = prepare_text(searched, teacher, searched.batch_size, searched.seed)
     held_out = capture_held_out(text, teacher, device)
-    objective = objectives(searched, space.base, teacher, teacher_scales(teacher, text, work / "search", device))
+    found = [
+        Architecture.from_json(value)
+        for value in json.loads((work / "architectures.json").read_text(encoding="utf-8"))["architectures"]
+    ]
+    scales = teacher_scales(teacher, text, work / "search", device)
+    objective = objectives(searched, space.base, teacher, scales)
+    # Short trainings read the same batches: the teacher reads each once, for all.
+    remembered = RememberedTeacher(teacher, [objective(architecture).recipe for architecture in found])
+    training = GeneralTraining(
+        lambda architecture: GeneralDistillation(remembered, scales, objective(architecture).recipe),
+        text,
+        held_out,
+        searched,
+        args.short_steps,
+    )
     task, rows = search.load_probe(searched, teacher, accelerator)
 
     def supernet(stage: str) -> Supernet:
@@ -157,19 +174,22 @@ def score(args: RankArguments) -> None:
     scores: dict[str, Score] = {
         "parameters": ParameterCount(parameters),
         "W-PCA": WPca(RandomEncoders(space.base, 0, device), parameters, sample),
+        f"short training of {args.short_steps} steps, text": ShortTraining(warm.extract, accelerator, training, None),
         "slice of the warm supernet, text": HeldOutText(warm.extract, objective, held_out),
         "slice of the trained supernet, text": HeldOutText(trained.extract, objective, held_out),
         "slice of the trained supernet, SST-2 probe": TaskProbe(trained.extract, task, rows),
     }
-    found = json.loads((work / "architectures.json").read_text(encoding="utf-8"))["architectures"]
     path = work / "scores.jsonl"
     done = {(row["number"], row["score"]) for row in read_rows(path)}
     with path.open("a", encoding="utf-8") as file:
-        for number, value in enumerate(tqdm(found, desc="Scoring", unit="architecture")):
+        for number, architecture in enumerate(tqdm(found, desc="Scoring", unit="architecture")):
             for name, rate in scores.items():
                 if (number, name) not in done:
                     started = time.perf_counter()
-                    loss = rate(Architecture.from_json(value))
+                    try:
+                        loss = rate(architecture)
+                    except ValueError:
+                        continue  # wider than the supernet, which has no such slice
                     row = {"number": number, "score": name, "loss": loss, "seconds": time.perf_counter() - started}
                     file.write(json.dumps(row) + "\n")
                     file.flush()

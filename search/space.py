@@ -110,6 +110,21 @@ class SearchSpace:
             )
         return found
 
+    def familiar(self, seed: int) -> tuple[Architecture, ...]:
+        """Plain networks in all layers and, where they are allowed, gated ones, each of random sizes in the budgets.
+
+        They are hard to beat (Shazeer, GLU Variants Improve Transformer, 2020), and a random draw seldom has them.
+        What the budgets leave no room for is left out.
+        """
+        spaces = [replace(self, expressions=(text,)) for text in ((PLAIN, GATED) if self.choices.gate else (PLAIN,))]
+        rng = random.Random(f"familiar {seed}")
+        return tuple(space.sample(rng) for space in spaces if space.possible)
+
+    @property
+    def possible(self) -> bool:
+        """Whether the budgets can be met."""
+        return any(self._draws(number).possible for number in range(len(self.shapes)))
+
     def fix_sizes(self, architecture: Architecture) -> "SearchSpace":
         """The space of stage 2: the expressions alone are free, all else is as in an architecture."""
         shape, layers = architecture.shape, architecture.layers

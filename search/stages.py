@@ -123,32 +123,35 @@ class Stages:
         Raises:
             InputError: if a stage needs another's result that is not there, or came to nothing.
         """
-        warm = self._warm_up()
+        wanted = [stage for stage in self.args.stages if self.args.stage in (None, stage)]
         start: Winner | None = None
-        for stage in self.args.stages:
-            if self.args.stage in (None, stage):
-                self._run_stage(stage, warm, start)
-            if stage == (self.args.stage or self.args.stages[-1]):
-                return
-            start = self._winner(stage, start)
+        for stage in self.args.stages[: self.args.stages.index(wanted[0])]:
+            start = self._winner(stage)
+        warm = self._warm_up()
+        for stage in wanted:
+            start = self._run_stage(stage, warm, start)
 
-    def _run_stage(self, stage: int, warm: Supernet, start: Winner | None) -> None:
-        """Searches one stage and writes its result."""
-        space, supernet, first = self.material.space, warm, None
+    def _run_stage(self, stage: int, warm: Supernet, start: Winner | None) -> Winner:
+        """Searches one stage, writes its result and gives its winner."""
+        space, supernet = self.material.space, warm
+        first: tuple[Architecture, ...] = ()
+        rated = None  # by an earlier stage, as all are here
         if stage == 2:
             space = space.fix_sizes(start.architecture if start else Architecture.from_config(space.base))
-            first = start
-        elif stage == 3 and start is not None:
-            space = space.fix_expressions(start.architecture)
+            rated = start
+        elif start is None:
+            first = space.familiar(self.args.seed)
+        else:
+            space, first = space.fix_expressions(start.architecture), (start.architecture,)
         if stage == 3:
             supernet, score = self._supernet_of_stage_3(warm, space)
         else:
             score = self._score(self.args.scores, warm)
-        records = self._search(stage, space, score, first)
+        records = self._search(stage, space, score, first, rated)
         rows = [(Architecture.from_json(record.candidate), record.losses) for record in records if record.losses]
-        if first is not None:  # rated in stage 1 as all are here
-            rows.append((first.architecture, first.losses))
-        self._winner(stage, rows)
+        if rated is not None:
+            rows.append((rated.architecture, rated.losses))
+        winner = self._winner(stage, rows)
         if stage == self.args.stages[-1]:
             # One of all workers writes; with more candidates, of a search that was taken up again, it is written anew.
             self.group.once(
@@ -163,6 +166,7 @@ class Stages:
             complete = sum(record.losses is not None for record in records)
             print(f"stage {stage}: {complete} of {len(records)} candidates complete, best loss {best[1][0]:.4f}")
             print(f"report: {report}")
+        return winner
 
     # Supernets
 
@@ -345,8 +349,10 @@ class Stages:
             sampler.tell(start.architecture, start.losses)
         return sampler
 
-    def _search(self, stage: int, space: SearchSpace, score: Score, start: Winner | None) -> list[Record]:
-        """Evaluates the candidates of a stage."""
+    def _search(
+        self, stage: int, space: SearchSpace, score: Score, first: tuple[Architecture, ...], rated: Winner | None
+    ) -> list[Record]:
+        """Evaluates the candidates of a stage: some first, then those of the sampler, who knows what is rated."""
         args, factor = self.args, self.args.reduction_factor
         costs = self.material.space.costs
 
@@ -360,12 +366,13 @@ class Stages:
         study = StageStudy(
             self.storage,
             f"{self.name}/stage-{stage}",
-            self._sampler(space, start),
+            self._sampler(space, rated),
             to_json=Architecture.to_json,
             from_json=Architecture.from_json,
             objectives=tuple(args.objectives),
             seed=args.seed,
             settings={key: value for key, value in args.decisive().items() if key not in PLACES},
+            first=first,
             numbers=numbers,
             pruner=None if factor is None else SuccessiveHalvingPruner(1, factor),
         )

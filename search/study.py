@@ -8,7 +8,7 @@ same result as if it had never been killed.
 import json
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -166,6 +166,7 @@ class StageStudy(Generic[C]):
         objectives: Names of the figures that are minimised.
         seed: Of the stage; every candidate gets one from it, for its evaluation.
         settings: Whatever else decides the result, as JSON values: a stage goes on only with the same.
+        first: Candidates to evaluate before any that the sampler proposes.
         numbers: Whole numbers of a candidate, at least zero, that a dashboard should plot.
         pruner: Optuna pruner that decides which candidates are given up half-way; for one objective.
         worker: Who works; this process by default.
@@ -187,6 +188,7 @@ class StageStudy(Generic[C]):
         objectives: tuple[str, ...],
         seed: int,
         settings: Mapping[str, Any] | None = None,
+        first: Sequence[C] = (),
         numbers: Callable[[C], Mapping[str, int]] | None = None,
         pruner: BasePruner | None = None,
         worker: Worker | None = None,
@@ -201,6 +203,7 @@ class StageStudy(Generic[C]):
         self.from_json = from_json
         self.objectives = objectives
         self.seed = seed
+        self.first = first
         self.numbers = numbers or (lambda candidate: {})
         self.attempts = Attempts(storage, name, objectives, worker, interval, grace)
         self._check_settings({"objectives": objectives, "seed": seed, **(settings or {})})
@@ -287,6 +290,8 @@ class StageStudy(Generic[C]):
 
     def _ask(self) -> C | None:
         """The next candidate, none of those at work; None if there is none."""
+        if self._progress.started < len(self.first):
+            return self.first[self._progress.started]
         latest = self.attempts.latest
         pending = [self.from_json(latest[number].user_attrs["candidate"]) for number in self.attempts.pending()]
         try:

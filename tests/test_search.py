@@ -93,6 +93,7 @@ def test_three_stages_hand_their_winners_on(make_arguments):
     assert any(expressions(row["candidate"]) != expressions(best) for row in second)
     best = min([*first, *second], key=lambda row: row["losses"][0])["candidate"]
     assert all(expressions(row["candidate"]) == expressions(best) for row in third)
+    assert third[0]["candidate"] == best  # scored beside those it is to be compared with
     assert any(sizes(row["candidate"]) != sizes(best) for row in third)
 
     folder = Path(args.output_dir)
@@ -134,6 +135,15 @@ def test_stage_two_mutates_the_winner_of_stage_one(make_arguments, tmp_path):
     for row in candidates(args, 2)[:3]:  # told the winner, the sampler draws three more before it goes by losses
         pairs = zip(best, row["candidate"]["layers"])
         assert 1 <= sum(one["expression"] != other["expression"] for one, other in pairs) <= 3
+
+
+@pytest.mark.parametrize("stage, gate", [(1, True), (3, False)])
+def test_a_search_begins_with_plain_and_gated_networks(stage, gate, make_arguments):
+    args = make_arguments(stages=[stage], gate=gate, scores=["parameters"], warmup_steps=0, sampled_steps=0)
+    search.main(args)
+    found = [{layer["expression"] for layer in row["candidate"]["layers"]} for row in candidates(args, stage)]
+    known = [{"linear2(gelu(linear1(x)))"}, {"linear2(mul(gelu(linear1(x)), gate(x)))"}]
+    assert found[: 1 + gate] == known[: 1 + gate]
 
 
 KILL_WHEN = """
@@ -207,6 +217,13 @@ def test_stages_run_one_at_a_time(make_arguments, tmp_path):
         search.main(args)
         assert (Path(args.output_dir) / "best").exists() == (stage == 3)
     assert candidates(args, 3) == candidates(whole, 3)
+
+
+def test_a_stage_misses_the_one_before_it_at_once(make_arguments, monkeypatch):
+    search.main(make_arguments(stage=1))
+    monkeypatch.setattr(stages, "Supernet", None)  # nothing is trained before it says so
+    with pytest.raises(InputError, match="stage 2: no candidate of it is complete; run it first: --stage 2"):
+        search.main(make_arguments(stage=3))
 
 
 def test_candidates_keep_all_budgets(make_arguments):

@@ -172,6 +172,29 @@ def test_the_largest_holds_every_architecture(name):
             assert all(small <= large for small, large in zip(parameter.shape, shapes[parameter_name], strict=True))
 
 
+@pytest.mark.parametrize(
+    "name, texts", [("all three", [PLAIN, GATED]), ("no gate", [PLAIN]), ("free", [PLAIN, GATED])]
+)
+def test_familiar_networks_are_plain_and_gated_ones_of_the_space(name, texts):
+    space = SPACES[name]
+    found = space.familiar(0)
+    expressions = [{layer.expression for layer in architecture.layers} for architecture in found]
+    assert expressions == [{text} for text in texts]
+    assert all(space.contains(architecture) for architecture in found)
+    assert found == space.familiar(0)
+
+
+def test_the_seed_decides_the_sizes_of_familiar_networks():
+    space = SPACES["free"]
+    assert len({space.familiar(seed) for seed in range(5)}) > 1
+
+
+def test_familiar_networks_that_no_budget_allows_are_left_out():
+    most = Architecture(Architecture.from_config(BASE).shape, (LayerChoice(PLAIN, 4, 24),) * 3)
+    space = make_space(Budget("parameters", COSTS["parameters"](most) + 1))
+    assert [architecture.layers[0].expression for architecture in space.familiar(0)] == [GATED]
+
+
 def test_stage_two_leaves_the_expressions_free():
     space = SPACES["free"]
     best = space.sample(random.Random(4))

@@ -91,6 +91,16 @@ def outcome(records):
     return [(r.number, r.candidate, r.state, r.losses, r.figures, r.reason, r.seed) for r in records]
 
 
+def test_some_candidates_come_first(tmp_path):
+    study = stage(tmp_path, first=(7, 900, 3))
+    study.run(toy(study), StopRule(evaluations=2))
+    study = stage(tmp_path, first=(7, 900, 3))  # goes on where it was
+    records = study.run(toy(study), StopRule(evaluations=5))
+    assert [record.candidate["n"] for record in records[:3]] == [7, 900, 3]
+    assert [record.state for record in records[:3]] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert 0 < abs(records[3].candidate["n"] - 900) < 9  # the sampler was told of them: 900 was best
+
+
 def in_child(function, *arguments):
     """Runs a function in a process of its own; gives the exit code, negative for a signal."""
     process = FORK.Process(target=function, args=arguments)
