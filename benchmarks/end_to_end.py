@@ -5,8 +5,8 @@
 
 For every seed the search of the recipe is run and its winner distilled for `steps` more. The others are distilled for
 as many steps as search and winner took seconds: a random architecture of the space, the one with most parameters of as
-many random ones as the search had candidates (parameters alone), and the plain shape. All are scored on the same
-held-out text and timed in one process. An interrupted comparison goes on where it was.
+many random ones as the search had candidates (parameters alone), and the plain shape, also gated. All are scored on
+the same held-out text and timed in one process. An interrupted comparison goes on where it was.
 """
 
 import json
@@ -24,6 +24,7 @@ import torch
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search import search
 from efficientbert.search.arguments import SearchArguments
+from efficientbert.search.expressions import GATED
 from efficientbert.search.latency import LatencySettings, measure_config_latency
 from efficientbert.search.machine import describe_machine
 from efficientbert.train import distill
@@ -95,7 +96,8 @@ def compare(args: EndToEndArguments, seed: int) -> list[dict[str, Any]]:
     rng = random.Random(f"baseline {seed}")
     drawn = [space.sample(rng) for _ in range(searched.num_candidates * len(searched.stages))]
     largest = max(drawn, key=space.costs["parameters"])
-    for name, architecture in (("random", drawn[0]), ("parameters alone", largest), ("plain", space.plain())):
+    others = {"random": drawn[0], "parameters alone": largest, "plain": space.plain(), "gated": space.plain(GATED)}
+    for name, architecture in others.items():
         config = work / f"{name}.json"
         architecture.to_config(space.base).to_json_file(config)
         costs[name] = distil(args, searched, config, steps, seed, work / name)

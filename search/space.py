@@ -83,8 +83,11 @@ class SearchSpace:
         sizes = self.sizes or ((max(self.choices.stacks), width),) * depth
         return Architecture(shape, tuple(LayerChoice(GATED if gate else PLAIN, *size) for size in sizes))
 
-    def plain(self) -> Architecture:
-        """The plain shape: the base's, one gelu network a layer, all of one width, as large as the budgets allow.
+    def plain(self, expression: str = PLAIN) -> Architecture:
+        """The plain shape: the base's, one network a layer, all of one width, as large as the budgets allow.
+
+        Args:
+            expression: Of the networks.
 
         Raises:
             InputError: if no width meets the budgets.
@@ -92,7 +95,7 @@ class SearchSpace:
         shape, multiple = Architecture.from_config(self.base).shape, self.choices.width_multiple
 
         def plain(width: int) -> Architecture:
-            return Architecture(shape, (LayerChoice(PLAIN, 1, width * multiple),) * self.base.num_hidden_layers)
+            return Architecture(shape, (LayerChoice(expression, 1, width * multiple),) * self.base.num_hidden_layers)
 
         def affordable(architecture: Architecture) -> bool:
             return all(self.costs[budget.metric](architecture) <= budget.maximum for budget in self.budgets)
@@ -111,14 +114,22 @@ class SearchSpace:
         return found
 
     def familiar(self, seed: int) -> tuple[Architecture, ...]:
-        """Plain networks in all layers and, where they are allowed, gated ones, each of random sizes in the budgets.
+        """Plain networks in all layers and, where they are allowed, gated ones.
 
-        They are hard to beat (Shazeer, GLU Variants Improve Transformer, 2020), and a random draw seldom has them.
-        What the budgets leave no room for is left out.
+        They are hard to beat (Shazeer, GLU Variants Improve Transformer, 2020), and a random draw seldom has them. All
+        are alike, and as few in a row as the budgets allow; if they allow none, sizes are random. An expression that
+        they leave no room for is left out.
         """
-        spaces = [replace(self, expressions=(text,)) for text in ((PLAIN, GATED) if self.choices.gate else (PLAIN,))]
         rng = random.Random(f"familiar {seed}")
-        return tuple(space.sample(rng) for space in spaces if space.possible)
+        spaces = [replace(self, expressions=(text,)) for text in ((PLAIN, GATED) if self.choices.gate else (PLAIN,))]
+        return tuple(space._alike() or space.sample(rng) for space in spaces if space.possible)
+
+    def _alike(self) -> Architecture | None:
+        """The architecture of the base's shape whose networks are all alike, few in a row and then wide, if any is."""
+        shape, depth = Architecture.from_config(self.base).shape, self.base.num_hidden_layers
+        sizes = sorted(self._sizes(shape.hidden_size), key=lambda size: (size[0], -size[1]))
+        found = (Architecture(shape, (LayerChoice(self.expressions[0], *size),) * depth) for size in sizes)
+        return next(filter(self.contains, found), None)
 
     @property
     def possible(self) -> bool:

@@ -184,9 +184,21 @@ def test_familiar_networks_are_plain_and_gated_ones_of_the_space(name, texts):
     assert found == space.familiar(0)
 
 
-def test_the_seed_decides_the_sizes_of_familiar_networks():
-    space = SPACES["free"]
-    assert len({space.familiar(seed) for seed in range(5)}) > 1
+def test_familiar_networks_are_alike_and_few_in_a_row():
+    space = make_space(Budget("parameters", 15_000, 21_000), choices=Choices(depths=(2, 3, 4)))
+    for text, architecture in zip((PLAIN, GATED), space.familiar(0), strict=True):
+        alike = [
+            Architecture(Shape(24, 3, 8, 8), (LayerChoice(text, stack, width),) * 3)
+            for stack in (1, 2, 3, 4)
+            for width in (24, 12, 8, 6)
+        ]
+        assert architecture == next(other for other in alike if 15_000 <= COSTS["parameters"](other) <= 21_000)
+
+
+def test_where_none_alike_are_affordable_the_seed_decides_the_sizes():
+    space = make_space(Budget("parameters", 18_000, 20_000))
+    found = {space.familiar(seed) for seed in range(5)}
+    assert len(found) > 1 and all(len(set(plain.layers)) > 1 for plain, _ in found)
 
 
 def test_familiar_networks_that_no_budget_allows_are_left_out():
