@@ -397,7 +397,7 @@ def main(args: SamplerArguments) -> None:
         found[name] = summarise(regrets(args, rows, make, with_parameters))
         print(f"{name}: {found[name]['median']:.3f} points", file=sys.stderr)
     fronts = {}
-    for name in ("random", "NSGA-II"):
+    for name in ("random", "NSGA-II", "learned action space"):
         fronts[name] = summarise(two_objectives(args, rows, samplers(args)[name]))
         print(f"{name}, two objectives: {fronts[name]['median']:.3f} missed", file=sys.stderr)
     costs = measure_cost(args)

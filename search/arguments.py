@@ -22,7 +22,7 @@ SAMPLERS = {
     "action_space": ActionSpace,
     "tpe": OptunaSampler,
 }
-SEVERAL_OBJECTIVES = ("random", "nsga2")
+SEVERAL_OBJECTIVES = ("action_space", "nsga2", "random")
 SLICE_SCORES = ("parameters", "wpca", "text", "probe")  # of slices as they are
 TRAINING_SCORES = (*SLICE_SCORES, "short")
 SUPERNET_SCORES = (*SLICE_SCORES, "tasks")

@@ -215,7 +215,14 @@ def hypervolume(points, corner):
     return sum(any(a <= x and b <= y for a, b in points) for x, y in cells)
 
 
-def test_the_hypervolume_grows_towards_the_known_front():
+FRONT_MAKES = {
+    "nsga2": lambda space, seed: Nsga2(space, seed, initial=10, population=16),
+    "action space": lambda space, seed: ActionSpace(space, seed, first=10, interval=5, growth=(), pool=16),
+}
+
+
+@pytest.mark.parametrize("name", FRONT_MAKES)
+def test_the_hypervolume_grows_towards_the_known_front(name):
     """Ones of the first half against zeros of it, both made worse by every one in the second half."""
 
     def losses(candidate):
@@ -227,7 +234,7 @@ def test_the_hypervolume_grows_towards_the_known_front():
 
     ideal = hypervolume([(ones, 8 - ones) for ones in range(9)], (25, 25))
     for seed in range(3):
-        history = search(Nsga2(Bits(16), seed, initial=10, population=16), 200, losses)
+        history = search(FRONT_MAKES[name](Bits(16), seed), 200, losses)
         chance = search(RandomSampler(Bits(16), seed), 200, losses)
         assert volume(history[:20]) < volume(history) <= ideal
         assert volume(chance) < volume(history)
@@ -248,6 +255,42 @@ def test_exploration_turns_to_a_leaf_of_few_visits():
     leaves = np.array([0] * 30 + [1])
     assert upper_confidence_bounds(rewards, leaves, 2, exploration=0.0).argmax() == 0
     assert upper_confidence_bounds(rewards, leaves, 2, exploration=1.0).argmax() == 1
+
+
+@pytest.mark.parametrize("objectives", [1, 2, 3])
+def test_trees_divide_by_how_many_dominate_a_candidate(objectives, monkeypatch):
+    divided = []
+    fit = ActionTree.__init__
+
+    def record(self, features, losses, depth, seed):
+        divided.append(losses.tolist())
+        fit(self, features, losses, depth, seed)
+
+    monkeypatch.setattr(ActionTree, "__init__", record)
+    sampler = ActionSpace(Bits(10), 0, first=30, interval=5, depth=1, pool=8)
+    rng = np.random.default_rng(objectives)
+    told = [None, None, *(tuple(row) for row in rng.integers(0, 9, (28, objectives)).astype(float))]
+    told[7] = told[20] = None
+    for number, losses in enumerate(told):
+        sampler.tell(tuple(int(bit) for bit in f"{number:010b}"), losses)
+    sampler.ask()
+    rows = [losses or (math.inf,) * objectives for losses in told]
+    assert divided == [[sum(dominates(other, row) for other in rows) for row in rows]]
+    assert sampler._dominators.tolist() == divided[0]  # what is kept up to date with every tell
+
+
+def test_parents_are_the_least_dominated_that_did_not_fail():
+    space = Bits(10)
+    sampler = ActionSpace(space, 0, first=40, interval=100, depth=1, pool=200)
+    front = [(0, 0, 0, *bits) for bits in itertools.product((0, 1), repeat=7)][:20]
+    for number, candidate in enumerate(front):
+        sampler.tell(candidate, (float(number), float(-number)))
+    for number, candidate in enumerate([(1, 1, 1, *bits) for bits in itertools.product((0, 1), repeat=7)][:20]):
+        sampler.tell(candidate, None if number % 2 else (50.0 + number, 50.0 + number))
+    sampler.ask()
+    first_steps = [parent for parent in space.parents if parent in front]
+    assert set(first_steps) == set(front)  # more than sixteen: none of a front is left out
+    assert not {(1, 1, 1, 0, 0, 0, 0, 0, 0, 0), (1, 1, 1, 0, 0, 0, 0, 0, 0, 1)} & set(space.parents)
 
 
 def test_a_tree_divides_what_can_be_told_apart():

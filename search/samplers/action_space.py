@@ -3,6 +3,10 @@ Search by Learning Action Space").
 
 A binary tree of classifiers halves the space again and again into better and worse candidates. Of its leaves the one
 with the highest upper confidence bound is searched next; the published program always takes the best.
+
+A candidate is the better the fewer others dominate it: with one objective that is the order of the losses, with
+several it leads to the whole Pareto front (LaMOO: Zhao et al., 2022, "Multi-objective Optimization by Learning Space
+Partitions").
 """
 
 import math
@@ -60,7 +64,7 @@ class ActionTree:
 
     Args:
         features: `(candidates, features)`.
-        losses: `(candidates,)`, inf for those that failed.
+        losses: `(candidates,)`.
         depth: Splits from the root to a leaf, at most.
         seed: Of the classifiers.
 
@@ -125,6 +129,11 @@ def upper_confidence_bounds(rewards: np.ndarray, leaves: np.ndarray, count: int,
     return bounds
 
 
+def dominators(losses: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """`(candidates,)`: which of a `(candidates, objectives)` table dominate the `(objectives,)` losses."""
+    return (table <= losses).all(axis=1) & (table < losses).any(axis=1)
+
+
 class ActionSpace(Sampler[C]):
     """Draws candidates at random and near the best, and takes one of the leaf with the highest confidence bound.
 
@@ -162,7 +171,8 @@ class ActionSpace(Sampler[C]):
         self.pool = pool
         self._candidates: list[C] = []
         self._features: list[np.ndarray] = []
-        self._losses: list[float] = []
+        self._losses = np.empty((0, 1))  # inf for those that failed
+        self._dominators = np.empty(0, dtype=int)  # how many dominate each
         self._next_fit = first
         self._tree: ActionTree | None = None
         self._leaf_of: list[int] = []
@@ -170,18 +180,22 @@ class ActionSpace(Sampler[C]):
     def _learn(self, candidate: C, losses: tuple[float, ...] | None) -> None:
         self._candidates.append(candidate)
         self._features.append(self.space.encode(candidate))
-        self._losses.append(math.inf if losses is None else losses[0])
+        row = np.array(losses or np.full(self._losses.shape[1], math.inf))
+        if len(row) != self._losses.shape[1]:  # this is the first that did not fail
+            self._losses = np.full((len(self._losses), len(row)), math.inf)
+        self._dominators += dominators(-row, -self._losses)
+        self._dominators = np.append(self._dominators, dominators(row, self._losses).sum())
+        self._losses = np.append(self._losses, row[None], axis=0)
 
     def _propose(self, rng: random.Random) -> Iterator[C]:
-        losses = np.array(self._losses)
-        if self._tells < self.first or np.isinf(losses).all():
+        if self._tells < self.first or np.isinf(self._losses).all():
             while True:
                 yield self.space.sample(rng)
         self._update()
-        rewards = 1 - (rankdata(losses) - 0.5) / len(losses)
+        rewards = 1 - (rankdata(self._dominators) - 0.5) / len(self._dominators)
         leaves = self._tree.leaves
         bounds = upper_confidence_bounds(rewards, np.array(self._leaf_of), len(leaves), self.exploration)
-        candidates = self._draw(losses, rng)
+        candidates = self._draw(rng)
         features = np.stack([self.space.encode(candidate) for candidate in candidates])
         inside, chances = leaves[int(bounds.argmax())].chances(features)
         for index in np.lexsort((-chances, ~inside)):
@@ -195,16 +209,19 @@ class ActionSpace(Sampler[C]):
             self._next_fit += max(self.interval, self._next_fit // GROWTH)
         if fit_at is not None:
             depth = self.depth + sum(fit_at >= size for size in self.growth)
-            features, losses = np.stack(self._features[:fit_at]), np.array(self._losses[:fit_at])
-            self._tree = ActionTree(features, losses, depth, self.seed + fit_at)
+            features, losses = np.stack(self._features[:fit_at]), self._losses[:fit_at]
+            counts = np.array([dominators(row, losses).sum() for row in losses])
+            self._tree = ActionTree(features, counts, depth, self.seed + fit_at)
             self._leaf_of = []
         new = self._features[len(self._leaf_of) :]
         if new:
             self._leaf_of += self._tree.fall(np.stack(new)).tolist()
 
-    def _draw(self, losses: np.ndarray, rng: random.Random) -> list[C]:
+    def _draw(self, rng: random.Random) -> list[C]:
         """Half random candidates, half mutations of the best."""
-        parents = [index for index in np.argsort(losses, kind="stable")[:PARENTS] if math.isfinite(losses[index])]
+        order = np.argsort(self._dominators, kind="stable")
+        most = self._dominators[order[:PARENTS][-1]]  # all of a large front
+        parents = [index for index in order if self._dominators[index] <= most and np.isfinite(self._losses[index][0])]
         candidates = [self.space.sample(rng) for _ in range(self.pool // 2)]
         while len(candidates) < self.pool:
             candidate = self._candidates[rng.choice(parents)]
