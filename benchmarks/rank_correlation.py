@@ -252,7 +252,8 @@ def report(args: RankArguments) -> None:
         if len(seeds) > 1 and len(both) > 2:
             pairs = [np.array([trained[seed][number][outcome] for number in both]) for seed in seeds[:2]]
             entry["two seeds"] = correlate(*pairs) | {"architectures": len(both)}
-            entry["deviation over seeds"] = float(np.sqrt(np.mean((pairs[0] - pairs[1]) ** 2 / 2)))
+            # What both seeds share, such as an easier order of the rows, moves no rank.
+            entry["deviation over seeds"] = float(np.std(pairs[0] - pairs[1], ddof=1) / np.sqrt(2))
         for name, rows in scores.items():
             common = [number for number in first if number in rows]
             ours = np.array([rows[number]["loss"] for number in common])

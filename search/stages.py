@@ -404,9 +404,11 @@ class Stages:
         front = sorted(dict(front).items(), key=lambda row: row[1])
         self._write_slice(*front[0], supernet, self.folder / "best")
         if len(self.args.objectives) > 1:
-            shutil.rmtree(self.folder / "front", ignore_errors=True)
+            work = self.folder / "front.partial"
+            shutil.rmtree(work, ignore_errors=True)
             for number, row in enumerate(front):
-                self._write_slice(*row, supernet, self.folder / "front" / str(number))
+                self._write_slice(*row, supernet, work / str(number))
+            move(work, self.folder / "front")
 
     def _write_slice(
         self, architecture: Architecture, losses: tuple[float, ...], supernet: Supernet | FewShotSupernet, folder: Path
@@ -422,8 +424,13 @@ class Stages:
         shutil.rmtree(work, ignore_errors=True)
         write_checkpoint(work, student.encoder, material.teacher.tokenizer, "search", self.args, result)
         save_projection(student.projection, work)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(work, folder)
+        move(work, folder)
+
+
+def move(work: Path, folder: Path) -> None:
+    """Gives a folder that is complete its name, in the place of an earlier one."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(work, folder)
 
 
 def save_weights(module: nn.Module, path: Path) -> None:

@@ -262,6 +262,29 @@ def test_several_objectives_give_a_front_of_checkpoints(sampler, make_arguments)
         assert EfficientBertModel.from_pretrained(folder).num_parameters() == result["parameters"]
 
 
+def test_a_front_is_replaced_as_a_whole(make_arguments, monkeypatch):
+    more = {"stages": [3], "sampled_steps": 0, "objectives": ["loss", "parameters"]}
+    search.main(make_arguments(**more))
+    args = make_arguments(**more, num_candidates=12)
+    front = Path(args.output_dir) / "front"
+    before = {path.name: path.stat().st_ino for path in front.iterdir()}
+    write = stages.Stages._write_slice
+
+    def fails(self, architecture, losses, supernet, folder):
+        if folder.name == "1":
+            raise OSError("no room")
+        write(self, architecture, losses, supernet, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages.Stages, "_write_slice", fails)
+        with pytest.raises(OSError, match="no room"):
+            search.main(args)
+    assert {path.name: path.stat().st_ino for path in front.iterdir()} == before
+    search.main(args)
+    assert {path.stat().st_ino for path in front.iterdir()}.isdisjoint(before.values())
+    assert sorted(path.name for path in Path(args.output_dir).glob("*.partial")) == []
+
+
 def test_candidates_learn_a_task(make_arguments, task_recipe, task_teacher):
     args = make_arguments(
         tasks=[task_recipe], task_teachers=[task_teacher], stages=[1, 3], task_batch_size=8, task_epochs=1.0,
