@@ -7,14 +7,13 @@
         --work_dir WORK
     python benchmarks/rank_correlation.py report --space paper --work_dir WORK --output benchmarks/rank-paper
 
-What has been trained so far is kept in `benchmarks/rank-paper/`, to be copied to WORK and gone on with.
-
 Draws architectures of equal parameters, in the paper's space or with depth, hidden size and embedding size free, and
 beside them the published one, the plain shape and the gated plain shape. Scores are those of `efficientbert search`;
 the supernet is that of its third stage. Every part goes on where it was interrupted.
 """
 
 import json
+import math
 import random
 import statistics
 import sys
@@ -57,6 +56,7 @@ TOLERANCE = 0.005  # of the published tiny model's parameters
 SHAPES = {"depths": [4, 6, 8], "hidden_sizes": [300, 360, 420], "embedding_sizes": [96, 128, 160], "head_dims": [30]}
 OUTCOMES = {"loss": "loss a state", "distance": "1 - cosine to the teacher"}
 RESAMPLES = 10_000
+COLUMNS = 4  # of the plot
 
 
 @dataclass(kw_only=True)
@@ -270,7 +270,7 @@ def report(args: RankArguments) -> None:
     output = Path(args.output)
     write_json(output.with_suffix(".json"), result)
     output.with_suffix(".md").write_text(format_report(result), encoding="utf-8")
-    plot(result, scores, trained, output.with_suffix(".png"))
+    plot(scores, trained, output.with_suffix(".png"))
 
 
 def format_report(result: dict[str, Any]) -> str:
@@ -278,7 +278,8 @@ def format_report(result: dict[str, Any]) -> str:
     lines = [
         f"{result['architectures']} architectures of equal parameters (within {TOLERANCE:.1%}), space: "
         f"{result['space']}; each distilled on its own in {result['training seconds']:.0f} s (median), seeds "
-        f"{', '.join(map(str, result['seeds']))}. Correlations with 95% bootstrap intervals.",
+        f"{', '.join(map(str, result['seeds']))}. Correlations with 95% bootstrap intervals. What is wider than "
+        "the supernet has no slice.",
     ]
     for outcome, entry in result["outcomes"].items():
         published, plain, gated = entry["published, plain, gated"]
@@ -307,22 +308,24 @@ def format_report(result: dict[str, Any]) -> str:
 
 
 def plot(
-    result: dict[str, Any],
-    scores: dict[str, dict[int, dict[str, Any]]],
-    trained: dict[int, dict[int, dict[str, float]]],
-    path: Path,
+    scores: dict[str, dict[int, dict[str, Any]]], trained: dict[int, dict[int, dict[str, float]]], path: Path
 ) -> None:
-    """Draws every score over the first seed's distance to the teacher."""
-    first = trained[result["seeds"][0]]
-    figure, axes = pyplot.subplots(
-        1, max(1, len(scores)), figsize=(3.2 * max(1, len(scores)), 3.2), layout="constrained", squeeze=False
-    )
-    for axis, (name, rows) in zip(axes[0], scores.items()):
-        numbers = sorted(set(rows) & set(first))
-        axis.plot([first[number]["distance"] for number in numbers], [rows[number]["loss"] for number in numbers], ".")
-        axis.set(title=name, xlabel="1 - cosine, trained alone", ylabel="score")
-        axis.title.set_fontsize(8)
-    figure.savefig(path, dpi=120)
+    """Draws every score, and the loss with another seed, over the first seed's loss."""
+    (_, first), *others = sorted(trained.items())
+    drawn = {name: {number: row["loss"] for number, row in rows.items()} for name, rows in scores.items()}
+    for seed, rows in others[:1]:
+        drawn[f"trained alone with seed {seed}"] = {number: row["loss"] for number, row in rows.items()}
+    rows = math.ceil(len(drawn) / COLUMNS)
+    figure, axes = pyplot.subplots(rows, COLUMNS, figsize=(12, 3 * rows), layout="constrained", squeeze=False)
+    for axis in axes.flat[len(drawn) :]:
+        axis.set_axis_off()
+    for axis, (name, values) in zip(axes.flat, drawn.items()):
+        numbers = sorted(set(values) & set(first))
+        axis.plot([first[number]["loss"] for number in numbers], [values[number] for number in numbers], ".")
+        axis.set_title(name, fontsize=9)
+    figure.supxlabel("loss a state, trained alone")
+    figure.supylabel("score: lower is better")
+    figure.savefig(path, dpi=100)
     pyplot.close(figure)
 
 
