@@ -4,9 +4,10 @@
         --work_dir WORK --output benchmarks/end-to-end
 
 For every seed the search of the recipe is run and its winner distilled for `steps` more. The others are distilled for
-as many steps as search and winner took seconds: a random architecture of the space, the one with most parameters of as
-many random ones as the search had candidates (parameters alone), and the plain shape, also gated. All are scored on
-the same held-out text and timed in one process. An interrupted comparison goes on where it was.
+as many more steps as the winner would have made in the time of the search: a random architecture of the space, the one
+with most parameters of as many random ones as the search had candidates (parameters alone), and the plain shape, also
+gated. All are scored on the same held-out text and timed in one process. An interrupted comparison goes on where it
+was.
 """
 
 import json
@@ -20,9 +21,11 @@ from typing import Any
 
 import matplotlib
 import torch
+from scipy import stats
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search import search
+from efficientbert.search.architecture import Architecture
 from efficientbert.search.arguments import SearchArguments
 from efficientbert.search.expressions import GATED
 from efficientbert.search.latency import LatencySettings, measure_config_latency
@@ -108,6 +111,7 @@ def compare(args: EndToEndArguments, seed: int) -> list[dict[str, Any]]:
             "seconds": cost,
             "steps": args.steps if name == "searched" else steps,
             **read_provenance(work / name)[-1]["result"],
+            "architecture": Architecture.from_config(EfficientBertConfig.from_pretrained(work / name)).to_json(),
         }
         for name, cost in costs.items()
     ]
@@ -123,16 +127,18 @@ def main(args: EndToEndArguments) -> None:
     latencies = measure_config_latency(configs, settings)
     for row, milliseconds in zip(rows, latencies):
         row["latency"] = milliseconds
-    figures = ("seconds", "steps", "loss", "cosine", "latency")
+    figures = ("seconds", "steps", "cosine", "latency")
     lines = []
     for name in dict.fromkeys(row["model"] for row in rows):
         ours = [row for row in rows if row["model"] == name]
-        lines.append((name, *(summarize([row[figure] for row in ours]) for figure in figures)))
+        summaries = [summarize([row[figure] for row in ours]) for figure in figures]
+        lines.append((name, *summaries, difference(rows, name)))
     output = Path(args.output)
     write_json(output.with_suffix(".json"), {"machine": describe_machine(), "rows": rows})
     output.with_suffix(".md").write_text(
         f"`{args.recipe}`, {len(args.seeds)} seeds, means and standard deviations; latency in ms of one sequence of "
-        f"{length} tokens.\n\n{table(('model', *figures), lines)}\n",
+        f"{length} tokens. The last column is the cosine above that of the searched model of the same seed, with the "
+        f"95% interval of a paired t-test.\n\n{table(('model', *figures, 'cosine above the searched'), lines)}\n",
         encoding="utf-8",
     )
     plot(rows, output.with_suffix(".png"))
@@ -142,6 +148,16 @@ def summarize(values: list[float]) -> str:
     """Mean and standard deviation."""
     deviation = f" ± {statistics.stdev(values):.3g}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.4g}{deviation}"
+
+
+def difference(rows: list[dict[str, Any]], name: str) -> str:
+    """Mean of a model's cosine above the searched one's of the same seed, and half the width of its 95% interval."""
+    cosines = {(row["model"], row["seed"]): row["cosine"] for row in rows}
+    values = [cosine - cosines["searched", seed] for (model, seed), cosine in cosines.items() if model == name]
+    if name == "searched" or len(values) < 2:
+        return ""
+    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return f"{statistics.fmean(values):+.4f} ± {half:.4f}"
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:

@@ -1,9 +1,9 @@
 """Trains architectures on their own, all alike: what every score of a search is held against.
 
-    python benchmarks/stand_alone.py --architectures benchmarks/rank-paper.json --teacher TEACHER --corpus CORPUS \
+    python benchmarks/stand_alone.py --architectures WORK/architectures.json --teacher TEACHER --corpus CORPUS \
         --work_dir WORK --seeds 0 1
 
-ARCHITECTURES is a JSON file of `benchmarks/rank_correlation.py`, which draws them. Every architecture is distilled as
+`architectures.json` is written by `benchmarks/rank_correlation.py draw`. Every architecture is distilled as
 `efficientbert distill` does, from the same text in the same order; so the teacher reads each batch once and is
 remembered. Each result is a line of WORK/stand_alone.jsonl, and an interrupted run goes on behind the last one.
 """
