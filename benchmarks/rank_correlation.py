@@ -34,7 +34,7 @@ from efficientbert.search.architecture import Architecture, LayerChoice
 from efficientbert.search.arguments import SearchArguments
 from efficientbert.search.cost import Budget, Parameters
 from efficientbert.search.expressions import GATED, PLAIN
-from efficientbert.search.scores import HeldOutText, ParameterCount, Score, TaskProbe, objectives
+from efficientbert.search.scores import HeldOutText, ParameterCount, Score, TaskProbe, common_states, objectives
 from efficientbert.search.short_training import GeneralTraining, ShortTraining
 from efficientbert.search.space import SearchSpace
 from efficientbert.search.stages import load_weights
@@ -152,12 +152,14 @@ def score(args: RankArguments) -> None:
     ]
     scales = teacher_scales(teacher, text, work / "search", device)
     objective = objectives(searched, space.base, teacher, scales)
+    states = common_states(objective(architecture).recipe for architecture in found)
     # Short trainings read the same batches: the teacher reads each once, for all.
     remembered = RememberedTeacher(teacher, [objective(architecture).recipe for architecture in found])
     training = GeneralTraining(
         lambda architecture: GeneralDistillation(remembered, scales, objective(architecture).recipe),
         text,
         held_out,
+        states,
         searched,
         args.short_steps,
     )
@@ -175,8 +177,8 @@ def score(args: RankArguments) -> None:
         "parameters": ParameterCount(parameters),
         "W-PCA": WPca(RandomEncoders(space.base, 0, device), parameters, sample),
         f"short training of {args.short_steps} steps, text": ShortTraining(warm.extract, accelerator, training, None),
-        "slice of the warm supernet, text": HeldOutText(warm.extract, objective, held_out),
-        "slice of the trained supernet, text": HeldOutText(trained.extract, objective, held_out),
+        "slice of the warm supernet, text": HeldOutText(warm.extract, objective, held_out, states),
+        "slice of the trained supernet, text": HeldOutText(trained.extract, objective, held_out, states),
         "slice of the trained supernet, SST-2 probe": TaskProbe(trained.extract, task, rows),
     }
     path = work / "scores.jsonl"

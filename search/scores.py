@@ -8,9 +8,9 @@ Every score takes an architecture and gives a loss, lower is better. From cheap 
 import math
 import random
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -27,7 +27,7 @@ from efficientbert.train.general import GeneralDistillation, HeldOut, score_stud
 from efficientbert.train.loop import NotFiniteError
 from efficientbert.train.losses import Scales
 from efficientbert.train.prediction import main_score, predict, score
-from efficientbert.train.recipe import LossArguments, make_recipe
+from efficientbert.train.recipe import LossArguments, LossRecipe, make_recipe
 from efficientbert.train.student import Student
 from efficientbert.train.task_distillation import TaskStudent
 from efficientbert.train.tasks.task import Task, TaskData, model_inputs
@@ -121,27 +121,43 @@ class HeldOutText:
         extract: The slice of an architecture.
         objective: What it distils; see `objectives`.
         held_out: What is scored.
+        states: See `held_out_loss`.
     """
 
     extract: Callable[[Architecture], Student]
     objective: Callable[[Architecture], GeneralDistillation]
     held_out: HeldOut
+    states: frozenset[int]
 
     def __call__(self, architecture: Architecture, report: Report | None = None) -> float:
         """The loss; see `Score`."""
-        return held_out_loss(self.extract(architecture), self.objective(architecture), self.held_out)
+        return held_out_loss(self.extract(architecture), self.objective(architecture), self.held_out, self.states)
 
 
-def held_out_loss(student: Student, objective: GeneralDistillation, held_out: HeldOut) -> float:
-    """The weighted losses of a student on held-out text, each a mean over the states it compares.
+def common_states(recipes: Iterable[LossRecipe]) -> frozenset[int]:
+    """The teacher states that students of every recipe are compared with."""
+    return frozenset.intersection(*(frozenset(theirs for _, theirs in recipe.states) for recipe in recipes))
 
-    In training they are sums over states. Those of a deep student have more terms than those of a flat one: as a
-    score they would favour few layers.
+
+def held_out_loss(
+    student: Student, objective: GeneralDistillation, held_out: HeldOut, states: frozenset[int]
+) -> float:
+    """The weighted losses of a student on held-out text, each a mean over some of the states it compares.
+
+    In training they are sums over all that a student compares. As a score that would be unfair to deep students, which
+    have more terms, and their mean to flat ones or deep ones, as not all teacher states are equally hard to match.
+
+    Args:
+        student: The student.
+        objective: What it distils.
+        held_out: What is scored.
+        states: Teacher states that count, those that candidates of every depth are compared with: `common_states`.
 
     Raises:
         NotFiniteError: if it is no finite number.
     """
-    figures, recipe = score_student(student, objective, held_out), objective.recipe
+    recipe = replace(objective.recipe, states=tuple(pair for pair in objective.recipe.states if pair[1] in states))
+    figures = score_student(student, GeneralDistillation(objective.teacher, objective.scales, recipe), held_out)
     compared = {"hidden_states": len(recipe.states), "attention_scores": len(recipe.layers)}
     loss = 0.0
     for name, weight in recipe.weights.items():

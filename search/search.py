@@ -16,12 +16,12 @@ import torch
 from accelerate import Accelerator
 
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
-from efficientbert.search.architecture import Architecture, LayerChoice
+from efficientbert.search.architecture import Architecture, LayerChoice, Shape
 from efficientbert.search.arguments import SearchArguments
 from efficientbert.search.cost import Cost, Flops, Parameters
 from efficientbert.search.expressions import PLAIN
 from efficientbert.search.latency import Latency, LatencySettings
-from efficientbert.search.scores import objectives
+from efficientbert.search.scores import common_states, objectives
 from efficientbert.search.short_training import TaskTraining, prepare_task
 from efficientbert.search.space import Choices, SearchSpace
 from efficientbert.search.stages import Material, Stages
@@ -35,6 +35,11 @@ from efficientbert.train.student import fit_config, load_config
 from efficientbert.train.tasks import task_of_data
 from efficientbert.train.tasks.task import Task, TaskData
 from efficientbert.train.teacher import Teacher
+
+
+def any_architecture(depth: int, shape: Shape) -> Architecture:
+    """One of a depth and shape, where it does not matter which."""
+    return Architecture(shape, (LayerChoice(PLAIN, 1, 1),) * depth)
 
 
 def make_space(args: SearchArguments, teacher: Teacher) -> SearchSpace:
@@ -64,8 +69,7 @@ def make_space(args: SearchArguments, teacher: Teacher) -> SearchSpace:
         costs["latency"] = Latency(base, Path(args.output_dir) / "latency.json", settings)
     space = SearchSpace(base, choices, args.parsed_budgets(), costs)
     for depth, shape in space.shapes:
-        layers = (LayerChoice(PLAIN, 1, 1),) * depth
-        recipe = make_recipe(args, Architecture(shape, layers).to_config(base), teacher)
+        recipe = make_recipe(args, any_architecture(depth, shape).to_config(base), teacher)
         if recipe.masks:
             raise InputError(
                 "losses: masked_lm and logits need a head, which no supernet has; distil its slice with them"
@@ -155,7 +159,8 @@ def main(args: SearchArguments) -> None:
     space.sample(random.Random(args.seed))
     objective = objectives(args, space.base, teacher, scales)
     held_out = capture_held_out(text, teacher, accelerator.device)
-    material = Material(teacher, space, text, objective, held_out, tasks, probe)
+    states = common_states(objective(any_architecture(depth, shape)).recipe for depth, shape in space.shapes)
+    material = Material(teacher, space, text, objective, held_out, states, tasks, probe)
     Stages(args, accelerator, storage, folder, material).run()
     accelerator.end_training()
 

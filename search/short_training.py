@@ -40,6 +40,7 @@ class GeneralTraining:
         objective: What an architecture distils; see `efficientbert.search.scores.objectives`.
         text: The corpus.
         held_out: Its held-out part.
+        states: Teacher states that count on it; see `efficientbert.search.scores.held_out_loss`.
         args: Learning rate, batch size and seed.
         steps: Optimizer steps.
         rungs: Steps behind which the held-out loss is reported, ascending and below `steps`.
@@ -48,6 +49,7 @@ class GeneralTraining:
     objective: Callable[[Architecture], GeneralDistillation]
     text: Text
     held_out: HeldOut
+    states: frozenset[int]
     args: LoopArguments
     steps: int
     rungs: tuple[int, ...] = ()
@@ -213,7 +215,7 @@ class ShortTraining:
 
         def after_step(step: int) -> None:
             if step in general.rungs:
-                tell(held_out_loss(student, objective, general.held_out))
+                tell(held_out_loss(student, objective, general.held_out, general.states))
 
         train(
             self.accelerator,
@@ -228,7 +230,7 @@ class ShortTraining:
             after_step=after_step,
         )
         self.accelerator.unwrap_model(student, keep_fp32_wrapper=False)
-        return held_out_loss(student, objective, general.held_out)
+        return held_out_loss(student, objective, general.held_out, general.states)
 
     def _train_task(self, student: Student, training: TaskTraining, tell: Callable[[float], None]) -> float:
         """Trains a copy of the student with a head; its error on the held-out rows."""

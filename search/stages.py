@@ -74,6 +74,7 @@ class Material:
         text: The corpus.
         objective: What an architecture distils.
         held_out: Held-out text.
+        states: Teacher states that count on it; see `efficientbert.search.scores.held_out_loss`.
         tasks: Tasks with their teachers.
         probe: Task and rows of a linear probe, if it is asked for.
     """
@@ -83,6 +84,7 @@ class Material:
     text: Text
     objective: Callable[[Architecture], GeneralDistillation]
     held_out: HeldOut
+    states: frozenset[int]
     tasks: tuple[TaskTraining, ...]
     probe: tuple[Task, TaskData] | None
 
@@ -311,7 +313,7 @@ class Stages:
                 encoders = RandomEncoders(material.space.base, args.seed, self.accelerator.device)
                 return WPca(encoders, parameters, material.text.sample_batch(self.accelerator.device))
             if word == "text":
-                return HeldOutText(supernet.extract, material.objective, material.held_out)
+                return HeldOutText(supernet.extract, material.objective, material.held_out, material.states)
             if word == "probe":
                 return TaskProbe(supernet.extract, *material.probe)
             if word == "tasks":
@@ -334,7 +336,9 @@ class Stages:
         if factor is not None:
             rungs = tuple(sorted({args.general_steps // factor, args.general_steps // factor**2} - {0}))
         material = self.material
-        return GeneralTraining(material.objective, material.text, material.held_out, args, args.general_steps, rungs)
+        return GeneralTraining(
+            material.objective, material.text, material.held_out, material.states, args, args.general_steps, rungs
+        )
 
     def _sampler(self, space: SearchSpace, start: Winner | None) -> Sampler[Architecture]:
         """Who proposes candidates; in stage 2 around the winner of stage 1, which was rated as they are."""

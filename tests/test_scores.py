@@ -16,6 +16,7 @@ from efficientbert.search.scores import (
     ParameterCount,
     TaskProbe,
     TaskSlices,
+    common_states,
     finite,
     isolated_randomness,
     objectives,
@@ -96,8 +97,15 @@ def test_the_number_of_parameters_is_that_of_the_model(supernet):
     assert score(small) - score(LARGEST) == weights
 
 
+def test_students_of_all_depths_are_compared_where_all_are(supernet, teacher):
+    objective = objectives(LossArguments(), supernet.base, teacher, SCALES)
+    recipes = [objective(Architecture(SHAPE, (SMALL,) * depth)).recipe for depth in (2, 4)]
+    assert common_states(recipes) == {0, 2, 4} and common_states(recipes[1:]) == set(range(5))
+
+
 @pytest.mark.parametrize("depth", [2, 4])
-def test_the_loss_on_text_is_a_mean_over_states(depth, supernet, teacher, held_out):
+@pytest.mark.parametrize("states", [{0, 1, 2, 3, 4}, {0, 2, 4}])
+def test_the_loss_on_text_is_a_mean_over_states(states, depth, supernet, teacher, held_out):
     """Over all tokens of all batches at once, in float64; whatever the depth."""
     layers = (1, 3) if depth == 2 else (0, 1, 2, 3)
     architecture = Architecture(SHAPE, (SMALL,) * depth)
@@ -115,21 +123,23 @@ def test_the_loss_on_text_is_a_mean_over_states(depth, supernet, teacher, held_o
                 difference = mine.attention_scores(index)[pairs].double() - theirs.attention_scores(layer)[pairs]
                 products[index].append(difference.square() / SCALES.attention_scores[layer])
     assert len(held_out.plain) == 2
-    hidden = np.mean([torch.cat(parts).mean().item() for parts in errors.values()])
-    attention = np.mean([torch.cat(parts).mean().item() for parts in products.values()])
+    counted = [index for index, layer in enumerate(layers) if layer + 1 in states]
+    hidden = np.mean([torch.cat(errors[state]).mean().item() for state in (0, *(index + 1 for index in counted))])
+    attention = np.mean([torch.cat(products[index]).mean().item() for index in counted])
     for losses, expected in (
         (["hidden_states", "attention_scores=0.3"], hidden + 0.3 * attention),
         (["hidden_states=2"], 2 * hidden),
     ):
         objective = objectives(LossArguments(losses=losses), supernet.base, teacher, SCALES)
-        assert HeldOutText(supernet.extract, objective, held_out)(architecture) == pytest.approx(expected, rel=1e-5)
+        score = HeldOutText(supernet.extract, objective, held_out, frozenset(states))
+        assert score(architecture) == pytest.approx(expected, rel=1e-5)
 
 
 def test_nothing_broken_has_a_score(supernet, teacher, held_out, task):
     objective = objectives(LossArguments(), supernet.base, teacher, SCALES)
     data, small = task.load("train"), Architecture(SHAPE, (SMALL,) * 2)
     with pytest.raises(NotFiniteError, match="held-out text: the loss is nan"):
-        HeldOutText(broken(supernet), objective, held_out)(small)
+        HeldOutText(broken(supernet), objective, held_out, frozenset({0, 2, 4}))(small)
     with pytest.raises(NotFiniteError, match="task task: the slice's hidden states are not finite"):
         TaskProbe(broken(supernet), task, data)(small)
     model = constant(task, 0)
