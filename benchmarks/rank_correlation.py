@@ -57,6 +57,7 @@ SHAPES = {"depths": [4, 6, 8], "hidden_sizes": [300, 360, 420], "embedding_sizes
 OUTCOMES = {"loss": "loss a state", "distance": "1 - cosine to the teacher"}
 RESAMPLES = 10_000
 COLUMNS = 4  # of the plot
+WAYPOINTS = (20, 40, 50, 60)  # steps after which a training is looked at
 
 
 @dataclass(kw_only=True)
@@ -224,6 +225,24 @@ def correlate(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:
     }
 
 
+def cut_short(rows: list[dict[str, Any]], outcome: str, states: int) -> dict[str, dict[str, Any]]:
+    """How well training losses on the way rank what the same trainings come to, with the last seed that has them."""
+    rows = [row for row in rows if "curve" in row]
+    if not rows:
+        return {}
+    rows = [row for row in rows if row["seed"] == rows[-1]["seed"]]
+    ends = np.array([outcomes(row, states)[outcome] for row in rows])
+    seconds = statistics.median(row["seconds"] for row in rows)
+    last = max(map(int, rows[0]["curve"]))
+    return {
+        f"training loss of the same training after {step} of {last} steps": correlate(
+            np.array([row["curve"][str(step)] for row in rows]), ends
+        )
+        | {"seconds": seconds * step / last}
+        for step in WAYPOINTS
+    }
+
+
 def report(args: RankArguments) -> None:
     """Writes the table, its figures and the plot."""
     work = Path(args.work_dir)
@@ -256,6 +275,8 @@ def report(args: RankArguments) -> None:
             entry["two seeds"] = correlate(*pairs) | {"architectures": len(both)}
             # What both seeds share, such as an easier order of the rows, moves no rank.
             entry["deviation over seeds"] = float(np.std(pairs[0] - pairs[1], ddof=1) / np.sqrt(2))
+        if len({len(architecture.layers) for architecture in found}) == 1:  # sums over layers can be compared
+            entry["scores"] |= cut_short(read_rows(work / "stand_alone.jsonl"), outcome, len(found[0].layers))
         for name, rows in scores.items():
             common = [number for number in first if number in rows]
             ours = np.array([rows[number]["loss"] for number in common])

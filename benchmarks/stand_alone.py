@@ -97,8 +97,8 @@ def distil(
     held_out: HeldOut,
     args: StandAloneArguments,
     seed: int,
-) -> dict[str, float]:
-    """Trains one architecture and returns its figures on held-out text, with the seconds it took."""
+) -> dict[str, Any]:
+    """Trains one architecture and returns its figures on held-out text, its training losses, and its seconds."""
     args = replace(args, seed=seed)
     work = Path(args.work_dir) / "training"
     shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
@@ -113,9 +113,12 @@ def distil(
     scales = teacher_scales(teacher, text, Path(args.work_dir), accelerator.device)
     started = time.perf_counter()
     objective = GeneralDistillation(remembered, scales, recipe)
-    train(accelerator, student, objective, text.training, text.collator, args, args.max_steps, work, "Distilling")
+    log = train(
+        accelerator, student, objective, text.training, text.collator, args, args.max_steps, work, "Distilling"
+    )
     shutil.rmtree(work, ignore_errors=True)
-    return score_student(student, objective, held_out) | {"seconds": time.perf_counter() - started}
+    curve = {entry["step"]: entry["loss"] for entry in log}
+    return score_student(student, objective, held_out) | {"curve": curve, "seconds": time.perf_counter() - started}
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
