@@ -182,6 +182,10 @@ def score(args: RankArguments) -> None:
         "slice of the trained supernet, text": HeldOutText(trained.extract, objective, held_out, states),
         "slice of the trained supernet, SST-2 probe": TaskProbe(trained.extract, task, rows),
     }
+    if args.space == "shapes":  # what is unfair to depths: see `held_out_loss`
+        everywhere = frozenset(range(teacher.num_layers + 1))
+        name = "slice of the trained supernet, text, each depth at its own teacher states"
+        scores[name] = HeldOutText(trained.extract, objective, held_out, everywhere)
     path = work / "scores.jsonl"
     done = {(row["number"], row["score"]) for row in read_rows(path)}
     with path.open("a", encoding="utf-8") as file:
