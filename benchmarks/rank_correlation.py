@@ -17,6 +17,7 @@ import math
 import random
 import statistics
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -264,7 +265,9 @@ def report(args: RankArguments) -> None:
     scores: dict[str, dict[int, dict[str, Any]]] = {}
     for row in read_rows(work / "scores.jsonl"):
         scores.setdefault(row["score"], {})[row["number"]] = row
-    for outcome in OUTCOMES:
+    # Losses are sums over layers: between depths they cannot be compared.
+    one_depth = len({len(architecture.layers) for architecture in found}) == 1
+    for outcome in OUTCOMES if one_depth else ["distance"]:
         values = np.array([trained[seeds[0]][number][outcome] for number in first])
         entry: dict[str, Any] = {
             "least": float(values.min()),
@@ -279,7 +282,7 @@ def report(args: RankArguments) -> None:
             entry["two seeds"] = correlate(*pairs) | {"architectures": len(both)}
             # What both seeds share, such as an easier order of the rows, moves no rank.
             entry["deviation over seeds"] = float(np.std(pairs[0] - pairs[1], ddof=1) / np.sqrt(2))
-        if len({len(architecture.layers) for architecture in found}) == 1:  # sums over layers can be compared
+        if one_depth:
             entry["scores"] |= cut_short(read_rows(work / "stand_alone.jsonl"), outcome, len(found[0].layers))
         for name, rows in scores.items():
             common = [number for number in first if number in rows]
@@ -297,7 +300,7 @@ def report(args: RankArguments) -> None:
     output = Path(args.output)
     write_json(output.with_suffix(".json"), result)
     output.with_suffix(".md").write_text(format_report(result), encoding="utf-8")
-    plot(scores, trained, output.with_suffix(".png"))
+    plot(scores, trained, next(iter(result["outcomes"])), output.with_suffix(".png"))
 
 
 def format_report(result: dict[str, Any]) -> str:
@@ -335,22 +338,25 @@ def format_report(result: dict[str, Any]) -> str:
 
 
 def plot(
-    scores: dict[str, dict[int, dict[str, Any]]], trained: dict[int, dict[int, dict[str, float]]], path: Path
+    scores: dict[str, dict[int, dict[str, Any]]],
+    trained: dict[int, dict[int, dict[str, float]]],
+    outcome: str,
+    path: Path,
 ) -> None:
-    """Draws every score, and the loss with another seed, over the first seed's loss."""
+    """Draws every score, and the outcome with another seed, over the first seed's outcome."""
     (_, first), *others = sorted(trained.items())
     drawn = {name: {number: row["loss"] for number, row in rows.items()} for name, rows in scores.items()}
     for seed, rows in others[:1]:
-        drawn[f"trained alone with seed {seed}"] = {number: row["loss"] for number, row in rows.items()}
+        drawn[f"trained alone with seed {seed}"] = {number: row[outcome] for number, row in rows.items()}
     rows = math.ceil(len(drawn) / COLUMNS)
     figure, axes = pyplot.subplots(rows, COLUMNS, figsize=(12, 3 * rows), layout="constrained", squeeze=False)
     for axis in axes.flat[len(drawn) :]:
         axis.set_axis_off()
     for axis, (name, values) in zip(axes.flat, drawn.items()):
         numbers = sorted(set(values) & set(first))
-        axis.plot([first[number]["loss"] for number in numbers], [values[number] for number in numbers], ".")
-        axis.set_title(name, fontsize=9)
-    figure.supxlabel("loss a state, trained alone")
+        axis.plot([first[number][outcome] for number in numbers], [values[number] for number in numbers], ".")
+        axis.set_title(textwrap.fill(name, 36), fontsize=9)
+    figure.supxlabel(f"{OUTCOMES[outcome]}, trained alone")
     figure.supylabel("score: lower is better")
     figure.savefig(path, dpi=100)
     pyplot.close(figure)
