@@ -305,7 +305,16 @@ def report(args: RankArguments) -> None:
 
 def format_report(result: dict[str, Any]) -> str:
     """The figures as Markdown."""
+    space, seeds = result["space"], " ".join(map(str, result["seeds"]))
+    rank, shared = "python benchmarks/rank_correlation.py", "--teacher gte-small --corpus wikipedia --work_dir W"
     lines = [
+        "```bash",
+        f"{rank} draw --space {space} {shared}",
+        f"python benchmarks/stand_alone.py --architectures W/architectures.json {shared} --seeds {seeds}",
+        f"{rank} score --space {space} {shared} --glue glue",
+        f"{rank} report --space {space} --work_dir W --output benchmarks/rank-{space}",
+        "```",
+        "",
         f"{result['architectures']} architectures of equal parameters (within {TOLERANCE:.1%}), space: "
         f"{result['space']}; each distilled on its own in {result['training seconds']:.0f} s (median), seeds "
         f"{', '.join(map(str, result['seeds']))}. Correlations with 95% bootstrap intervals. What is wider than "
