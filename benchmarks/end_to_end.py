@@ -135,11 +135,14 @@ def main(args: EndToEndArguments) -> None:
         lines.append((name, *summaries, difference(rows, name)))
     output = Path(args.output)
     write_json(output.with_suffix(".json"), {"machine": describe_machine(), "rows": rows})
+    command = (
+        f"python benchmarks/end_to_end.py --recipe {args.recipe} --teacher gte-small --corpus wikipedia "
+        f"--corpus_split {args.corpus_split} --steps {args.steps} --seeds {' '.join(map(str, args.seeds))} --work_dir W "
+        f"--output {args.output}"
+    )
     output.with_suffix(".md").write_text(
-        f"`python benchmarks/end_to_end.py --recipe {args.recipe} --teacher gte-small --corpus wikipedia "
-        f"--corpus_split {args.corpus_split} --steps {args.steps} --seeds {' '.join(map(str, args.seeds))} "
-        f"--work_dir W --output {args.output}`\n\n{len(args.seeds)} seeds, means and standard deviations; latency in ms of one "
-        f"sequence of {length} tokens. The last column is the cosine above that of the searched model of the same seed, with the "
+        f"`{command}`\n\n{len(args.seeds)} seeds, means and standard deviations; latency in ms of one sequence of "
+        f"{length} tokens. The last column is the cosine above that of the searched model of the same seed, with the "
         f"95% interval of a paired t-test.\n\n{table(('model', *figures, 'cosine above the searched'), lines)}\n",
         encoding="utf-8",
     )
