@@ -137,8 +137,8 @@ def main(args: EndToEndArguments) -> None:
     write_json(output.with_suffix(".json"), {"machine": describe_machine(), "rows": rows})
     command = (
         f"python benchmarks/end_to_end.py --recipe {args.recipe} --teacher gte-small --corpus wikipedia "
-        f"--corpus_split {args.corpus_split} --steps {args.steps} --seeds {' '.join(map(str, args.seeds))} --work_dir W "
-        f"--output {args.output}"
+        f"--corpus_split {args.corpus_split} --steps {args.steps} --seeds {' '.join(map(str, args.seeds))} "
+        f"--work_dir W --output {args.output}"
     )
     output.with_suffix(".md").write_text(
         f"`{command}`\n\n{len(args.seeds)} seeds, means and standard deviations; latency in ms of one sequence of "
