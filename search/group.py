@@ -1,11 +1,11 @@
 """Processes that train every candidate together: towards a study they are one worker."""
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from optuna.storages import BaseStorage
 
 from efficientbert.search.study import Record, Report, StageStudy, StopRule
@@ -42,18 +42,26 @@ class Group:
 
     @contextmanager
     def _together(self) -> Iterator[None]:
-        """All processes wait for each other behind its body, whatever came of it.
+        """All processes tell each other behind its body what came of it: where one has failed, all have.
 
         Where one was killed the others fail as well, for which the candidate or job cannot be blamed.
 
         Raises:
+            RuntimeError: if it failed in another process alone, with the reason.
             SystemExit: if one of the processes is gone.
         """
+        failed: Exception | None = None
         try:
             yield
-        finally:
-            with _complete():
-                self.accelerator.wait_for_everyone()
+        except Exception as error:
+            failed = error
+        with _complete():
+            reasons = gather_object([None if failed is None else describe(failed)])
+        if failed is not None:
+            raise failed
+        for number, reason in enumerate(reasons):
+            if reason is not None:
+                raise RuntimeError(f"process {number}: {reason}")
 
     def once(self, storage: BaseStorage, name: str, job: Callable[[], Any]) -> Any:
         """See `efficientbert.search.workers.once`; all processes do the job together, the main one's result counts."""
@@ -111,11 +119,8 @@ class Group:
             if not self.share():
                 raise GivenUp
 
-        with self._together():
-            try:
-                evaluate(candidate, report)
-            except Exception:
-                pass  # as in the main process
+        with suppress(Exception), self._together():  # the main process was told of it
+            evaluate(candidate, report)
 
 
 @contextmanager

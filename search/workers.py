@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -227,8 +228,8 @@ class Attempts:
                     self.storage.set_trial_user_attr(trial._trial_id, "heartbeat", time.time())
                 except UpdateFinishedTrialError:
                     return  # taken for dead: the work goes to another
-                except Exception:
-                    continue  # a storage that is out of reach for a moment costs one beat
+                except Exception as error:  # a storage that is out of reach for a moment costs one beat
+                    warnings.warn(f"no heartbeat, the next in {self.interval:g} s: {describe(error)}", stacklevel=1)
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()

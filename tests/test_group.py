@@ -29,8 +29,8 @@ class Numbers:
         return number
 
 
-def work(rank: int, port: int, folder: Path, kill_at: int, told) -> None:
-    """One of two processes: a job, and eight candidates; the second process is killed in one of them."""
+def work(rank: int, port: int, folder: Path, kill_at: int, alone: bool, told) -> None:
+    """One of two processes: a job, and eight candidates; the second is killed in one of them, or fails alone."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     AcceleratorState._reset_state(True)  # of a test before
@@ -44,6 +44,8 @@ def work(rank: int, port: int, folder: Path, kill_at: int, told) -> None:
         total = accelerator.reduce(torch.tensor(float(number)), "sum").item()
         if number % 3 == 0:
             raise ValueError("divisible by 3")
+        if alone and rank == 1 and number % 2:
+            raise ValueError("odd")
         return {"loss": total}
 
     storage, sampler = open_storage(folder), RandomSampler(Numbers(), 0)
@@ -53,13 +55,13 @@ def work(rank: int, port: int, folder: Path, kill_at: int, told) -> None:
     told.put((rank, made, [(record.candidate, record.losses, record.reason) for record in records]))
 
 
-def run(folder: Path, kill_at: int = 0) -> tuple[list[int], list]:
+def run(folder: Path, kill_at: int = 0, alone: bool = False) -> tuple[list[int], list]:
     """Two processes without a launcher that would end one for the other; their exit codes and what they tell."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     told = FORK.Queue()
-    workers = [FORK.Process(target=work, args=(rank, port, folder, kill_at, told)) for rank in (0, 1)]
+    workers = [FORK.Process(target=work, args=(rank, port, folder, kill_at, alone, told)) for rank in (0, 1)]
     for worker in workers:
         worker.start()
     found = [] if kill_at else sorted(told.get(timeout=300) for _ in workers)
@@ -86,3 +88,14 @@ def test_a_killed_process_fails_no_candidate(tmp_path):
         else:
             assert losses is None and reason == "ValueError: divisible by 3"
     assert {number % 3 == 0 for number, _, _ in rows} == {True, False}
+
+
+def test_a_candidate_that_fails_in_one_process_alone_has_failed(tmp_path):
+    codes, (first, second) = run(tmp_path, alone=True)
+    assert codes == [0, 0] and first == second
+    _, rows = first
+    expected = {0: "ValueError: divisible by 3", 1: "RuntimeError: process 1: ValueError: odd", 2: None}
+    for number, losses, reason in rows:
+        assert reason == expected[0 if number % 3 == 0 else 1 if number % 2 else 2]
+        assert (losses is None) == (reason is not None)
+    assert set(expected.values()) <= {reason for *_, reason in rows}

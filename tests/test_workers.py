@@ -179,6 +179,24 @@ def test_the_heart_beats_while_the_work_goes_on(tmp_path):
     assert first < last <= time.time()
 
 
+@pytest.mark.filterwarnings("always")
+def test_a_storage_out_of_reach_costs_beats_and_is_told(tmp_path, monkeypatch):
+    storage = open_storage(tmp_path)
+    at_work = attempts(storage, interval=0.001)
+    trial = at_work.begin(0, {}, {})
+    first, write, failures = trial.user_attrs["heartbeat"], storage.set_trial_user_attr, iter([OSError("gone"), None])
+
+    def fails_once(*arguments):
+        if error := next(failures, None):
+            raise error
+        write(*arguments)
+
+    monkeypatch.setattr(storage, "set_trial_user_attr", fails_once)
+    with pytest.warns(UserWarning, match="no heartbeat, the next in 0.001 s: OSError: gone"), at_work.beating(trial):
+        while storage.get_trial(trial._trial_id).user_attrs["heartbeat"] == first:
+            pass
+
+
 def test_a_job_is_done_once():
     storage, calls = InMemoryStorage(), []
 
