@@ -27,7 +27,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
-from stand_alone import RememberedTeacher
+from stand_alone import RememberedTeacher, read_architectures, read_rows
 from tqdm.auto import tqdm
 
 from efficientbert.search import search
@@ -148,10 +148,7 @@ def score(args: RankArguments) -> None:
     space = search.make_space(searched, teacher)
     text = prepare_text(searched, teacher, searched.batch_size, searched.seed)
     held_out = capture_held_out(text, teacher, device)
-    found = [
-        Architecture.from_json(value)
-        for value in json.loads((work / "architectures.json").read_text(encoding="utf-8"))["architectures"]
-    ]
+    found = read_architectures(work / "architectures.json")
     scales = teacher_scales(teacher, text, work / "search", device)
     objective = objectives(searched, space.base, teacher, scales)
     states = common_states(objective(architecture).recipe for architecture in found)
@@ -203,11 +200,6 @@ def score(args: RankArguments) -> None:
                     file.flush()
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file, if it is there."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-
-
 def outcomes(row: dict[str, Any], states: int) -> dict[str, float]:
     """What a stand-alone training came to, comparable over depths."""
     loss = row["hidden_states_loss"] / (states + 1) + 0.3 * row["attention_scores_loss"] / states
@@ -251,10 +243,7 @@ def cut_short(rows: list[dict[str, Any]], outcome: str, states: int) -> dict[str
 def report(args: RankArguments) -> None:
     """Writes the table, its figures and the plot."""
     work = Path(args.work_dir)
-    found = [
-        Architecture.from_json(value)
-        for value in json.loads((work / "architectures.json").read_text(encoding="utf-8"))["architectures"]
-    ]
+    found = read_architectures(work / "architectures.json")
     trained: dict[int, dict[int, dict[str, float]]] = {}
     for row in read_rows(work / "stand_alone.jsonl"):
         trained.setdefault(row["seed"], {})[row["number"]] = outcomes(row, len(found[row["number"]].layers))

@@ -121,16 +121,21 @@ def distil(
     return score_student(student, objective, held_out) | {"curve": curve, "seconds": time.perf_counter() - started}
 
 
+def read_architectures(path: Path) -> list[Architecture]:
+    """The architectures of a file."""
+    found = json.loads(path.read_text(encoding="utf-8"))["architectures"]
+    return [Architecture.from_json(value) for value in found]
+
+
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The results so far."""
+    """The lines of a file of results, if it is there."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def main(args: StandAloneArguments) -> None:
     """Trains what is not trained yet."""
     args.check()
-    found = json.loads(Path(args.architectures).read_text(encoding="utf-8"))["architectures"]
-    drawn = [Architecture.from_json(value) for value in found]
+    drawn = read_architectures(Path(args.architectures))
     path = Path(args.work_dir) / "stand_alone.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     device = make_accelerator(args, path.parent).device
