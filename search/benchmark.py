@@ -54,8 +54,8 @@ class BenchmarkArguments:
 
     models: list[str] = field(
         metadata={
-            "help": f"Presets ({', '.join(PRESETS)}), published sizes ({', '.join(PUBLISHED_SIZES)}), folders or Hub "
-            "ids. Speed-ups are relative to the first."
+            "help": f"Presets ({', '.join(PRESETS)}), published sizes ({', '.join(PUBLISHED_SIZES)}), config.json "
+            "files, folders or Hub ids. Speed-ups are relative to the first."
         }
     )
     batch_sizes: list[int] = field(default_factory=lambda: [1, 16], metadata={"help": "Sequences of a batch."})
@@ -123,8 +123,13 @@ def one_line(model: str, doing: str) -> Iterator[None]:
         raise InputError(f"model {model!r}: cannot be {doing}: {reason}") from None
 
 
+def has_weights(name: str) -> bool:
+    """Whether a name stands for a trained model: a folder or a Hub id."""
+    return not (name in PRESETS or name in PUBLISHED_SIZES or name.endswith(".json"))
+
+
 def load_config(name: str) -> PreTrainedConfig:
-    """The configuration of a preset, a published size, a folder or a Hub id.
+    """The configuration of a preset, a published size, a .json file, a folder or a Hub id.
 
     Raises:
         InputError: if it is none of these.
@@ -139,12 +144,13 @@ def load_config(name: str) -> PreTrainedConfig:
             num_attention_heads=heads,
             intermediate_size=intermediate_size,
         )
-    with one_line(name, f"found (known names are {', '.join([*PRESETS, *PUBLISHED_SIZES])}, folders and Hub ids)"):
+    known = ", ".join([*PRESETS, *PUBLISHED_SIZES])
+    with one_line(name, f"found (known names are {known}, .json files, folders and Hub ids)"):
         return AutoConfig.from_pretrained(name, trust_remote_code=False)
 
 
 def load_model(name: str, dtype: str) -> PreTrainedModel:
-    """The encoder of a name in eval mode, with eager attention, on the CPU; a preset's or size's weights are random.
+    """The encoder of a name in eval mode, with eager attention, on the CPU; where there are no weights they are random.
 
     Raises:
         InputError: if it cannot be loaded.
@@ -152,9 +158,9 @@ def load_model(name: str, dtype: str) -> PreTrainedModel:
     config = load_config(name)
     options = {"attn_implementation": "eager", "dtype": DTYPES[dtype]}
     with one_line(name, "loaded"):
-        if name in PRESETS or name in PUBLISHED_SIZES:
-            return AutoModel.from_config(config, **options).eval()
-        return AutoModel.from_pretrained(name, trust_remote_code=False, **options).eval()
+        if has_weights(name):
+            return AutoModel.from_pretrained(name, trust_remote_code=False, **options).eval()
+        return AutoModel.from_config(config, **options).eval()
 
 
 def count_encoder_parameters(model: nn.Module) -> int:

@@ -97,6 +97,15 @@ def test_folders_load_with_their_weights(folders):
         torch.testing.assert_close(tensor.float(), stored[name], atol=1e-2, rtol=1e-2)
 
 
+def test_a_configuration_is_built_with_random_weights(folders):
+    built = load_model(str(folders / "ours" / "config.json"), "float32").state_dict()
+    stored = EfficientBertModel.from_pretrained(folders / "ours").state_dict()
+    assert {name: tensor.shape for name, tensor in built.items()} == {
+        name: tensor.shape for name, tensor in stored.items()
+    }
+    assert not all(torch.equal(tensor, stored[name]) for name, tensor in built.items())
+
+
 def test_inputs_fit_every_model():
     models = [BertModel(SMALL_BERT), EfficientBertModel(SMALL_OURS)]
     inputs = make_inputs(models, 16, 30, "cpu")
@@ -209,6 +218,7 @@ def test_command_gives_the_arguments_back():
         (["--models", "no/such-model"], "model 'no/such-model': cannot be found"),
         (["--models", "."], "model '.': cannot be found"),
         (["--models", "bert-base", "bert-huge"], "model 'bert-huge': cannot be found"),
+        (["--models", "nowhere.json"], "model 'nowhere.json': cannot be found"),
         (["--batch_sizes", "0"], "--batch_sizes [0]: must be positive"),
         (["--batch_sizes", "2", "2"], "--batch_sizes [2, 2]: must be positive and different"),
         (["--sequence_length", "0"], "--sequence_length 0: must be positive"),
