@@ -150,7 +150,7 @@ def load_config(name: str) -> PreTrainedConfig:
 
 
 def load_model(name: str, dtype: str) -> PreTrainedModel:
-    """The encoder of a name in eval mode, with eager attention, on the CPU; where there are no weights they are random.
+    """The encoder of a name in eval mode, with eager attention, on the CPU, with random weights where it has none.
 
     Raises:
         InputError: if it cannot be loaded.
