@@ -9,21 +9,20 @@ remembered. Each result is a line of WORK/stand_alone.jsonl, and an interrupted 
 """
 
 import json
-import shutil
+import math
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate.utils import set_seed
 from tqdm.auto import tqdm
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.search.architecture import Architecture
-from efficientbert.train.capture import Captures
+from efficientbert.search.remembered_teacher import RememberedTeacher
+from efficientbert.search.scores import held_out_loss
 from efficientbert.train.general import (
     GeneralArguments,
     GeneralDistillation,
@@ -37,7 +36,7 @@ from efficientbert.train.general import (
 )
 from efficientbert.train.initialization import initialize_from_teacher
 from efficientbert.train.loop import make_accelerator, train
-from efficientbert.train.recipe import LossRecipe, make_recipe
+from efficientbert.train.recipe import make_recipe
 from efficientbert.train.script import run_script
 from efficientbert.train.student import Student, choose_attention, fit_config
 from efficientbert.train.teacher import Teacher
@@ -57,31 +56,7 @@ class StandAloneArguments(GeneralArguments):
     seeds: list[int] = field(default_factory=lambda: [0], metadata={"help": "One training for each."})
 
 
-class RememberedTeacher:
-    """A teacher that reads the same batch once, and keeps what is compared of it.
-
-    Args:
-        teacher: The teacher.
-        recipes: What of it the students are compared with.
-    """
-
-    def __init__(self, teacher: Teacher, recipes: Sequence[LossRecipe]):
-        self.teacher = teacher
-        self.states = {theirs for recipe in recipes for _, theirs in recipe.states}
-        self.layers = {theirs for recipe in recipes for _, theirs in recipe.layers}
-        self.captures: dict[bytes, Captures] = {}
-
-    def __call__(self, batch: Mapping[str, torch.Tensor]) -> Captures:
-        key = batch["input_ids"].cpu().numpy().tobytes()
-        if key not in self.captures:
-            found = self.teacher(batch)
-            self.captures[key] = Captures(
-                tuple(states if index in self.states else None for index, states in enumerate(found.hidden_states)),
-                tuple(query if layer in self.layers else None for layer, query in enumerate(found.queries)),
-                tuple(key if layer in self.layers else None for layer, key in enumerate(found.keys)),
-                (),
-            )
-        return self.captures[key]
+WAYPOINTS = 10  # times a training is looked at on its way
 
 
 def config_of(architecture: Architecture, teacher: Teacher) -> EfficientBertConfig:
@@ -98,11 +73,9 @@ def distil(
     args: StandAloneArguments,
     seed: int,
 ) -> dict[str, Any]:
-    """Trains one architecture and returns its figures on held-out text, its training losses, and its seconds."""
+    """Trains one architecture and returns its figures on held-out text, at the end and on the way, and its seconds."""
     args = replace(args, seed=seed)
-    work = Path(args.work_dir) / "training"
-    shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
-    accelerator = make_accelerator(args, work)
+    accelerator = make_accelerator(args, Path(args.work_dir))
     set_seed(seed)
     config = config_of(architecture, teacher)
     recipe = make_recipe(args, config, teacher)
@@ -111,14 +84,34 @@ def distil(
     layers = source_layers(recipe, config.num_hidden_layers, teacher)
     initialize_from_teacher(student, teacher, layers, text.sample_batch(accelerator.device))
     scales = teacher_scales(teacher, text, Path(args.work_dir), accelerator.device)
-    started = time.perf_counter()
     objective = GeneralDistillation(remembered, scales, recipe)
-    log = train(
-        accelerator, student, objective, text.training, text.collator, args, args.max_steps, work, "Distilling"
+    way: dict[int, dict[str, float]] = {}
+    looking = 0.0
+
+    def look(step: int) -> None:
+        nonlocal looking
+        if step % max(1, args.max_steps // WAYPOINTS) == 0 and step < args.max_steps:
+            started = time.perf_counter()
+            way[step] = {"last_state": held_out_loss(student, objective, held_out)}
+            way[step] |= score_student(student, objective, held_out)
+            looking += time.perf_counter() - started
+
+    look(0)
+    started, looking = time.perf_counter(), 0.0
+    train(
+        accelerator,
+        student,
+        objective,
+        text.training,
+        text.collator,
+        args,
+        args.max_steps,
+        None,
+        "Distilling",
+        after_step=look,
     )
-    shutil.rmtree(work, ignore_errors=True)
-    curve = {entry["step"]: entry["loss"] for entry in log}
-    return score_student(student, objective, held_out) | {"curve": curve, "seconds": time.perf_counter() - started}
+    figures = {"last_state": held_out_loss(student, objective, held_out)} | score_student(student, objective, held_out)
+    return figures | {"way": way, "seconds": time.perf_counter() - started - looking}
 
 
 def read_architectures(path: Path) -> list[Architecture]:
@@ -144,7 +137,7 @@ def main(args: StandAloneArguments) -> None:
         text = prepare_text(args, teacher, args.batch_size, args.seed)  # the same division for every seed
         held_out = capture_held_out(text, teacher, device)
         recipes = [make_recipe(args, config_of(architecture, teacher), teacher) for architecture in drawn]
-        remembered = RememberedTeacher(teacher, recipes)
+        remembered = RememberedTeacher(teacher, recipes, room=math.inf)
         for number, architecture in enumerate(tqdm(drawn, desc=f"seed {seed}", unit="architecture")):
             if any(row["number"] == number and row["seed"] == seed for row in read_rows(path)):
                 continue

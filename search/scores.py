@@ -8,7 +8,7 @@ Every score takes an architecture and gives a loss, lower is better. From cheap 
 import math
 import random
 import statistics
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -27,7 +27,7 @@ from efficientbert.train.general import GeneralDistillation, HeldOut, score_stud
 from efficientbert.train.loop import NotFiniteError
 from efficientbert.train.losses import Scales
 from efficientbert.train.prediction import main_score, predict, score
-from efficientbert.train.recipe import LossArguments, LossRecipe, make_recipe
+from efficientbert.train.recipe import LossArguments, make_recipe
 from efficientbert.train.student import Student
 from efficientbert.train.task_distillation import TaskStudent
 from efficientbert.train.tasks.task import Task, TaskData, model_inputs
@@ -121,49 +121,37 @@ class HeldOutText:
         extract: The slice of an architecture.
         objective: What it distils; see `objectives`.
         held_out: What is scored.
-        states: See `held_out_loss`.
     """
 
     extract: Callable[[Architecture], Student]
     objective: Callable[[Architecture], GeneralDistillation]
     held_out: HeldOut
-    states: frozenset[int]
 
     def __call__(self, architecture: Architecture, report: Report | None = None) -> float:
         """The loss; see `Score`."""
-        return held_out_loss(self.extract(architecture), self.objective(architecture), self.held_out, self.states)
+        return held_out_loss(self.extract(architecture), self.objective(architecture), self.held_out)
 
 
-def common_states(recipes: Iterable[LossRecipe]) -> frozenset[int]:
-    """The teacher states that students of every recipe are compared with."""
-    return frozenset.intersection(*(frozenset(theirs for _, theirs in recipe.states) for recipe in recipes))
+def held_out_loss(student: Student, objective: GeneralDistillation, held_out: HeldOut) -> float:
+    """How far a student's last hidden states are from its teacher's on held-out text, over their variance.
 
-
-def held_out_loss(
-    student: Student, objective: GeneralDistillation, held_out: HeldOut, states: frozenset[int]
-) -> float:
-    """The weighted losses of a student on held-out text, each a mean over some of the states it compares.
-
-    In training they are sums over all that a student compares. As a score that would be unfair to deep students, which
-    have more terms, and their mean to flat ones or deep ones, as not all teacher states are equally hard to match.
+    That is what a student is used for; inner states and attention are learned as a means. They are easier to match for
+    flat students and for wide token tables, so that a sum of all losses, or a mean, ranks depths and shapes wrongly.
+    Where hidden states are not among the losses, it is the losses, of attention scores those of the last layer.
 
     Args:
         student: The student.
         objective: What it distils.
         held_out: What is scored.
-        states: Teacher states that count, those that candidates of every depth are compared with: `common_states`.
 
     Raises:
         NotFiniteError: if it is no finite number.
     """
-    recipe = replace(objective.recipe, states=tuple(pair for pair in objective.recipe.states if pair[1] in states))
-    figures = score_student(student, GeneralDistillation(objective.teacher, objective.scales, recipe), held_out)
-    compared = {"hidden_states": len(recipe.states), "attention_scores": len(recipe.layers)}
-    loss = 0.0
-    for name, weight in recipe.weights.items():
-        summed = weight * figures[f"{name}_loss"] if len(recipe.weights) > 1 else figures["loss"]
-        loss += summed / compared.get(name, 1)
-    return finite(loss, "held-out text")
+    recipe = objective.recipe
+    weights = {"hidden_states": 1.0} if "hidden_states" in recipe.weights else recipe.weights
+    last = replace(recipe, weights=weights, states=recipe.states[-1:])
+    figures = score_student(student, GeneralDistillation(objective.teacher, objective.scales, last), held_out)
+    return finite(figures["loss"], "held-out text")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from efficientbert.search.arguments import SearchArguments
 from efficientbert.search.cost import Cost, Flops, Parameters
 from efficientbert.search.expressions import PLAIN
 from efficientbert.search.latency import Latency, LatencySettings
-from efficientbert.search.scores import common_states, objectives
+from efficientbert.search.remembered_teacher import RememberedTeacher
+from efficientbert.search.scores import objectives
 from efficientbert.search.short_training import TaskTraining, prepare_task
 from efficientbert.search.space import Choices, SearchSpace
 from efficientbert.search.stages import Material, Stages
@@ -159,8 +160,9 @@ def main(args: SearchArguments) -> None:
     space.sample(random.Random(args.seed))
     objective = objectives(args, space.base, teacher, scales)
     held_out = capture_held_out(text, teacher, accelerator.device)
-    states = common_states(objective(any_architecture(depth, shape)).recipe for depth, shape in space.shapes)
-    material = Material(teacher, space, text, objective, held_out, states, tasks, probe)
+    recipes = [objective(any_architecture(depth, shape)).recipe for depth, shape in space.shapes]
+    remembered = RememberedTeacher(teacher, recipes)
+    material = Material(teacher, remembered, space, text, objective, held_out, tasks, probe)
     Stages(args, accelerator, storage, folder, material).run()
     accelerator.end_training()
 

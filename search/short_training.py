@@ -40,7 +40,6 @@ class GeneralTraining:
         objective: What an architecture distils; see `efficientbert.search.scores.objectives`.
         text: The corpus.
         held_out: Its held-out part.
-        states: Teacher states that count on it; see `efficientbert.search.scores.held_out_loss`.
         args: Learning rate, batch size and seed.
         steps: Optimizer steps.
         rungs: Steps behind which the held-out loss is reported, ascending and below `steps`.
@@ -49,7 +48,6 @@ class GeneralTraining:
     objective: Callable[[Architecture], GeneralDistillation]
     text: Text
     held_out: HeldOut
-    states: frozenset[int]
     args: LoopArguments
     steps: int
     rungs: tuple[int, ...] = ()
@@ -159,6 +157,8 @@ class ShortTraining:
         accelerator: What to train with. What it had prepared before a candidate is let go behind it.
         general: General distillation, if any.
         task: Distillation on a task, if any.
+        keep: Told of every architecture its loss and its student as general distillation has left it, in the main
+            process alone.
 
     Raises:
         InputError: if there is nothing to train.
@@ -170,6 +170,7 @@ class ShortTraining:
         accelerator: Accelerator,
         general: GeneralTraining | None,
         task: TaskTraining | None,
+        keep: Callable[[Architecture, float, Student], None] | None = None,
     ):
         if general is None and task is None:
             raise InputError("short training: needs general distillation, a task or both")
@@ -177,6 +178,7 @@ class ShortTraining:
         self.accelerator = accelerator
         self.general = general
         self.task = task
+        self.keep = keep
 
     def __call__(self, architecture: Architecture, report: Report | None = None) -> float:
         """The loss; see `efficientbert.search.scores.Score`.
@@ -203,10 +205,14 @@ class ShortTraining:
         choose_attention(student.encoder)
         if self.general is not None:
             loss = self._train_general(student, self.general, self.general.objective(architecture), tell)
-            if self.task is None:
-                return agreed(loss)
-            tell(loss)
-        return agreed(self._train_task(student, self.task, tell))
+            if self.task is not None:
+                tell(loss)
+        if self.task is not None:
+            loss = self._train_task(student, self.task, tell)
+        loss = agreed(loss)
+        if self.keep is not None and self.general is not None and self.accelerator.is_main_process:
+            self.keep(architecture, loss, student)
+        return loss
 
     def _train_general(
         self, student: Student, general: GeneralTraining, objective: GeneralDistillation, tell: Callable[[float], None]
@@ -215,7 +221,7 @@ class ShortTraining:
 
         def after_step(step: int) -> None:
             if step in general.rungs:
-                tell(held_out_loss(student, objective, general.held_out, general.states))
+                tell(held_out_loss(student, objective, general.held_out))
 
         train(
             self.accelerator,
@@ -230,7 +236,7 @@ class ShortTraining:
             after_step=after_step,
         )
         self.accelerator.unwrap_model(student, keep_fp32_wrapper=False)
-        return held_out_loss(student, objective, general.held_out, general.states)
+        return held_out_loss(student, objective, general.held_out)
 
     def _train_task(self, student: Student, training: TaskTraining, tell: Callable[[float], None]) -> float:
         """Trains a copy of the student with a head; its error on the held-out rows."""

@@ -11,7 +11,6 @@ import torch
 from accelerate import Accelerator
 from optuna.pruners import SuccessiveHalvingPruner
 from optuna.storages import BaseStorage
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from efficientbert.search.architecture import Architecture
@@ -21,6 +20,7 @@ from efficientbert.search.group import Group
 from efficientbert.search.halving import Ladder
 from efficientbert.search.neighbourhood import Neighbourhood
 from efficientbert.search.pareto import pareto_front
+from efficientbert.search.remembered_teacher import RememberedTeacher
 from efficientbert.search.report import write_report
 from efficientbert.search.samplers import Sampler
 from efficientbert.search.scores import (
@@ -44,6 +44,7 @@ from efficientbert.search.supernet_training import (
     bounds,
     task_objectives,
 )
+from efficientbert.search.weights import TrainedCandidates, load_weights, save_weights
 from efficientbert.search.wpca import RandomEncoders, WPca
 from efficientbert.train.checkpoint import write_checkpoint
 from efficientbert.train.folders import write_json
@@ -51,7 +52,7 @@ from efficientbert.train.general import GeneralDistillation, HeldOut, Text, scor
 from efficientbert.train.initialization import initialize_from_teacher
 from efficientbert.train.loop import train
 from efficientbert.train.script import InputError
-from efficientbert.train.student import choose_attention, nearest_layers, save_projection
+from efficientbert.train.student import Student, choose_attention, nearest_layers, save_projection
 from efficientbert.train.task_distillation import TaskObjective
 from efficientbert.train.task_mixture import TaskBatches
 from efficientbert.train.tasks.task import Task, TaskData
@@ -70,21 +71,21 @@ class Material:
 
     Attributes:
         teacher: The teacher.
+        remembered: The same, for trainings that read the same text again.
         space: All architectures.
         text: The corpus.
         objective: What an architecture distils.
         held_out: Held-out text.
-        states: Teacher states that count on it; see `efficientbert.search.scores.held_out_loss`.
         tasks: Tasks with their teachers.
         probe: Task and rows of a linear probe, if it is asked for.
     """
 
     teacher: Teacher
+    remembered: RememberedTeacher
     space: SearchSpace
     text: Text
     objective: Callable[[Architecture], GeneralDistillation]
     held_out: HeldOut
-    states: frozenset[int]
     tasks: tuple[TaskTraining, ...]
     probe: tuple[Task, TaskData] | None
 
@@ -118,6 +119,7 @@ class Stages:
         self.folder = folder
         self.name = args.name or folder.name
         self.material = material
+        self.trained = TrainedCandidates(folder / "trained", self._losses)
 
     def run(self) -> None:
         """Runs the stages that were asked for, as far as they are not done; then writes the result of the last.
@@ -159,7 +161,7 @@ class Stages:
             self.group.once(
                 self.storage,
                 f"{self.name}/result of {len(records)} candidates",
-                lambda: self._write(rows, supernet) if self.group.leads else None,
+                lambda: self._write(stage, rows, supernet) if self.group.leads else None,
             )
         if self.group.leads:
             budgets = self.material.space.budgets
@@ -313,7 +315,7 @@ class Stages:
                 encoders = RandomEncoders(material.space.base, args.seed, self.accelerator.device)
                 return WPca(encoders, parameters, material.text.sample_batch(self.accelerator.device))
             if word == "text":
-                return HeldOutText(supernet.extract, material.objective, material.held_out, material.states)
+                return HeldOutText(supernet.extract, material.objective, material.held_out)
             if word == "probe":
                 return TaskProbe(supernet.extract, *material.probe)
             if word == "tasks":
@@ -324,6 +326,7 @@ class Stages:
                 self.accelerator,
                 self._general_training(),
                 material.tasks[0] if material.tasks else None,
+                self.trained.keep,
             )
 
         return Ladder(tuple(made(word) for word in words))
@@ -336,9 +339,12 @@ class Stages:
         if factor is not None:
             rungs = tuple(sorted({args.general_steps // factor, args.general_steps // factor**2} - {0}))
         material = self.material
-        return GeneralTraining(
-            material.objective, material.text, material.held_out, material.states, args, args.general_steps, rungs
-        )
+
+        def objective(architecture: Architecture) -> GeneralDistillation:
+            found = material.objective(architecture)
+            return GeneralDistillation(material.remembered, found.scales, found.recipe)
+
+        return GeneralTraining(objective, material.text, material.held_out, args, args.general_steps, rungs)
 
     def _sampler(self, space: SearchSpace, start: Winner | None) -> Sampler[Architecture]:
         """Who proposes candidates; in stage 2 around the winner of stage 1, which was rated as they are."""
@@ -358,14 +364,13 @@ class Stages:
     ) -> list[Record]:
         """Evaluates the candidates of a stage: some first, then those of the sampler, who knows what is rated."""
         args, factor = self.args, self.args.reduction_factor
-        costs = self.material.space.costs
 
         def evaluate(architecture: Architecture, report: Report) -> dict[str, float]:
             def at_rung(loss: float, rung: int) -> None:
                 report(loss, factor**rung)  # the pruner's rungs are the powers of its factor
 
             loss = score(architecture, None if factor is None else at_rung)
-            return {"loss": loss} | {metric: cost(architecture) for metric, cost in costs.items()}
+            return self._figures(architecture, loss)
 
         study = StageStudy(
             self.storage,
@@ -381,6 +386,15 @@ class Stages:
             pruner=None if factor is None else SuccessiveHalvingPruner(1, factor),
         )
         return self.group.run(study, evaluate, args.stop_rule())
+
+    def _figures(self, architecture: Architecture, loss: float) -> dict[str, float]:
+        """What there is to know of a candidate."""
+        return {"loss": loss} | {metric: cost(architecture) for metric, cost in self.material.space.costs.items()}
+
+    def _losses(self, architecture: Architecture, loss: float) -> tuple[float, ...]:
+        """What is minimised."""
+        figures = self._figures(architecture, loss)
+        return tuple(figures[name] for name in self.args.objectives)
 
     def _winner(self, stage: int, rows: Sequence[Row] = ()) -> Winner:
         """The candidate that a stage hands on: that of the lowest loss. Once chosen it stays.
@@ -402,24 +416,35 @@ class Stages:
         candidate, losses = self.group.once(self.storage, f"{self.name}/winner of stage {stage}", job)
         return Winner(Architecture.from_json(candidate), tuple(losses))
 
-    def _write(self, rows: Sequence[Row], supernet: Supernet | FewShotSupernet) -> None:
+    def _write(self, stage: int, rows: Sequence[Row], supernet: Supernet | FewShotSupernet) -> None:
         """Writes the candidates that no other is better than: `best`, and several in `front`, by rising loss."""
+
+        def extract(architecture: Architecture) -> Student:
+            student = supernet.extract(architecture)
+            if stage != 3:
+                self.trained.load(architecture, student)
+            return student
+
         front = [rows[index] for index in pareto_front([losses for _, losses in rows])]
         front = sorted(dict(front).items(), key=lambda row: row[1])
-        self._write_slice(*front[0], supernet, self.folder / "best")
+        self._write_candidate(*front[0], extract, self.folder / "best")
         if len(self.args.objectives) > 1:
             work = self.folder / "front.partial"
             shutil.rmtree(work, ignore_errors=True)
             for number, row in enumerate(front):
-                self._write_slice(*row, supernet, work / str(number))
+                self._write_candidate(*row, extract, work / str(number))
             move(work, self.folder / "front")
 
-    def _write_slice(
-        self, architecture: Architecture, losses: tuple[float, ...], supernet: Supernet | FewShotSupernet, folder: Path
+    def _write_candidate(
+        self,
+        architecture: Architecture,
+        losses: tuple[float, ...],
+        extract: Callable[[Architecture], Student],
+        folder: Path,
     ) -> None:
-        """Writes a candidate's slice of the supernet as a checkpoint, to go on from."""
+        """Writes a candidate as a checkpoint, to go on from."""
         material = self.material
-        student = supernet.extract(architecture)
+        student = extract(architecture)
         result = dict(zip(self.args.objectives, losses))
         result["search_loss"] = result.pop("loss")
         result |= {metric: cost(architecture) for metric, cost in material.space.costs.items()}
@@ -435,21 +460,6 @@ def move(work: Path, folder: Path) -> None:
     """Gives a folder that is complete its name, in the place of an earlier one."""
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(work, folder)
-
-
-def save_weights(module: nn.Module, path: Path) -> None:
-    """Keeps all weights of a module, those that several of its parts share once."""
-    temporary = path.with_suffix(".partial")
-    save_file({name: weight.detach().cpu().contiguous() for name, weight in module.named_parameters()}, temporary)
-    os.replace(temporary, path)
-
-
-@torch.no_grad()
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Gives a module the weights that `save_weights` kept of its like."""
-    kept = load_file(path)
-    for name, weight in module.named_parameters():
-        weight.copy_(kept[name])
 
 
 def numbers(architecture: Architecture) -> dict[str, int]:

@@ -16,7 +16,6 @@ from efficientbert.search.scores import (
     ParameterCount,
     TaskProbe,
     TaskSlices,
-    common_states,
     finite,
     isolated_randomness,
     objectives,
@@ -97,49 +96,39 @@ def test_the_number_of_parameters_is_that_of_the_model(supernet):
     assert score(small) - score(LARGEST) == weights
 
 
-def test_students_of_all_depths_are_compared_where_all_are(supernet, teacher):
-    objective = objectives(LossArguments(), supernet.base, teacher, SCALES)
-    recipes = [objective(Architecture(SHAPE, (SMALL,) * depth)).recipe for depth in (2, 4)]
-    assert common_states(recipes) == {0, 2, 4} and common_states(recipes[1:]) == set(range(5))
-
-
 @pytest.mark.parametrize("depth", [2, 4])
-@pytest.mark.parametrize("states", [{0, 1, 2, 3, 4}, {0, 2, 4}])
-def test_the_loss_on_text_is_a_mean_over_states(states, depth, supernet, teacher, held_out):
-    """Over all tokens of all batches at once, in float64; whatever the depth."""
-    layers = (1, 3) if depth == 2 else (0, 1, 2, 3)
+@pytest.mark.parametrize(
+    "losses, states",
+    [
+        (["hidden_states", "attention_scores=0.3"], True),
+        (["hidden_states=2"], True),
+        (["attention_scores=0.3"], False),
+    ],
+)
+def test_the_loss_on_text_is_that_of_the_last_layer(losses, states, depth, supernet, teacher, held_out):
+    """Over all tokens, or pairs of them, of all batches at once, in float64; whatever the depth."""
     architecture = Architecture(SHAPE, (SMALL,) * depth)
     student = supernet.extract(architecture)
-    errors = {0: [], **{mine + 1: [] for mine in range(depth)}}
-    products = {mine: [] for mine in range(depth)}
+    errors, products = [], []
     with torch.no_grad():
         for batch, theirs in held_out.plain:
             mine, valid = student(**batch), batch["attention_mask"].bool()
             pairs = (valid[:, None, :, None] & valid[:, None, None, :]).expand(-1, 3, -1, -1)
-            for state, other in ((0, 0), *((index + 1, layer + 1) for index, layer in enumerate(layers))):
-                difference = mine.hidden_states[state][valid].double() - theirs.hidden_states[other][valid].double()
-                errors[state].append(difference.square() / SCALES.hidden_states[other])
-            for index, layer in enumerate(layers):
-                difference = mine.attention_scores(index)[pairs].double() - theirs.attention_scores(layer)[pairs]
-                products[index].append(difference.square() / SCALES.attention_scores[layer])
+            difference = mine.hidden_states[-1][valid].double() - theirs.hidden_states[-1][valid].double()
+            errors.append(difference.square() / SCALES.hidden_states[-1])
+            difference = mine.attention_scores(depth - 1)[pairs].double() - theirs.attention_scores(3)[pairs]
+            products.append(difference.square() / SCALES.attention_scores[-1])
     assert len(held_out.plain) == 2
-    counted = [index for index, layer in enumerate(layers) if layer + 1 in states]
-    hidden = np.mean([torch.cat(errors[state]).mean().item() for state in (0, *(index + 1 for index in counted))])
-    attention = np.mean([torch.cat(products[index]).mean().item() for index in counted])
-    for losses, expected in (
-        (["hidden_states", "attention_scores=0.3"], hidden + 0.3 * attention),
-        (["hidden_states=2"], 2 * hidden),
-    ):
-        objective = objectives(LossArguments(losses=losses), supernet.base, teacher, SCALES)
-        score = HeldOutText(supernet.extract, objective, held_out, frozenset(states))
-        assert score(architecture) == pytest.approx(expected, rel=1e-5)
+    expected = torch.cat(errors).mean() if states else 0.3 * torch.cat(products).mean()
+    objective = objectives(LossArguments(losses=losses), supernet.base, teacher, SCALES)
+    assert HeldOutText(supernet.extract, objective, held_out)(architecture) == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_nothing_broken_has_a_score(supernet, teacher, held_out, task):
     objective = objectives(LossArguments(), supernet.base, teacher, SCALES)
     data, small = task.load("train"), Architecture(SHAPE, (SMALL,) * 2)
     with pytest.raises(NotFiniteError, match="held-out text: the loss is nan"):
-        HeldOutText(broken(supernet), objective, held_out, frozenset({0, 2, 4}))(small)
+        HeldOutText(broken(supernet), objective, held_out)(small)
     with pytest.raises(NotFiniteError, match="task task: the slice's hidden states are not finite"):
         TaskProbe(broken(supernet), task, data)(small)
     model = constant(task, 0)

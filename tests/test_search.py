@@ -17,12 +17,15 @@ from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.search import search, stages
 from efficientbert.search.architecture import Architecture
 from efficientbert.search.arguments import SearchArguments
+from efficientbert.search.scores import held_out_loss, objectives
 from efficientbert.search.storage import JOURNAL, open_storage
 from efficientbert.search.supernet import Supernet
 from efficientbert.train.card import read_provenance
 from efficientbert.train.finetune import FinetuneArguments
 from efficientbert.train.finetune import main as finetune
+from efficientbert.train.general import capture_held_out, prepare_text, teacher_scales
 from efficientbert.train.script import InputError
+from efficientbert.train.student import Student, load_projection
 from efficientbert.train.teacher import Teacher
 
 
@@ -142,8 +145,24 @@ def test_a_search_begins_with_plain_and_gated_networks(stage, gate, make_argumen
     args = make_arguments(stages=[stage], gate=gate, scores=["parameters"], warmup_steps=0, sampled_steps=0)
     search.main(args)
     found = [{layer["expression"] for layer in row["candidate"]["layers"]} for row in candidates(args, stage)]
-    known = [{"linear2(gelu(linear1(x)))"}, {"linear2(mul(gelu(linear1(x)), gate(x)))"}]
-    assert found[: 1 + gate] == known[: 1 + gate]
+    known = [{"linear2(mul(gelu(linear1(x)), gate(x)))"}, {"linear2(gelu(linear1(x)))"}]
+    assert found[: 1 + gate] == known[not gate :]
+
+
+def test_the_best_of_trained_candidates_keeps_what_it_has_learned(make_arguments):
+    args = make_arguments(stages=[1, 2], general_steps=6, learning_rate=5e-3)
+    search.main(args)
+    folder = Path(args.output_dir)
+    teacher = Teacher.load(args.teacher)
+    text = prepare_text(args, teacher, args.batch_size, args.seed)
+    scales = teacher_scales(teacher, text, folder, torch.device("cpu"))
+    objective = objectives(args, search_base(args), teacher, scales)
+    student = Student(EfficientBertModel.from_pretrained(folder / "best"), teacher.hidden_size)
+    assert load_projection(student.projection, folder / "best")
+    held_out = capture_held_out(text, teacher, torch.device("cpu"))
+    loss = held_out_loss(student, objective(Architecture.from_config(student.encoder.config)), held_out)
+    rows = [row for stage in (1, 2) for row in candidates(args, stage)]
+    assert loss == pytest.approx(min(row["losses"][0] for row in rows), rel=1e-5)
 
 
 KILL_WHEN = """
@@ -268,15 +287,15 @@ def test_a_front_is_replaced_as_a_whole(make_arguments, monkeypatch):
     args = make_arguments(**more, num_candidates=12)
     front = Path(args.output_dir) / "front"
     before = {path.name: path.stat().st_ino for path in front.iterdir()}
-    write = stages.Stages._write_slice
+    write = stages.Stages._write_candidate
 
-    def fails(self, architecture, losses, supernet, folder):
+    def fails(self, architecture, losses, extract, folder):
         if folder.name == "1":
             raise OSError("no room")
-        write(self, architecture, losses, supernet, folder)
+        write(self, architecture, losses, extract, folder)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages.Stages, "_write_slice", fails)
+        patch.setattr(stages.Stages, "_write_candidate", fails)
         with pytest.raises(OSError, match="no room"):
             search.main(args)
     assert {path.name: path.stat().st_ino for path in front.iterdir()} == before

@@ -62,8 +62,8 @@ def make_general(teacher, base, corpus_file, args, steps=6, rungs=()) -> General
     corpus = CorpusArguments(corpus=corpus_file, max_length=24, held_out=8, init_sequences=4)
     text = prepare_text(corpus, teacher, 4, 0)
     held_out = capture_held_out(text, teacher, torch.device("cpu"))
-    objective, states = objectives(LossArguments(), base, teacher, SCALES), frozenset(range(teacher.num_layers + 1))
-    return GeneralTraining(objective, text, held_out, states, args, steps, rungs)
+    objective = objectives(LossArguments(), base, teacher, SCALES)
+    return GeneralTraining(objective, text, held_out, args, steps, rungs)
 
 
 def make_score(
@@ -148,7 +148,7 @@ def test_global_randomness_and_the_supernet_are_left_alone(make):
 def test_what_learns_nothing_is_scored_as_the_slice(make):
     """With hardly any learning rate the loss on text is that of the slice, which learning lowers."""
     idle, learning = (make(parts=("general",), learning_rate=rate, steps=20) for rate in (1e-12, 3e-3))
-    slices = HeldOutText(idle.extract, idle.general.objective, idle.general.held_out, idle.general.states)
+    slices = HeldOutText(idle.extract, idle.general.objective, idle.general.held_out)
     assert idle(WIDE) == pytest.approx(slices(WIDE), rel=1e-5)
     assert learning(WIDE) < 0.9 * slices(WIDE)
 

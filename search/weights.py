@@ -1,0 +1,63 @@
+"""Weights that a search keeps: those of its supernets, and those of the best candidates that it has trained."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from efficientbert.search.architecture import Architecture
+from efficientbert.search.pareto import dominates
+from efficientbert.train.student import Student
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Keeps all weights of a module, those that several of its parts share once."""
+    temporary = path.with_suffix(f".{os.getpid()}.partial")
+    save_file({name: weight.detach().cpu().contiguous() for name, weight in module.named_parameters()}, temporary)
+    os.replace(temporary, path)
+
+
+@torch.no_grad()
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Gives a module the weights that `save_weights` kept of its like."""
+    kept = load_file(path)
+    for name, weight in module.named_parameters():
+        weight.copy_(kept[name])
+
+
+class TrainedCandidates:
+    """The weights of candidates that were trained, except where an earlier one was better.
+
+    A training of its own is the dearest score of a candidate; with its weights the best goes on from there.
+
+    Args:
+        folder: Of the weights; made when there are any.
+        losses: All that is minimised, of an architecture and its loss.
+    """
+
+    def __init__(self, folder: Path, losses: Callable[[Architecture, float], tuple[float, ...]]):
+        self.folder = folder
+        self.losses = losses
+        self._front: list[tuple[float, ...]] = []  # since this start: a few more are kept than need be
+
+    def keep(self, architecture: Architecture, loss: float, student: Student) -> None:
+        """Keeps a trained candidate unless one before was better."""
+        losses = self.losses(architecture, loss)
+        if not any(dominates(other, losses) for other in self._front):
+            self._front.append(losses)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_weights(student, self._path(architecture))
+
+    def load(self, architecture: Architecture, student: Student) -> None:
+        """Gives a student of the architecture its trained weights, where they are kept."""
+        if self._path(architecture).exists():
+            load_weights(student, self._path(architecture))
+
+    def _path(self, architecture: Architecture) -> Path:
+        text = json.dumps(architecture.to_json(), sort_keys=True)
+        return self.folder / f"{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}.safetensors"
