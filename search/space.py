@@ -1,10 +1,11 @@
 """The search space (paper, section 3.1, and shapes beyond it): architectures drawn and changed within budgets."""
 
 import itertools
+import math
 import random
 from bisect import bisect
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import astuple, dataclass, field, fields, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -114,21 +115,28 @@ class SearchSpace:
         return found
 
     def familiar(self, seed: int) -> tuple[Architecture, ...]:
-        """Plain networks in all layers and, where they are allowed, gated ones.
+        """Gated networks in all layers, where they are allowed, and plain ones.
 
         They are hard to beat (Shazeer, GLU Variants Improve Transformer, 2020), and a random draw seldom has them. All
-        are alike, and as few in a row as the budgets allow; if they allow none, sizes are random. An expression that
-        they leave no room for is left out.
+        are alike, of the shape nearest to the base's that the budgets allow, and as few in a row as they allow; if
+        they allow none, shape and sizes are random. An expression that they leave no room for is left out.
         """
         rng = random.Random(f"familiar {seed}")
-        spaces = [replace(self, expressions=(text,)) for text in ((PLAIN, GATED) if self.choices.gate else (PLAIN,))]
+        spaces = [replace(self, expressions=(text,)) for text in ((GATED, PLAIN) if self.choices.gate else (PLAIN,))]
         return tuple(space._alike() or space.sample(rng) for space in spaces if space.possible)
 
     def _alike(self) -> Architecture | None:
-        """The architecture of the base's shape whose networks are all alike, few in a row and then wide, if any is."""
-        shape, depth = Architecture.from_config(self.base).shape, self.base.num_hidden_layers
-        sizes = sorted(self._sizes(shape.hidden_size), key=lambda size: (size[0], -size[1]))
-        found = (Architecture(shape, (LayerChoice(self.expressions[0], *size),) * depth) for size in sizes)
+        """The first architecture whose networks are all alike: of a shape near the base, with few and then wide ones."""
+        own = (self.base.num_hidden_layers, *astuple(Architecture.from_config(self.base).shape))
+
+        def distance(depth: int, shape: Shape) -> float:
+            return sum(abs(math.log(one / other)) for one, other in zip((depth, *astuple(shape)), own))
+
+        found = (
+            Architecture(shape, (LayerChoice(self.expressions[0], *size),) * depth)
+            for depth, shape in sorted(self.shapes, key=lambda pair: distance(*pair))
+            for size in sorted(self._sizes(shape.hidden_size), key=lambda size: (size[0], -size[1]))
+        )
         return next(filter(self.contains, found), None)
 
     @property

@@ -173,7 +173,7 @@ def test_the_largest_holds_every_architecture(name):
 
 
 @pytest.mark.parametrize(
-    "name, texts", [("all three", [PLAIN, GATED]), ("no gate", [PLAIN]), ("free", [PLAIN, GATED])]
+    "name, texts", [("all three", [GATED, PLAIN]), ("no gate", [PLAIN]), ("free", [GATED, PLAIN])]
 )
 def test_familiar_networks_are_plain_and_gated_ones_of_the_space(name, texts):
     space = SPACES[name]
@@ -186,7 +186,7 @@ def test_familiar_networks_are_plain_and_gated_ones_of_the_space(name, texts):
 
 def test_familiar_networks_are_alike_and_few_in_a_row():
     space = make_space(Budget("parameters", 15_000, 21_000), choices=Choices(depths=(2, 3, 4)))
-    for text, architecture in zip((PLAIN, GATED), space.familiar(0), strict=True):
+    for text, architecture in zip((GATED, PLAIN), space.familiar(0), strict=True):
         alike = [
             Architecture(Shape(24, 3, 8, 8), (LayerChoice(text, stack, width),) * 3)
             for stack in (1, 2, 3, 4)
@@ -195,10 +195,29 @@ def test_familiar_networks_are_alike_and_few_in_a_row():
         assert architecture == next(other for other in alike if 15_000 <= COSTS["parameters"](other) <= 21_000)
 
 
+def test_familiar_networks_have_the_nearest_shape_that_is_affordable():
+    """The base's 3 layers of hidden size 24 cost too much; so do 2, which would be next."""
+    choices = Choices(depths=(1, 2, 3), hidden_sizes=(12, 24), head_dims=(8,), stacks=(1,), divisors=(1,))
+    costs = {
+        (depth, hidden): COSTS["parameters"](
+            Architecture(Shape(hidden, 3, 8, 8), (LayerChoice(GATED, 1, hidden),) * depth)
+        )
+        for depth in (1, 2, 3)
+        for hidden in (12, 24)
+    }
+    nearest = {(3, 24): 0, (2, 24): 0.41, (3, 12): 0.69, (2, 12): 1.10}
+    for shape in sorted(nearest, key=nearest.get)[1:]:
+        space = make_space(Budget("parameters", costs[shape] - 1, costs[shape] + 1), choices=choices)
+        found = space.familiar(0)[0]
+        assert (len(found.layers), found.shape.hidden_size) == shape
+    above = make_space(Budget("parameters", 0, costs[3, 24] - 1), choices=choices).familiar(0)[0]
+    assert (len(above.layers), above.shape.hidden_size) == (2, 24)
+
+
 def test_where_none_alike_are_affordable_the_seed_decides_the_sizes():
     space = make_space(Budget("parameters", 18_000, 20_000))
     found = {space.familiar(seed) for seed in range(5)}
-    assert len(found) > 1 and all(len(set(plain.layers)) > 1 for plain, _ in found)
+    assert len(found) > 1 and all(len(set(plain.layers)) > 1 for _, plain in found)
 
 
 def test_familiar_networks_that_no_budget_allows_are_left_out():
