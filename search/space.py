@@ -126,7 +126,7 @@ class SearchSpace:
         return tuple(space._alike() or space.sample(rng) for space in spaces if space.possible)
 
     def _alike(self) -> Architecture | None:
-        """The first architecture whose networks are all alike: of a shape near the base, with few and then wide ones."""
+        """The first architecture of equal networks, if any: of a shape near the base, with few of them, and wide."""
         own = (self.base.num_hidden_layers, *astuple(Architecture.from_config(self.base).shape))
 
         def distance(depth: int, shape: Shape) -> float:
