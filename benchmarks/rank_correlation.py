@@ -284,6 +284,10 @@ def report(args: RankArguments) -> None:
             entry["two seeds"] = correlate(*pairs) | {"architectures": len(both)}
             # What both seeds share, such as an easier order of the rows, moves no rank.
             entry["deviation over seeds"] = float(np.std(pairs[0] - pairs[1], ddof=1) / np.sqrt(2))
+        if outcome == "distance":
+            name = f"mean of all losses of the same training, at its end, seed {seeds[0]}"
+            losses = np.array([trained[seeds[0]][number]["loss"] for number in first])
+            entry["scores"][name] = correlate(losses, values)
         if one_depth:
             entry["scores"] |= cut_short(read_rows(work / "stand_alone.jsonl"), outcome, len(found[0].layers))
         for name, rows in scores.items():

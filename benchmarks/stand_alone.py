@@ -22,7 +22,6 @@ from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.search.architecture import Architecture
 from efficientbert.search.remembered_teacher import RememberedTeacher
-from efficientbert.search.scores import held_out_loss
 from efficientbert.train.general import (
     GeneralArguments,
     GeneralDistillation,
@@ -56,9 +55,6 @@ class StandAloneArguments(GeneralArguments):
     seeds: list[int] = field(default_factory=lambda: [0], metadata={"help": "One training for each."})
 
 
-WAYPOINTS = 10  # times a training is looked at on its way
-
-
 def config_of(architecture: Architecture, teacher: Teacher) -> EfficientBertConfig:
     """The configuration of an architecture for a teacher's vocabulary."""
     return architecture.to_config(fit_config(EfficientBertConfig(), teacher))
@@ -73,7 +69,7 @@ def distil(
     args: StandAloneArguments,
     seed: int,
 ) -> dict[str, Any]:
-    """Trains one architecture and returns its figures on held-out text, at the end and on the way, and its seconds."""
+    """Trains one architecture and returns its figures on held-out text, its training losses, and its seconds."""
     args = replace(args, seed=seed)
     accelerator = make_accelerator(args, Path(args.work_dir))
     set_seed(seed)
@@ -85,33 +81,12 @@ def distil(
     initialize_from_teacher(student, teacher, layers, text.sample_batch(accelerator.device))
     scales = teacher_scales(teacher, text, Path(args.work_dir), accelerator.device)
     objective = GeneralDistillation(remembered, scales, recipe)
-    way: dict[int, dict[str, float]] = {}
-    looking = 0.0
-
-    def look(step: int) -> None:
-        nonlocal looking
-        if step % max(1, args.max_steps // WAYPOINTS) == 0 and step < args.max_steps:
-            started = time.perf_counter()
-            way[step] = {"last_state": held_out_loss(student, objective, held_out)}
-            way[step] |= score_student(student, objective, held_out)
-            looking += time.perf_counter() - started
-
-    look(0)
-    started, looking = time.perf_counter(), 0.0
-    train(
-        accelerator,
-        student,
-        objective,
-        text.training,
-        text.collator,
-        args,
-        args.max_steps,
-        None,
-        "Distilling",
-        after_step=look,
+    started = time.perf_counter()
+    log = train(
+        accelerator, student, objective, text.training, text.collator, args, args.max_steps, None, "Distilling"
     )
-    figures = {"last_state": held_out_loss(student, objective, held_out)} | score_student(student, objective, held_out)
-    return figures | {"way": way, "seconds": time.perf_counter() - started - looking}
+    curve = {entry["step"]: entry["loss"] for entry in log}
+    return score_student(student, objective, held_out) | {"curve": curve, "seconds": time.perf_counter() - started}
 
 
 def read_architectures(path: Path) -> list[Architecture]:
