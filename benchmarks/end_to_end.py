@@ -6,8 +6,9 @@
 For every seed the search of the recipe is run and its winner distilled for `steps` more. The others are distilled for
 as many more steps as the winner would have made in the time of the search: a random architecture of the space, the one
 with most parameters of as many random ones as the search had candidates (parameters alone), and the plain shape, also
-gated. All are scored on the same held-out text and timed in one process. An interrupted comparison goes on where it
-was.
+gated. With `--further_steps` every model then goes on for as many, from text in another order, which makes the search
+a smaller part of the cost. All are scored on the same held-out text and timed in one process. An interrupted
+comparison goes on where it was.
 """
 
 import json
@@ -52,6 +53,7 @@ class EndToEndArguments:
     output: str = field(metadata={"help": "Path of the report's files, without their endings."})
     corpus_split: str = field(default="train", metadata={"help": "Split or slice of the corpus."})
     steps: int = field(default=1000, metadata={"help": "Steps that distil the winner."})
+    further_steps: int = field(default=0, metadata={"help": "Steps that distil every model once more, behind that."})
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "One comparison for each."})
 
 
@@ -104,24 +106,31 @@ def compare(args: EndToEndArguments, seed: int) -> list[dict[str, Any]]:
         config = work / f"{name}.json"
         architecture.to_config(space.base).to_json_file(config)
         costs[name] = distil(args, searched, config, steps, seed, work / name)
-    return [
-        {
-            "model": name,
-            "seed": seed,
-            "seconds": cost,
-            "steps": args.steps if name == "searched" else steps,
-            **read_provenance(work / name)[-1]["result"],
-            "architecture": Architecture.from_config(EfficientBertConfig.from_pretrained(work / name)).to_json(),
-        }
-        for name, cost in costs.items()
-    ]
+    rows = []
+    for name, cost in costs.items():
+        folder = work / name
+        if args.further_steps:
+            folder = work / f"{name}, {args.further_steps} further steps"
+            cost += distil(args, searched, work / name, args.further_steps, seed + 1, folder)
+        rows.append(
+            {
+                "model": name,
+                "seed": seed,
+                "seconds": cost,
+                "steps": (args.steps if name == "searched" else steps) + args.further_steps,
+                **read_provenance(folder)[-1]["result"],
+                "architecture": Architecture.from_config(EfficientBertConfig.from_pretrained(folder)).to_json(),
+            }
+        )
+    return rows
 
 
 def main(args: EndToEndArguments) -> None:
     """Runs all comparisons and writes table, figures and plot."""
     rows = [row for seed in args.seeds for row in compare(args, seed)]
-    folders = [Path(args.work_dir) / f"seed-{row['seed']}" / row["model"] for row in rows]
-    configs = [EfficientBertConfig.from_pretrained(folder) for folder in folders]
+    found = [Architecture.from_json(row["architecture"]) for row in rows]
+    any_model = EfficientBertConfig.from_pretrained(Path(args.work_dir) / f"seed-{args.seeds[0]}" / "plain")
+    configs = [architecture.to_config(any_model) for architecture in found]
     length = min(128, configs[0].max_position_embeddings)
     settings = LatencySettings(sequence_length=length, threads=torch.get_num_threads())
     latencies = measure_config_latency(configs, settings)
@@ -137,7 +146,9 @@ def main(args: EndToEndArguments) -> None:
     write_json(output.with_suffix(".json"), {"machine": describe_machine(), "rows": rows})
     command = (
         f"python benchmarks/end_to_end.py --recipe {args.recipe} --teacher gte-small --corpus wikipedia "
-        f"--corpus_split {args.corpus_split} --steps {args.steps} --seeds {' '.join(map(str, args.seeds))} "
+        f"--corpus_split {args.corpus_split} --steps {args.steps} "
+        f"{f'--further_steps {args.further_steps} ' if args.further_steps else ''}"
+        f"--seeds {' '.join(map(str, args.seeds))} "
         f"--work_dir W --output {args.output}"
     )
     output.with_suffix(".md").write_text(
