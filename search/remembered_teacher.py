@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import psutil
 import torch
 
 from efficientbert.train.capture import Captures
@@ -9,7 +10,8 @@ from efficientbert.train.recipe import LossRecipe
 from efficientbert.train.teacher import Teacher
 
 
-ROOM = 3 * 2**30  # bytes, where the teacher is
+ROOM = 3 * 2**30  # bytes
+SHARE = 0.25  # of the memory that is free where the teacher is
 RELATION_LOSSES = {"minilm_relations", "qkv_relations"}
 
 
@@ -19,12 +21,13 @@ class RememberedTeacher:
     Args:
         teacher: The teacher.
         recipes: What of it students are compared with; nothing else is kept.
-        room: Bytes to keep at most; batches that no room is left for are read anew.
+        room: Bytes to keep at most; batches that no room is left for are read anew. By default `ROOM`, but no more
+            than a `SHARE` of what is free now.
     """
 
-    def __init__(self, teacher: Teacher, recipes: Sequence[LossRecipe], room: float = ROOM):
+    def __init__(self, teacher: Teacher, recipes: Sequence[LossRecipe], room: float | None = None):
         self.teacher = teacher
-        self.room = room
+        self.room = min(ROOM, SHARE * free_memory(teacher.model.device)) if room is None else room
         self._states: set[int] = set()
         self._queries: set[int] = set()
         self._values: set[int] = set()
@@ -55,6 +58,16 @@ class RememberedTeacher:
             self.room -= size
             self._kept[key] = found
         return found
+
+    def forget(self) -> None:
+        """Lets go of everything, for good."""
+        self.room = 0
+        self._kept.clear()
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def _only(tensors: tuple[torch.Tensor, ...], numbers: set[int]) -> tuple[torch.Tensor | None, ...]:

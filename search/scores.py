@@ -115,7 +115,7 @@ def objectives(
 
 @dataclass(frozen=True)
 class HeldOutText:
-    """The distillation loss of a slice on held-out text.
+    """How far the last hidden states of a slice are from the teacher's on held-out text; see `held_out_loss`.
 
     Attributes:
         extract: The slice of an architecture.

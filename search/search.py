@@ -9,7 +9,6 @@ my-search/best`, with several objectives a Pareto front in `front`, and the repo
 """
 
 import random
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,7 +134,6 @@ def main(args: SearchArguments) -> None:
     folder = Path(args.output_dir).absolute()
     arguments = args.decisive()
     holds_run(folder, arguments)
-    begins = not folder.exists()
     accelerator = make_accelerator(args, folder, find_unused_parameters=True)
     teacher = Teacher.load(args.teacher, accelerator.device)
     space = make_space(args, teacher)
@@ -159,12 +157,7 @@ def main(args: SearchArguments) -> None:
                 (shape, space.choices.widths(shape.hidden_size)) for _, shape in space.shapes
             )
         scales = teacher_scales(teacher, text, folder, accelerator.device)
-    try:
-        space.sample(random.Random(args.seed))
-    except InputError:  # of latencies, which are known only now
-        if begins and accelerator.is_main_process:
-            shutil.rmtree(folder)
-        raise
+    space.sample(random.Random(args.seed))
     objective = objectives(args, space.base, teacher, scales)
     held_out = capture_held_out(text, teacher, accelerator.device)
     recipes = [objective(any_architecture(depth, shape)).recipe for depth, shape in space.shapes]

@@ -137,7 +137,7 @@ class SearchSpace:
             for depth, shape in sorted(self.shapes, key=lambda pair: distance(*pair))
             for size in sorted(self._sizes(shape.hidden_size), key=lambda size: (size[0], -size[1]))
         )
-        return next(filter(self.contains, found), None)
+        return next((one for one in found if self._affordable(one) and self.contains(one)), None)
 
     @property
     def possible(self) -> bool:

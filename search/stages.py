@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -148,6 +149,7 @@ class Stages:
         else:
             space, first = space.fix_expressions(start.architecture), (start.architecture,)
         if stage == 3:
+            self.material.remembered.forget()
             supernet, score = self._supernet_of_stage_3(warm, space)
         else:
             score = self._score(self.args.scores, warm)
@@ -344,7 +346,9 @@ class Stages:
             found = material.objective(architecture)
             return GeneralDistillation(material.remembered, found.scales, found.recipe)
 
-        return GeneralTraining(objective, material.text, material.held_out, args, args.general_steps, rungs)
+        # The seed differs from the arguments': who distils the best with the same goes on with rows it has not seen.
+        again = replace(args, seed=args.seed + 1)
+        return GeneralTraining(objective, material.text, material.held_out, again, args.general_steps, rungs)
 
     def _sampler(self, space: SearchSpace, start: Winner | None) -> Sampler[Architecture]:
         """Who proposes candidates; in stage 2 around the winner of stage 1, which was rated as they are."""
@@ -421,8 +425,9 @@ class Stages:
 
         def extract(architecture: Architecture) -> Student:
             student = supernet.extract(architecture)
-            if stage != 3:
-                self.trained.load(architecture, student)
+            trained = stage != 3 and self.args.scores[-1] == "short" and self.args.general_steps > 0
+            if trained and not self.trained.load(architecture, student):
+                warnings.warn(f"{self.trained.folder}: lacks a candidate's weights; it is as it began", stacklevel=2)
             return student
 
         front = [rows[index] for index in pareto_front([losses for _, losses in rows])]

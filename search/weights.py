@@ -18,8 +18,11 @@ from efficientbert.train.student import Student
 def save_weights(module: nn.Module, path: Path) -> None:
     """Keeps all weights of a module, those that several of its parts share once."""
     temporary = path.with_suffix(f".{os.getpid()}.partial")
-    save_file({name: weight.detach().cpu().contiguous() for name, weight in module.named_parameters()}, temporary)
-    os.replace(temporary, path)
+    try:
+        save_file({name: weight.detach().cpu().contiguous() for name, weight in module.named_parameters()}, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @torch.no_grad()
@@ -31,7 +34,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
 
 class TrainedCandidates:
-    """The weights of candidates that were trained, except where an earlier one was better.
+    """The weights of the best candidates that were trained, as far as one worker knows since its start.
 
     A training of its own is the dearest score of a candidate; with its weights the best goes on from there.
 
@@ -43,20 +46,26 @@ class TrainedCandidates:
     def __init__(self, folder: Path, losses: Callable[[Architecture, float], tuple[float, ...]]):
         self.folder = folder
         self.losses = losses
-        self._front: list[tuple[float, ...]] = []  # since this start: a few more are kept than need be
+        self._front: dict[Path, tuple[float, ...]] = {}
 
     def keep(self, architecture: Architecture, loss: float, student: Student) -> None:
-        """Keeps a trained candidate unless one before was better."""
-        losses = self.losses(architecture, loss)
-        if not any(dominates(other, losses) for other in self._front):
-            self._front.append(losses)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_weights(student, self._path(architecture))
+        """Keeps a trained candidate unless one before was better, in the place of those that it is better than."""
+        losses, path = self.losses(architecture, loss), self._path(architecture)
+        if any(dominates(other, losses) for other in self._front.values()):
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_weights(student, path)
+        for worse in [other for other, theirs in self._front.items() if dominates(losses, theirs)]:
+            self._front.pop(worse)
+            worse.unlink(missing_ok=True)
+        self._front[path] = losses
 
-    def load(self, architecture: Architecture, student: Student) -> None:
-        """Gives a student of the architecture its trained weights, where they are kept."""
-        if self._path(architecture).exists():
-            load_weights(student, self._path(architecture))
+    def load(self, architecture: Architecture, student: Student) -> bool:
+        """Gives a student of the architecture its trained weights, where they are kept; tells whether it did."""
+        path = self._path(architecture)
+        if path.exists():
+            load_weights(student, path)
+        return path.exists()
 
     def _path(self, architecture: Architecture) -> Path:
         text = json.dumps(architecture.to_json(), sort_keys=True)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from efficientbert.search import remembered_teacher
 from efficientbert.search.remembered_teacher import RememberedTeacher
 from efficientbert.train.recipe import LossRecipe
 from efficientbert.train.teacher import Teacher
@@ -17,6 +18,7 @@ class CountingTeacher:
 
     def __init__(self, name: str):
         self.teacher = Teacher.load(name)
+        self.model = self.teacher.model
         self.asked = 0
 
     def __call__(self, batch):
@@ -71,3 +73,14 @@ def test_no_more_is_kept_than_there_is_room_for(teacher):
         for seed in range(3):
             remembered(make_batch(seed))
     assert teacher.asked == 3 + 1  # the third is read again
+    remembered.forget()
+    for _ in range(2):
+        remembered(make_batch(0))
+    assert teacher.asked == 4 + 2
+
+
+def test_little_free_memory_is_little_room(teacher, monkeypatch):
+    monkeypatch.setattr(remembered_teacher, "free_memory", lambda device: 4000)
+    assert RememberedTeacher(teacher, []).room == 1000
+    monkeypatch.setattr(remembered_teacher, "free_memory", lambda device: 10**15)
+    assert RememberedTeacher(teacher, []).room == 3 * 2**30
