@@ -73,10 +73,15 @@ def test_no_more_is_kept_than_there_is_room_for(teacher):
         for seed in range(3):
             remembered(make_batch(seed))
     assert teacher.asked == 3 + 1  # the third is read again
+
+
+def test_what_is_forgotten_is_read_anew_from_then_on(teacher):
+    remembered = RememberedTeacher(teacher, [LossRecipe({"hidden_states": 1.0}, STATES, 1, 3)])
+    remembered(make_batch(0))
     remembered.forget()
     for _ in range(2):
         remembered(make_batch(0))
-    assert teacher.asked == 4 + 2
+    assert teacher.asked == 1 + 2
 
 
 def test_little_free_memory_is_little_room(teacher, monkeypatch):
