@@ -263,7 +263,13 @@ def report(args: RankArguments) -> None:
     seeds = sorted(trained)
     both = sorted(set.intersection(*(set(rows) for rows in trained.values())))
     first = sorted(trained[seeds[0]])
-    result: dict[str, Any] = {"space": args.space, "architectures": len(first), "seeds": seeds, "outcomes": {}}
+    result: dict[str, Any] = {
+        "space": args.space,
+        "short steps": args.short_steps,
+        "architectures": len(first),
+        "seeds": seeds,
+        "outcomes": {},
+    }
     scores: dict[str, dict[int, dict[str, Any]]] = {}
     for row in read_rows(work / "scores.jsonl"):
         scores.setdefault(row["score"], {})[row["number"]] = row
@@ -317,8 +323,9 @@ def format_report(result: dict[str, Any]) -> str:
         "```bash",
         f"{rank} draw --space {space} {shared}",
         f"python benchmarks/stand_alone.py --architectures W/architectures.json {shared} --seeds {seeds}",
-        f"{rank} score --space {space} {shared} --glue glue",
-        f"{rank} report --space {space} --work_dir W --output benchmarks/rank-{space}",
+        f"{rank} score --space {space} {shared} --glue glue --short_steps {result['short steps']}",
+        f"{rank} report --space {space} --work_dir W --short_steps {result['short steps']} "
+        f"--output benchmarks/rank-{space}",
         "```",
         "",
         f"{result['architectures']} architectures of equal parameters (within {TOLERANCE:.1%}), space: "

@@ -165,6 +165,12 @@ def test_the_best_of_trained_candidates_keeps_what_it_has_learned(make_arguments
     assert loss == pytest.approx(min(row["losses"][0] for row in rows), rel=1e-5)
 
 
+def test_a_best_candidate_without_its_weights_is_told(make_arguments, monkeypatch):
+    monkeypatch.setattr(stages.TrainedCandidates, "keep", lambda *_: None)
+    with pytest.warns(UserWarning, match="trained: lacks a candidate's weights; it is as it began"):
+        search.main(make_arguments(stages=[1]))
+
+
 KILL_WHEN = """
 import os, signal, sys
 from efficientbert.search import search
