@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 
 setup(
@@ -13,14 +13,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=[
-        "efficientbert",
-        "efficientbert.search",
-        "efficientbert.search.samplers",
-        "efficientbert.train",
-        "efficientbert.train.metrics",
-        "efficientbert.train.tasks",
-    ],
+    packages=["efficientbert", *(f"efficientbert.{name}" for name in find_packages(include=["train*", "search*"]))],
     package_dir={"efficientbert": "."},
     install_requires=[
         "accelerate>=1.15",

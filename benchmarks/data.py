@@ -27,11 +27,12 @@ from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from efficientbert.search.benchmark import describe_machine
-from efficientbert.train.corpus import cut_documents, load_documents
-from efficientbert.train.folders import write_json
-from efficientbert.train.order import EpochSampler, Stream
-from efficientbert.train.packing import PackingCollator, pack_sequences
-from efficientbert.train.script import InputError, run_script
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.engine.order import EpochSampler, Stream
+from efficientbert.train.files.writing import write_json
+from efficientbert.train.text.corpus import cut_documents, load_documents
+from efficientbert.train.text.packing import PackingCollator, pack_sequences
 
 
 @dataclass

@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.search.choices import Choices
-from efficientbert.search.cost import Budget, Flops, Parameters
-from efficientbert.search.space import SearchSpace
+from efficientbert.search.costs.budget import Budget
+from efficientbert.search.costs.cost import Flops, Parameters
+from efficientbert.search.space.sizes import Choices
+from efficientbert.search.space.space import SearchSpace
 
 
 FREE = Choices(

@@ -26,16 +26,18 @@ from scipy import stats
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search import search
-from efficientbert.search.architecture import Architecture
 from efficientbert.search.arguments import SearchArguments
-from efficientbert.search.expressions import GATED
-from efficientbert.search.latency import LatencySettings, measure_config_latency
-from efficientbert.search.machine import describe_machine
+from efficientbert.search.costs.latency import LatencySettings, measure_config_latency
+from efficientbert.search.costs.machine import describe_machine
+from efficientbert.search.space.architecture import Architecture
+from efficientbert.search.space.expressions import GATED
 from efficientbert.train import distill
-from efficientbert.train.card import read_provenance, table
-from efficientbert.train.folders import write_json
-from efficientbert.train.script import parse_arguments, run_script
-from efficientbert.train.teacher import Teacher
+from efficientbert.train.cli.arguments import parse_arguments
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.files.tables import table
+from efficientbert.train.files.writing import write_json
+from efficientbert.train.model_folder.record import read_provenance
 
 
 matplotlib.use("Agg")

@@ -20,13 +20,14 @@ import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.search.architecture import Architecture
-from efficientbert.search.cost import Flops
-from efficientbert.search.latency import DTYPES, Latency, LatencySettings, measure_config_latency
-from efficientbert.search.machine import describe_machine
-from efficientbert.search.space import Choices, SearchSpace
-from efficientbert.train.folders import write_json
-from efficientbert.train.script import run_script
+from efficientbert.search.costs.cost import Flops
+from efficientbert.search.costs.latency import DTYPES, Latency, LatencySettings, measure_config_latency
+from efficientbert.search.costs.machine import describe_machine
+from efficientbert.search.space.architecture import Architecture
+from efficientbert.search.space.sizes import Choices
+from efficientbert.search.space.space import SearchSpace
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.files.writing import write_json
 
 
 @dataclass

@@ -16,13 +16,14 @@ import torch
 from transformers import AutoTokenizer
 
 from efficientbert.modeling_efficientbert import EfficientBertModel
-from efficientbert.search.scores import probe_error
+from efficientbert.search.scores.probe import probe_error
 from efficientbert.train import distill
-from efficientbert.train.card import read_provenance, table
-from efficientbert.train.folders import write_json
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.distillation.student import Student
+from efficientbert.train.files.tables import table
+from efficientbert.train.files.writing import write_json
 from efficientbert.train.metrics import load_metric
-from efficientbert.train.script import run_script
-from efficientbert.train.student import Student
+from efficientbert.train.model_folder.record import read_provenance
 from efficientbert.train.tasks import TaskArguments, task_of_data
 
 

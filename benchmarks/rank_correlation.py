@@ -31,29 +31,29 @@ from stand_alone import read_architectures, read_rows
 from tqdm.auto import tqdm
 
 from efficientbert.search import search
-from efficientbert.search.architecture import Architecture, LayerChoice
 from efficientbert.search.arguments import SearchArguments
-from efficientbert.search.cost import Budget, Parameters
-from efficientbert.search.expressions import GATED, PLAIN
-from efficientbert.search.remembered_teacher import RememberedTeacher
-from efficientbert.search.scores import HeldOutText, ParameterCount, Report, Score, TaskProbe, objectives
-from efficientbert.search.short_training import GeneralTraining, ShortTraining
-from efficientbert.search.space import SearchSpace
-from efficientbert.search.supernet import Supernet
-from efficientbert.search.weights import load_weights
-from efficientbert.search.wpca import RandomEncoders, WPca
-from efficientbert.train.folders import write_json
-from efficientbert.train.general import (
-    GeneralDistillation,
-    capture_held_out,
-    prepare_text,
-    score_student,
-    teacher_scales,
-)
-from efficientbert.train.loop import make_accelerator
-from efficientbert.train.script import run_script
-from efficientbert.train.student import choose_attention
-from efficientbert.train.teacher import Teacher
+from efficientbert.search.costs.budget import Budget
+from efficientbert.search.costs.cost import Parameters
+from efficientbert.search.scores.held_out_text import HeldOutText
+from efficientbert.search.scores.probe import TaskProbe
+from efficientbert.search.scores.remembered_teacher import RememberedTeacher
+from efficientbert.search.scores.score import ParameterCount, Report, Score, objectives
+from efficientbert.search.scores.short_training import GeneralTraining, ShortTraining
+from efficientbert.search.scores.wpca import RandomEncoders, WPca
+from efficientbert.search.space.architecture import Architecture, LayerChoice
+from efficientbert.search.space.expressions import GATED, PLAIN
+from efficientbert.search.space.space import SearchSpace
+from efficientbert.search.supernet.supernet import Supernet
+from efficientbert.search.supernet.weights import load_weights
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.distillation.held_out import capture_held_out, score_student
+from efficientbert.train.distillation.objective import GeneralDistillation
+from efficientbert.train.distillation.scales import teacher_scales
+from efficientbert.train.distillation.student import choose_attention
+from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.engine.accelerator import make_accelerator
+from efficientbert.train.files.writing import write_json
+from efficientbert.train.text.preparation import prepare_text
 
 
 matplotlib.use("Agg")

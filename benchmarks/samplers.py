@@ -28,12 +28,15 @@ import numpy as np
 from sklearn.ensemble import RandomForestRegressor
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.search.cost import Budget, Parameters
+from efficientbert.search.costs.budget import Budget
+from efficientbert.search.costs.cost import Parameters
 from efficientbert.search.samplers import ActionSpace, Evolution, Nsga2, OptunaSampler, RandomSampler, Sampler
-from efficientbert.search.space import Choices, SearchSpace
-from efficientbert.train.card import table
-from efficientbert.train.folders import write_json
-from efficientbert.train.script import InputError, run_script
+from efficientbert.search.space.sizes import Choices
+from efficientbert.search.space.space import SearchSpace
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.files.tables import table
+from efficientbert.train.files.writing import write_json
 
 
 matplotlib.use("Agg")

@@ -20,25 +20,20 @@ from tqdm.auto import tqdm
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
-from efficientbert.search.architecture import Architecture
-from efficientbert.search.remembered_teacher import RememberedTeacher
-from efficientbert.train.general import (
-    GeneralArguments,
-    GeneralDistillation,
-    HeldOut,
-    Text,
-    capture_held_out,
-    prepare_text,
-    score_student,
-    source_layers,
-    teacher_scales,
-)
-from efficientbert.train.initialization import initialize_from_teacher
-from efficientbert.train.loop import make_accelerator, train
-from efficientbert.train.recipe import make_recipe
-from efficientbert.train.script import run_script
-from efficientbert.train.student import Student, choose_attention, fit_config
-from efficientbert.train.teacher import Teacher
+from efficientbert.search.scores.remembered_teacher import RememberedTeacher
+from efficientbert.search.space.architecture import Architecture
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.distillation.arguments import GeneralArguments
+from efficientbert.train.distillation.held_out import HeldOut, capture_held_out, score_student
+from efficientbert.train.distillation.loss_choice import make_recipe, source_layers
+from efficientbert.train.distillation.objective import GeneralDistillation
+from efficientbert.train.distillation.scales import teacher_scales
+from efficientbert.train.distillation.student import Student, choose_attention, fit_config
+from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.engine.accelerator import make_accelerator
+from efficientbert.train.engine.loop import train
+from efficientbert.train.start.from_teacher import initialize_from_teacher
+from efficientbert.train.text.preparation import Text, prepare_text
 
 
 @dataclass(kw_only=True)

@@ -30,16 +30,19 @@ from transformers import AutoModel
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.search.benchmark import describe_machine
-from efficientbert.search.cost import count_flops
-from efficientbert.train.capture import Captures
-from efficientbert.train.folders import write_json
-from efficientbert.train.general import GeneralDistillation
-from efficientbert.train.loop import LoopArguments, make_optimizer
-from efficientbert.train.losses import Scales
-from efficientbert.train.recipe import LossArguments, make_recipe
-from efficientbert.train.script import run_script
-from efficientbert.train.student import Student, choose_attention, fit_config, load_config
-from efficientbert.train.teacher import Teacher, quiet_loading
+from efficientbert.search.costs.cost import count_flops
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.distillation.arguments import LossArguments
+from efficientbert.train.distillation.capture import Captures
+from efficientbert.train.distillation.loss_choice import make_recipe
+from efficientbert.train.distillation.objective import GeneralDistillation
+from efficientbert.train.distillation.scales import Scales
+from efficientbert.train.distillation.student import Student, choose_attention, fit_config, load_config
+from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.engine.arguments import LoopArguments
+from efficientbert.train.engine.optimizer import make_optimizer
+from efficientbert.train.files.writing import write_json
+from efficientbert.train.model_folder.loading import quiet_loading
 
 
 PRECISIONS = ("float32", "bfloat16")

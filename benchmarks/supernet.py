@@ -32,30 +32,28 @@ from torch import nn
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
-from efficientbert.search.architecture import Architecture, Shape
-from efficientbert.search.cost import Budget, Parameters
-from efficientbert.search.machine import describe_machine
-from efficientbert.search.space import SearchSpace
-from efficientbert.search.supernet import Supernet, slice_weights
-from efficientbert.search.supernet_training import Candidates, Slices, SupernetDistillation, Wholes, bounds
-from efficientbert.train.corpus import batches
-from efficientbert.train.folders import write_json
-from efficientbert.train.general import (
-    GeneralArguments,
-    GeneralDistillation,
-    capture_held_out,
-    prepare_text,
-    score_student,
-    source_layers,
-)
-from efficientbert.train.inheritance import initialize_from_checkpoint
-from efficientbert.train.initialization import initialize_from_teacher
-from efficientbert.train.loop import LoopArguments, make_optimizer
-from efficientbert.train.losses import Scales, estimate_scales
-from efficientbert.train.recipe import LossArguments, make_recipe
-from efficientbert.train.script import run_script
-from efficientbert.train.student import Student, choose_attention, fit_config
-from efficientbert.train.teacher import Teacher
+from efficientbert.search.costs.budget import Budget
+from efficientbert.search.costs.cost import Parameters
+from efficientbert.search.costs.machine import describe_machine
+from efficientbert.search.space.architecture import Architecture, Shape
+from efficientbert.search.space.space import SearchSpace
+from efficientbert.search.supernet.supernet import Supernet, slice_weights
+from efficientbert.search.supernet.training import Candidates, Slices, SupernetDistillation, Wholes, bounds
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.distillation.arguments import GeneralArguments, LossArguments
+from efficientbert.train.distillation.held_out import capture_held_out, score_student
+from efficientbert.train.distillation.loss_choice import make_recipe, source_layers
+from efficientbert.train.distillation.objective import GeneralDistillation
+from efficientbert.train.distillation.scales import Scales, estimate_scales
+from efficientbert.train.distillation.student import Student, choose_attention, fit_config
+from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.engine.arguments import LoopArguments
+from efficientbert.train.engine.optimizer import make_optimizer
+from efficientbert.train.files.writing import write_json
+from efficientbert.train.start.from_checkpoint import initialize_from_checkpoint
+from efficientbert.train.start.from_teacher import initialize_from_teacher
+from efficientbert.train.text.batches import batches
+from efficientbert.train.text.preparation import prepare_text
 
 
 @dataclass

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from efficientbert.configuration_efficientbert import PRESETS
-from efficientbert.search.cost import METRICS, Budget
+from efficientbert.search.costs.budget import METRICS, Budget
 from efficientbert.search.samplers import ActionSpace, Evolution, Nsga2, OptunaSampler, RandomSampler
-from efficientbert.search.storage import without_password
-from efficientbert.search.study import StopRule
-from efficientbert.train.folders import run_arguments
-from efficientbert.train.general import GeneralArguments
-from efficientbert.train.script import InputError
+from efficientbert.search.study.stop_rule import StopRule
+from efficientbert.search.study.storage import without_password
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.arguments import GeneralArguments
+from efficientbert.train.files.output_folder import run_arguments
 from efficientbert.train.tasks.arguments import TASKS, LabelledData, labelled_sources
 
 

@@ -26,11 +26,13 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModel, BertConfig, PreTrainedConfig, PreTrainedModel
 
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
-from efficientbert.search.cost import count_flops
-from efficientbert.search.latency import DTYPES, time_rounds
-from efficientbert.search.machine import describe_machine
-from efficientbert.train.folders import write_json
-from efficientbert.train.script import InputError, run_script
+from efficientbert.search.costs.cost import count_flops
+from efficientbert.search.costs.latency import DTYPES
+from efficientbert.search.costs.machine import describe_machine
+from efficientbert.search.costs.timing import time_rounds
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.files.writing import write_json
 
 
 # Published sizes of other encoders, for comparison with random weights: layers, hidden size, heads, FFN width.

@@ -16,26 +16,31 @@ import torch
 from accelerate import Accelerator
 
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
-from efficientbert.search.architecture import Architecture, LayerChoice, Shape
 from efficientbert.search.arguments import SearchArguments
-from efficientbert.search.cost import Cost, Flops, Parameters
-from efficientbert.search.expressions import PLAIN
-from efficientbert.search.latency import Latency, LatencySettings
-from efficientbert.search.remembered_teacher import RememberedTeacher
-from efficientbert.search.scores import objectives
-from efficientbert.search.short_training import TaskTraining, prepare_task
-from efficientbert.search.space import Choices, SearchSpace
+from efficientbert.search.costs.cost import Cost, Flops, Parameters
+from efficientbert.search.costs.latency import Latency, LatencySettings
+from efficientbert.search.scores.remembered_teacher import RememberedTeacher
+from efficientbert.search.scores.score import objectives
+from efficientbert.search.scores.short_training import TaskTraining, prepare_task
+from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
+from efficientbert.search.space.expressions import PLAIN
+from efficientbert.search.space.sizes import Choices
+from efficientbert.search.space.space import SearchSpace
 from efficientbert.search.stages import Material, Stages
-from efficientbert.search.storage import open_storage
-from efficientbert.train.folders import holds_run, write_json
-from efficientbert.train.general import capture_held_out, prepare_text, teacher_scales
-from efficientbert.train.loop import make_accelerator
-from efficientbert.train.recipe import make_recipe
-from efficientbert.train.script import InputError, run_script
-from efficientbert.train.student import fit_config, load_config
+from efficientbert.search.study.storage import open_storage
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.held_out import capture_held_out
+from efficientbert.train.distillation.loss_choice import make_recipe
+from efficientbert.train.distillation.scales import teacher_scales
+from efficientbert.train.distillation.student import fit_config, load_config
+from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.engine.accelerator import make_accelerator
+from efficientbert.train.files.output_folder import holds_run
+from efficientbert.train.files.writing import write_json
 from efficientbert.train.tasks import task_of_data
 from efficientbert.train.tasks.task import Task, TaskData
-from efficientbert.train.teacher import Teacher
+from efficientbert.train.text.preparation import prepare_text
 
 
 def any_architecture(depth: int, shape: Shape) -> Architecture:

@@ -14,29 +14,28 @@ from optuna.pruners import SuccessiveHalvingPruner
 from optuna.storages import BaseStorage
 from torch import nn
 
-from efficientbert.search.architecture import Architecture
 from efficientbert.search.arguments import SAMPLERS, SearchArguments
-from efficientbert.search.few_shot import FewShotSupernet, Partition
-from efficientbert.search.group import Group
-from efficientbert.search.halving import Ladder
-from efficientbert.search.neighbourhood import Neighbourhood
-from efficientbert.search.pareto import pareto_front
-from efficientbert.search.remembered_teacher import RememberedTeacher
-from efficientbert.search.report import write_report
 from efficientbert.search.samplers import Sampler
-from efficientbert.search.scores import (
-    HeldOutText,
-    ParameterCount,
-    Score,
-    TaskProbe,
-    TaskSlices,
-    isolated_randomness,
-)
-from efficientbert.search.short_training import GeneralTraining, ShortTraining, TaskTraining
-from efficientbert.search.space import SearchSpace
-from efficientbert.search.study import Record, Report, StageStudy
-from efficientbert.search.supernet import Supernet, TaskSupernet
-from efficientbert.search.supernet_training import (
+from efficientbert.search.scores.held_out_text import HeldOutText
+from efficientbert.search.scores.ladder import Ladder
+from efficientbert.search.scores.probe import TaskProbe
+from efficientbert.search.scores.remembered_teacher import RememberedTeacher
+from efficientbert.search.scores.score import ParameterCount, Score, isolated_randomness
+from efficientbert.search.scores.short_training import GeneralTraining, ShortTraining, TaskTraining
+from efficientbert.search.scores.task_slices import TaskSlices
+from efficientbert.search.scores.trained_candidates import TrainedCandidates
+from efficientbert.search.scores.wpca import RandomEncoders, WPca
+from efficientbert.search.space.architecture import Architecture
+from efficientbert.search.space.neighbourhood import Neighbourhood
+from efficientbert.search.space.space import SearchSpace
+from efficientbert.search.study.group import Group
+from efficientbert.search.study.pareto import pareto_front
+from efficientbert.search.study.record import Record
+from efficientbert.search.study.report import write_report
+from efficientbert.search.study.study import Report, StageStudy
+from efficientbert.search.supernet.few_shot import FewShotSupernet, Partition
+from efficientbert.search.supernet.supernet import Supernet, TaskSupernet
+from efficientbert.search.supernet.training import (
     Candidates,
     Slices,
     SupernetDistillation,
@@ -45,19 +44,21 @@ from efficientbert.search.supernet_training import (
     bounds,
     task_objectives,
 )
-from efficientbert.search.weights import TrainedCandidates, load_weights, save_weights
-from efficientbert.search.wpca import RandomEncoders, WPca
-from efficientbert.train.checkpoint import write_checkpoint
-from efficientbert.train.folders import write_json
-from efficientbert.train.general import GeneralDistillation, HeldOut, Text, score_student
-from efficientbert.train.initialization import initialize_from_teacher
-from efficientbert.train.loop import train
-from efficientbert.train.script import InputError
-from efficientbert.train.student import Student, choose_attention, nearest_layers, save_projection
-from efficientbert.train.task_distillation import TaskObjective
-from efficientbert.train.task_mixture import TaskBatches
+from efficientbert.search.supernet.weights import load_weights, save_weights
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.held_out import HeldOut, score_student
+from efficientbert.train.distillation.multitask_objective import TaskBatches
+from efficientbert.train.distillation.objective import GeneralDistillation
+from efficientbert.train.distillation.projection import save_projection
+from efficientbert.train.distillation.student import Student, choose_attention, nearest_layers
+from efficientbert.train.distillation.task_objective import TaskObjective
+from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.engine.loop import train
+from efficientbert.train.files.writing import write_json
+from efficientbert.train.model_folder.write import write_checkpoint
+from efficientbert.train.start.from_teacher import initialize_from_teacher
 from efficientbert.train.tasks.task import Task, TaskData
-from efficientbert.train.teacher import Teacher
+from efficientbert.train.text.preparation import Text
 
 
 Row = tuple[Architecture, tuple[float, ...]]  # a complete candidate with its losses

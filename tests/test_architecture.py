@@ -3,7 +3,7 @@
 import json
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.search.architecture import Architecture, LayerChoice, Shape
+from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
 
 
 BASE = EfficientBertConfig(vocab_size=60, max_position_embeddings=20, hidden_dropout_prob=0.3)

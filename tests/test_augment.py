@@ -19,8 +19,9 @@ from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForMaskedLM
 from efficientbert.train import augment
 from efficientbert.train.augment import AugmentArguments, augment_rows, main
-from efficientbert.train.replacement import Replacer, Word, rewrite, whole_words
-from efficientbert.train.script import InputError, run_script
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.tasks.word_replacement import Replacer, Word, rewrite, whole_words
 
 
 SIZES = {"vocab_size": 65, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -29,8 +29,9 @@ from efficientbert.search.benchmark import (
     peak_memory,
     summarize,
 )
-from efficientbert.search.cost import count_flops
-from efficientbert.train.script import InputError, run_script
+from efficientbert.search.costs.cost import count_flops
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.errors import InputError
 
 
 SMALL_BERT = BertConfig(

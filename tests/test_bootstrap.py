@@ -7,10 +7,10 @@ import evaluate
 import numpy as np
 import pytest
 
-from efficientbert.train import bootstrap as module
-from efficientbert.train.bootstrap import bootstrap, draws
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.metrics import intervals as module
 from efficientbert.train.metrics import load_metric
-from efficientbert.train.script import InputError
+from efficientbert.train.metrics.intervals import bootstrap, draws
 
 
 def classes(count, rows=37, seed=0):

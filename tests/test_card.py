@@ -8,17 +8,10 @@ from huggingface_hub import EvalResult, ModelCard, parse_eval_result_entries
 
 import efficientbert
 from efficientbert import EfficientBertConfig, EfficientBertForMaskedLM
-from efficientbert.train.card import (
-    HEADS,
-    ModelCardInfo,
-    add_results,
-    count_parameters,
-    read_provenance,
-    without_paths,
-    write_card,
-    write_provenance,
-)
-from efficientbert.train.script import InputError
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.model_folder.card import HEADS, ModelCardInfo, count_parameters, write_card
+from efficientbert.train.model_folder.record import read_provenance, without_paths, write_provenance
+from efficientbert.train.model_folder.results import add_results
 
 
 def tiny_config(**changes):

@@ -11,8 +11,8 @@ from transformers import AutoTokenizer, BertConfig, BertForMultipleChoice
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForMultipleChoice
+from efficientbert.train.cli.errors import InputError
 from efficientbert.train.metrics import compute_metric
-from efficientbert.train.script import InputError
 from efficientbert.train.tasks import TaskArguments, task_of_data, task_of_model
 from efficientbert.train.tasks.task import model_inputs
 

@@ -18,8 +18,8 @@ from efficientbert.__main__ import SCRIPTS
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search import search
 from efficientbert.train import distill, finetune, scoring
-from efficientbert.train.card import read_provenance
-from efficientbert.train.script import run_script
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.model_folder.record import read_provenance
 
 
 ROOT = Path(__file__).parents[1]

@@ -18,6 +18,8 @@ from transformers import (
     BertTokenizerFast,
 )
 
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.errors import InputError
 from efficientbert.train.convert import (
     Checkpoint,
     ConvertArguments,
@@ -27,7 +29,6 @@ from efficientbert.train.convert import (
     read_expression,
     read_task,
 )
-from efficientbert.train.script import InputError, run_script
 
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"

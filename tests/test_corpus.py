@@ -7,9 +7,10 @@ import pytest
 import torch
 from datasets import Dataset
 
-from efficientbert.train.corpus import PaddingCollator, cut_documents, hold_out, load_documents
-from efficientbert.train.script import InputError
-from efficientbert.train.teacher import Teacher
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.text.batches import PaddingCollator
+from efficientbert.train.text.corpus import cut_documents, hold_out, load_documents
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from efficientbert import EfficientBertConfig, EfficientBertModel
-from efficientbert.search.architecture import Architecture, LayerChoice
-from efficientbert.search.cost import Budget, Flops, Parameters, count_flops, count_parameters
-from efficientbert.train.script import InputError
+from efficientbert.search.costs.budget import Budget
+from efficientbert.search.costs.cost import Flops, Parameters, count_flops, count_parameters
+from efficientbert.search.space.architecture import Architecture, LayerChoice
+from efficientbert.train.cli.errors import InputError
 
 
 SIZES = {"vocab_size": 50, "embedding_size": 8, "max_position_embeddings": 24}

@@ -18,9 +18,10 @@ from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForMaskedLM
 from efficientbert.search import search
 from efficientbert.train import distill
-from efficientbert.train.card import read_provenance
-from efficientbert.train.script import InputError, run_script
-from efficientbert.train.teacher import Teacher
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.model_folder.record import read_provenance
 
 
 TEXT = ["--max_length", "24", "--held_out", "8", "--init_sequences", "16", "--batch_size", "4", "--max_steps", "4"]

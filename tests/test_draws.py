@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from efficientbert.search import draws as module
-from efficientbert.search.cost import Budget
-from efficientbert.search.draws import Draws, Options
+from efficientbert.search.costs.budget import Budget
+from efficientbert.search.space import budgeted_draws as module
+from efficientbert.search.space.budgeted_draws import Draws, Options
 
 
 ONE = Options("abcd", [1.0, 2.0, 3.0, 0.5], [(3, 10.0), (7, 4.5), (12, 9.0), (20, 1.25)])

@@ -20,11 +20,9 @@ from torch import nn
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from efficientbert.train import embed
-from efficientbert.train.card import read_provenance
-from efficientbert.train.metrics import load_metric
-from efficientbert.train.passages import SHORTEST, cut_passages, passages
-from efficientbert.train.script import InputError, run_script
-from efficientbert.train.sentence_embeddings import (
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.embeddings import (
     EmbeddingDistillation,
     EmbeddingTeacher,
     cosine_distance,
@@ -35,6 +33,9 @@ from efficientbert.train.sentence_embeddings import (
     squared_error,
     start_dense,
 )
+from efficientbert.train.metrics import load_metric
+from efficientbert.train.model_folder.record import read_provenance
+from efficientbert.train.text.passages import SHORTEST, cut_passages, passages
 
 
 TEXTS = ["word1 word2 word3", "word4", "word5 word6 word7 word8 word9 word10 word11 word12", "word2 word1"]

@@ -18,7 +18,7 @@ from efficientbert.ffn_efficientbert import (
     uses_gate,
     walk,
 )
-from efficientbert.search.expressions import (
+from efficientbert.search.space.expressions import (
     GATED,
     OPERATORS,
     PLAIN,

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.search.architecture import Architecture, LayerChoice, Shape
-from efficientbert.search.few_shot import FewShotSupernet, Partition, count_networks
-from efficientbert.search.supernet import Supernet
-from efficientbert.train.script import InputError
+from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
+from efficientbert.search.supernet.few_shot import FewShotSupernet, Partition, count_networks
+from efficientbert.search.supernet.supernet import Supernet
+from efficientbert.train.cli.errors import InputError
 
 
 PLAIN = "linear2(gelu(linear1(x)))"

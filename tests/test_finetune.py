@@ -18,14 +18,16 @@ from transformers import AutoModelForSequenceClassification
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.train import finetune
-from efficientbert.train.card import read_provenance
-from efficientbert.train.finetune import FinetuneArguments, summarize
-from efficientbert.train.prediction import main_score
-from efficientbert.train.script import InputError, parse_arguments, run_script
-from efficientbert.train.selection import training_data
+from efficientbert.train.cli.arguments import parse_arguments
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.model_folder.record import read_provenance
 from efficientbert.train.tasks import task_of_data
-from efficientbert.train.tasks.arguments import LabelledData
-from efficientbert.train.teacher import Teacher
+from efficientbert.train.tasks.arguments import FinetuneArguments, LabelledData
+from efficientbert.train.tasks.division import training_data
+from efficientbert.train.tasks.finetuning import summarize
+from efficientbert.train.tasks.prediction import main_score
 
 
 ROOT = Path(__file__).parents[1]

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from efficientbert.train.folders import OutputFolder, run_arguments, write_json
-from efficientbert.train.script import InputError
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.files.output_folder import OutputFolder, run_arguments
+from efficientbert.train.files.writing import write_json
 
 
 def test_a_folder_appears_only_when_finished(tmp_path):

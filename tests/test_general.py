@@ -9,23 +9,18 @@ from transformers import BertConfig, BertForMaskedLM
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForMaskedLM
-from efficientbert.train.capture import Captures
-from efficientbert.train.corpus import PaddingCollator
-from efficientbert.train.general import (
-    GeneralArguments,
-    GeneralDistillation,
-    HeldOut,
-    capture_held_out,
-    prepare_text,
-    score_student,
-    stored_scales,
-)
-from efficientbert.train.losses import Scales
-from efficientbert.train.masking import WholeWordMasking
-from efficientbert.train.packing import PackingCollator
-from efficientbert.train.recipe import LossRecipe
-from efficientbert.train.student import Student, fit_config
-from efficientbert.train.teacher import Teacher
+from efficientbert.train.distillation.arguments import GeneralArguments
+from efficientbert.train.distillation.capture import Captures
+from efficientbert.train.distillation.held_out import HeldOut, capture_held_out, score_student
+from efficientbert.train.distillation.loss_choice import LossRecipe
+from efficientbert.train.distillation.objective import GeneralDistillation
+from efficientbert.train.distillation.scales import Scales, stored_scales
+from efficientbert.train.distillation.student import Student, fit_config
+from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.text.batches import PaddingCollator
+from efficientbert.train.text.masking import WholeWordMasking
+from efficientbert.train.text.packing import PackingCollator
+from efficientbert.train.text.preparation import prepare_text
 
 
 ALL = ("hidden_states", "attention_scores", "minilm_relations", "qkv_relations", "masked_lm", "logits")

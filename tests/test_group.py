@@ -10,10 +10,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from efficientbert.search.group import Group
 from efficientbert.search.samplers import RandomSampler
-from efficientbert.search.storage import open_storage
-from efficientbert.search.study import StageStudy, StopRule
+from efficientbert.search.study.group import Group
+from efficientbert.search.study.stop_rule import StopRule
+from efficientbert.search.study.storage import open_storage
+from efficientbert.search.study.study import StageStudy
 
 
 FORK = multiprocessing.get_context("fork")

@@ -3,8 +3,8 @@
 import optuna
 import pytest
 
-from efficientbert.search.architecture import Architecture, LayerChoice, Shape
-from efficientbert.search.halving import Ladder
+from efficientbert.search.scores.ladder import Ladder
+from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
 
 
 ARCHITECTURE = Architecture(Shape(12, 3, 4, 8), (LayerChoice("linear2(gelu(linear1(x)))", 1, 12),))

@@ -8,9 +8,10 @@ from safetensors.torch import load_file
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
-from efficientbert.train.distill import DistillArguments, main
-from efficientbert.train.inheritance import initialize_from_checkpoint
-from efficientbert.train.script import InputError
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distill import main
+from efficientbert.train.distillation.arguments import DistillArguments
+from efficientbert.train.start.from_checkpoint import initialize_from_checkpoint
 
 
 GATED = "linear2(mul(swish(linear1(x)), gate(x)))"

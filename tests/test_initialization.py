@@ -7,16 +7,17 @@ import torch
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
-from efficientbert.train.general import nearness
-from efficientbert.train.initialization import (
+from efficientbert.train.distillation.held_out import nearness
+from efficientbert.train.distillation.layer_map import uniform_layer_map
+from efficientbert.train.distillation.losses import count_valid
+from efficientbert.train.distillation.projection import fit_projection
+from efficientbert.train.distillation.student import Student, fit_config
+from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.start.from_teacher import (
     _initialize_embeddings,
-    fit_projection,
     initialize_from_teacher,
     principal_directions,
 )
-from efficientbert.train.losses import count_valid
-from efficientbert.train.student import Student, fit_config, uniform_layer_map
-from efficientbert.train.teacher import Teacher
 
 
 FAMILIES = ("bert", "roberta", "electra", "mpnet", "distilbert")

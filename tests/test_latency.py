@@ -11,9 +11,8 @@ from torch import nn
 
 from efficientbert import EfficientBertConfig, EfficientBertModel
 from efficientbert.ffn_efficientbert import BINARY, UNARY
-from efficientbert.search import latency
-from efficientbert.search.architecture import Architecture, LayerChoice, Shape
-from efficientbert.search.latency import (
+from efficientbert.search.costs import latency
+from efficientbert.search.costs.latency import (
     Latency,
     LatencySettings,
     all_network_parts,
@@ -23,9 +22,10 @@ from efficientbert.search.latency import (
     network_parts,
     repeat_part,
     shape_parts,
-    time_rounds,
 )
-from efficientbert.train.script import InputError
+from efficientbert.search.costs.timing import time_rounds
+from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
+from efficientbert.train.cli.errors import InputError
 
 
 SIZES = {"vocab_size": 50, "embedding_size": 8, "max_position_embeddings": 24}

@@ -12,18 +12,13 @@ from accelerate import Accelerator
 from datasets import Dataset, IterableDataset
 from torch import nn
 
-from efficientbert.train.loop import (
-    LoopArguments,
-    NotFiniteError,
-    linear_schedule,
-    make_accelerator,
-    make_optimizer,
-    newest_checkpoint,
-    save_checkpoint,
-    train,
-)
-from efficientbert.train.order import EpochSampler, LengthSampler
-from efficientbert.train.script import InputError
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.engine.accelerator import make_accelerator
+from efficientbert.train.engine.arguments import LoopArguments
+from efficientbert.train.engine.checkpoints import newest_checkpoint, save_checkpoint
+from efficientbert.train.engine.loop import NotFiniteError, train
+from efficientbert.train.engine.optimizer import linear_schedule, make_optimizer
+from efficientbert.train.engine.order import EpochSampler, LengthSampler
 
 
 class Killed(Exception):

@@ -5,17 +5,17 @@ import math
 import pytest
 import torch
 
-from efficientbert.train.capture import Captures
-from efficientbert.train.losses import (
+from efficientbert.train.distillation.capture import Captures
+from efficientbert.train.distillation.losses import (
     attention_score_loss,
     count_valid,
-    estimate_scales,
     hidden_state_loss,
     logit_loss,
     masked_lm_loss,
     regroup_heads,
     relation_loss,
 )
+from efficientbert.train.distillation.scales import estimate_scales
 
 
 LENGTHS = (5, 3, 7)

@@ -7,10 +7,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from efficientbert.train.corpus import PaddingCollator
-from efficientbert.train.loop import LoopArguments, make_accelerator, train
-from efficientbert.train.masking import WholeWordMasking, continuation_pieces
-from efficientbert.train.script import InputError
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.engine.accelerator import make_accelerator
+from efficientbert.train.engine.arguments import LoopArguments
+from efficientbert.train.engine.loop import train
+from efficientbert.train.text.batches import PaddingCollator
+from efficientbert.train.text.masking import WholeWordMasking, continuation_pieces
 
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

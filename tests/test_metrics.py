@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from efficientbert.train import metrics
+from efficientbert.train.cli.errors import InputError
 from efficientbert.train.metrics import load_metric
-from efficientbert.train.script import InputError
 
 
 def slow_accuracy(predictions, references):

@@ -11,11 +11,11 @@ from transformers import AutoModel, AutoModelForSequenceClassification, BertConf
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForSequenceClassification, EfficientBertModel
 from efficientbert.train import multitask
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.multitask_objective import MultitaskModel, MultitaskObjective, TaskBatches
+from efficientbert.train.distillation.task_objective import TaskStudent
+from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.multitask import MultitaskArguments
-from efficientbert.train.script import InputError
-from efficientbert.train.task_distillation import TaskStudent
-from efficientbert.train.task_mixture import MultitaskModel, MultitaskObjective, TaskBatches
-from efficientbert.train.teacher import Teacher
 
 
 CONFIG = {"vocab_size": 65, "hidden_size": 18, "num_hidden_layers": 2, "num_attention_heads": 3, "embedding_size": 8}

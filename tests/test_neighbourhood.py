@@ -3,9 +3,9 @@
 import random
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.search.choices import Choices
-from efficientbert.search.neighbourhood import Neighbourhood
-from efficientbert.search.space import SearchSpace
+from efficientbert.search.space.neighbourhood import Neighbourhood
+from efficientbert.search.space.sizes import Choices
+from efficientbert.search.space.space import SearchSpace
 
 
 SIZES = {"vocab_size": 60, "embedding_size": 8, "hidden_size": 24, "num_hidden_layers": 6, "num_attention_heads": 3}

@@ -6,11 +6,12 @@ from datasets import Dataset
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
-from efficientbert.train.capture import Captures
-from efficientbert.train.packing import PackingCollator, best_fit, check_packing, pack_sequences, pair_mask
-from efficientbert.train.script import InputError
-from efficientbert.train.student import Student
-from efficientbert.train.teacher import Teacher
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.capture import Captures
+from efficientbert.train.distillation.student import Student
+from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.text.batches import pair_mask
+from efficientbert.train.text.packing import PackingCollator, best_fit, check_packing, pack_sequences
 
 
 def test_pairs_are_of_one_sequence_and_valid():

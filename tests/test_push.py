@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerFast
 
 from efficientbert import EfficientBertConfig, EfficientBertForSequenceClassification
 from efficientbert.configuration_efficientbert import AUTO_MAP
+from efficientbert.train.cli.errors import InputError
 from efficientbert.train.push import PushArguments, cli, main
-from efficientbert.train.script import InputError
 
 
 ROOT = Path(__file__).parents[1]

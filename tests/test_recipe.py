@@ -5,9 +5,11 @@ import re
 import pytest
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.train.recipe import LossArguments, LossRecipe, make_recipe, match_states, parse_losses
-from efficientbert.train.script import InputError
-from efficientbert.train.teacher import Teacher
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.arguments import LossArguments, parse_losses
+from efficientbert.train.distillation.layer_map import match_states
+from efficientbert.train.distillation.loss_choice import LossRecipe, make_recipe
+from efficientbert.train.distillation.teacher import Teacher
 
 
 @pytest.fixture(scope="module")

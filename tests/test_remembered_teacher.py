@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from efficientbert.search import remembered_teacher
-from efficientbert.search.remembered_teacher import RememberedTeacher
-from efficientbert.train.recipe import LossRecipe
-from efficientbert.train.teacher import Teacher
+from efficientbert.search.scores import remembered_teacher
+from efficientbert.search.scores.remembered_teacher import RememberedTeacher
+from efficientbert.train.distillation.loss_choice import LossRecipe
+from efficientbert.train.distillation.teacher import Teacher
 
 
 STATES = ((0, 0), (1, 2), (2, 4))

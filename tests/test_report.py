@@ -8,10 +8,11 @@ import pytest
 from matplotlib import image
 from optuna.storages import InMemoryStorage
 
-from efficientbert.search.pareto import dominates, pareto_front
-from efficientbert.search.report import Stage, read_study, write_report
-from efficientbert.search.study import StageStudy, StopRule
-from efficientbert.search.workers import once
+from efficientbert.search.study.pareto import dominates, pareto_front
+from efficientbert.search.study.report import Stage, read_study, write_report
+from efficientbert.search.study.stop_rule import StopRule
+from efficientbert.search.study.study import StageStudy
+from efficientbert.search.study.workers import once
 
 
 class Counter:

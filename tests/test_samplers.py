@@ -10,7 +10,7 @@ import pytest
 from efficientbert.search.samplers import ActionSpace, Evolution, Exhausted, Nsga2, OptunaSampler, RandomSampler
 from efficientbert.search.samplers.action_space import ActionTree, Leaf, upper_confidence_bounds
 from efficientbert.search.samplers.nsga2 import crowding_distances, front_numbers
-from efficientbert.train.script import InputError
+from efficientbert.train.cli.errors import InputError
 
 
 class Bits:

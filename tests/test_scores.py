@@ -10,27 +10,21 @@ from datasets import Dataset
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForSequenceClassification, EfficientBertModel
-from efficientbert.search.architecture import Architecture, LayerChoice, Shape
-from efficientbert.search.scores import (
-    HeldOutText,
-    ParameterCount,
-    TaskProbe,
-    TaskSlices,
-    finite,
-    isolated_randomness,
-    objectives,
-    pooled_states,
-    probe_error,
-    task_error,
-)
-from efficientbert.search.supernet import Supernet, TaskSupernet
-from efficientbert.train.general import CorpusArguments, capture_held_out, prepare_text
-from efficientbert.train.loop import NotFiniteError
-from efficientbert.train.losses import Scales
-from efficientbert.train.recipe import LossArguments
-from efficientbert.train.student import fit_config
+from efficientbert.search.scores.held_out_text import HeldOutText
+from efficientbert.search.scores.probe import TaskProbe, pooled_states, probe_error
+from efficientbert.search.scores.score import ParameterCount, finite, isolated_randomness, objectives
+from efficientbert.search.scores.task_slices import TaskSlices, task_error
+from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
+from efficientbert.search.supernet.supernet import Supernet, TaskSupernet
+from efficientbert.train.distillation.arguments import LossArguments
+from efficientbert.train.distillation.held_out import capture_held_out
+from efficientbert.train.distillation.scales import Scales
+from efficientbert.train.distillation.student import fit_config
+from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.engine.loop import NotFiniteError
 from efficientbert.train.tasks import TaskArguments, task_of_data
-from efficientbert.train.teacher import Teacher
+from efficientbert.train.text.arguments import CorpusArguments
+from efficientbert.train.text.preparation import prepare_text
 
 
 SHAPE = Shape(18, 3, 6, 8)

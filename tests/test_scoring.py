@@ -14,12 +14,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForSequenceClassification
 from efficientbert.train import scoring
-from efficientbert.train.card import ModelCardInfo, add_results, write_card
-from efficientbert.train.prediction import length, predict
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.model_folder.card import ModelCardInfo, write_card
+from efficientbert.train.model_folder.results import add_results
 from efficientbert.train.scoring import EvaluateArguments, Result, card_results, glue_score
-from efficientbert.train.script import run_script
 from efficientbert.train.tasks.arguments import TaskArguments
-from efficientbert.train.trained import load_trained
+from efficientbert.train.tasks.prediction import length, predict
+from efficientbert.train.tasks.trained import load_trained
 
 
 NLI = ["entailment", "neutral", "contradiction"]

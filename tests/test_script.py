@@ -8,9 +8,11 @@ import pytest
 from safetensors import SafetensorError
 
 from efficientbert.search.search import SearchArguments
-from efficientbert.train.distill import DistillArguments
-from efficientbert.train.finetune import FinetuneArguments
-from efficientbert.train.script import InputError, parse_arguments, read_recipe, run_script
+from efficientbert.train.cli.arguments import parse_arguments, read_recipe
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.arguments import DistillArguments
+from efficientbert.train.tasks.arguments import FinetuneArguments
 
 
 @dataclass

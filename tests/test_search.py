@@ -15,18 +15,22 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.search import search, stages
-from efficientbert.search.architecture import Architecture
 from efficientbert.search.arguments import SearchArguments
-from efficientbert.search.scores import held_out_loss, objectives
-from efficientbert.search.storage import JOURNAL, open_storage
-from efficientbert.search.supernet import Supernet
-from efficientbert.train.card import read_provenance
-from efficientbert.train.finetune import FinetuneArguments
+from efficientbert.search.scores.held_out_text import held_out_loss
+from efficientbert.search.scores.score import objectives
+from efficientbert.search.space.architecture import Architecture
+from efficientbert.search.study.storage import JOURNAL, open_storage
+from efficientbert.search.supernet.supernet import Supernet
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.held_out import capture_held_out
+from efficientbert.train.distillation.projection import load_projection
+from efficientbert.train.distillation.scales import teacher_scales
+from efficientbert.train.distillation.student import Student
+from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.finetune import main as finetune
-from efficientbert.train.general import capture_held_out, prepare_text, teacher_scales
-from efficientbert.train.script import InputError
-from efficientbert.train.student import Student, load_projection
-from efficientbert.train.teacher import Teacher
+from efficientbert.train.model_folder.record import read_provenance
+from efficientbert.train.tasks.arguments import FinetuneArguments
+from efficientbert.train.text.preparation import prepare_text
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@
 import pytest
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.search.architecture import Shape
-from efficientbert.search.choices import Choices
-from efficientbert.train.script import InputError
+from efficientbert.search.space.architecture import Shape
+from efficientbert.search.space.sizes import Choices
+from efficientbert.train.cli.errors import InputError
 
 
 BASE = EfficientBertConfig(hidden_size=24, num_hidden_layers=3, num_attention_heads=3, head_dim=5, embedding_size=7)

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from efficientbert.train.selection import Selection
+from efficientbert.train.engine.best_weights import Selection
 
 
 def run(model, scores, path, steps=range(1, 11), every=3, last=10):

@@ -15,26 +15,32 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.search import short_training
-from efficientbert.search.architecture import Architecture, LayerChoice, Shape
-from efficientbert.search.scores import HeldOutText, objectives, task_error
-from efficientbert.search.short_training import (
+from efficientbert.search.scores import short_training
+from efficientbert.search.scores.held_out_text import HeldOutText
+from efficientbert.search.scores.score import objectives
+from efficientbert.search.scores.short_training import (
     GeneralTraining,
     ShortTraining,
     TaskTraining,
     model_for_task,
     prepare_task,
 )
-from efficientbert.search.supernet import Supernet
-from efficientbert.train.general import CorpusArguments, capture_held_out, prepare_text
-from efficientbert.train.loop import LoopArguments, NotFiniteError, make_accelerator
-from efficientbert.train.losses import Scales
-from efficientbert.train.recipe import LossArguments
-from efficientbert.train.script import InputError
-from efficientbert.train.student import fit_config
+from efficientbert.search.scores.task_slices import task_error
+from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
+from efficientbert.search.supernet.supernet import Supernet
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.arguments import LossArguments
+from efficientbert.train.distillation.held_out import capture_held_out
+from efficientbert.train.distillation.scales import Scales
+from efficientbert.train.distillation.student import fit_config
+from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.engine.accelerator import make_accelerator
+from efficientbert.train.engine.arguments import LoopArguments
+from efficientbert.train.engine.loop import NotFiniteError
 from efficientbert.train.tasks import TaskArguments, task_of_data
 from efficientbert.train.tasks.arguments import LabelledData
-from efficientbert.train.teacher import Teacher
+from efficientbert.train.text.arguments import CorpusArguments
+from efficientbert.train.text.preparation import prepare_text
 
 
 SHAPE = Shape(18, 3, 6, 8)

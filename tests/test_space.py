@@ -12,12 +12,14 @@ import pytest
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.ffn_efficientbert import parse, uses_gate
 from efficientbert.modeling_efficientbert import EfficientBertModel
-from efficientbert.search import space as module
-from efficientbert.search.architecture import Architecture, LayerChoice, Shape
-from efficientbert.search.cost import Budget, Cost, Flops, Parameters, count_parameters
-from efficientbert.search.expressions import GATED, PLAIN, expression_pool
-from efficientbert.search.space import Choices, SearchSpace
-from efficientbert.train.script import InputError
+from efficientbert.search.costs.budget import Budget
+from efficientbert.search.costs.cost import Cost, Flops, Parameters, count_parameters
+from efficientbert.search.space import space as module
+from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
+from efficientbert.search.space.expressions import GATED, PLAIN, expression_pool
+from efficientbert.search.space.sizes import Choices
+from efficientbert.search.space.space import SearchSpace
+from efficientbert.train.cli.errors import InputError
 
 
 BASE = EfficientBertConfig(

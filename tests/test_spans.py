@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoTokenizer, BertConfig, PreTrainedTokeni
 from transformers.modeling_outputs import QuestionAnsweringModelOutput
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
+from efficientbert.train.cli.errors import InputError
 from efficientbert.train.metrics import load_metric
-from efficientbert.train.script import InputError
 from efficientbert.train.tasks import TaskArguments, spans, task_of_data, task_of_model
 from efficientbert.train.tasks.spans import SpanTask
 

@@ -6,8 +6,8 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.study import StudyDirection
 
-from efficientbert.search.storage import JOURNAL, JournalLock, open_storage
-from efficientbert.train.script import InputError
+from efficientbert.search.study.storage import JOURNAL, JournalLock, open_storage
+from efficientbert.train.cli.errors import InputError
 
 
 def test_a_folder_holds_a_journal(tmp_path):
@@ -56,7 +56,7 @@ def test_a_database_is_kept(tmp_path):
     ],
 )
 def test_what_cannot_be_opened_is_told_in_one_line(monkeypatch, location, message):
-    monkeypatch.setattr("efficientbert.search.storage.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("efficientbert.search.study.study.storage.time.sleep", lambda seconds: None)
     with pytest.raises(InputError, match=message) as told:
         open_storage(location)
     assert "\n" not in str(told.value)

@@ -16,10 +16,12 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from efficientbert.search.samplers.sampler import Exhausted
-from efficientbert.search.storage import open_storage
-from efficientbert.search.study import Progress, Record, StageStudy, StopRule
-from efficientbert.search.workers import Worker
-from efficientbert.train.script import InputError
+from efficientbert.search.study.record import Record
+from efficientbert.search.study.stop_rule import Progress, StopRule
+from efficientbert.search.study.storage import open_storage
+from efficientbert.search.study.study import StageStudy
+from efficientbert.search.study.workers import Worker
+from efficientbert.train.cli.errors import InputError
 
 
 FORK = multiprocessing.get_context("fork")
@@ -239,7 +241,7 @@ def test_no_worker_leaves_before_the_last_candidate_is_finished(tmp_path, monkey
         if len(waits) == 2:
             there.attempts.storage.set_trial_user_attr(trial._trial_id, "heartbeat", 0.0)
 
-    monkeypatch.setattr("efficientbert.search.study.time.sleep", sleep)
+    monkeypatch.setattr("efficientbert.search.study.study.time.sleep", sleep)
     records = here.run(lambda candidate, number, report: {"loss": candidate}, StopRule(evaluations=3), poll=0.5)
     assert waits == [0.5, 0.5]
     assert [record.number for record in records] == [0, 1, 2]
@@ -432,7 +434,7 @@ def test_a_stop_rule_needs_positive_limits(wrong):
 
 def test_hours_count_over_all_starts(tmp_path, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("efficientbert.search.study.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("efficientbert.search.study.study.time.perf_counter", lambda: clock[0])
 
     def evaluate(candidate, number, report):
         clock[0] += 1000.0

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from efficientbert.train.script import InputError
-from efficientbert.train.submission import FILES, all_files, official_values, submission_text, task_for_file
-from efficientbert.train.submission import write_submission as write
+from efficientbert.train.cli.errors import InputError
 from efficientbert.train.tasks.arguments import GLUE_COLUMNS, TaskArguments
+from efficientbert.train.tasks.glue_submission import FILES, all_files, official_values, submission_text, task_for_file
+from efficientbert.train.tasks.glue_submission import write_submission as write
 from efficientbert.train.tasks.task import TaskData
 from efficientbert.train.tasks.texts import TextTask
 

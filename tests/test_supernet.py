@@ -9,15 +9,15 @@ import torch
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
-from efficientbert.search.architecture import Architecture, LayerChoice, Shape
-from efficientbert.search.supernet import Supernet, TaskSupernet
-from efficientbert.train.inheritance import initialize_from_checkpoint
-from efficientbert.train.student import Student
-from efficientbert.train.task_mixture import MultitaskModel
+from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
+from efficientbert.search.supernet.supernet import Supernet, TaskSupernet
+from efficientbert.train.distillation.multitask_objective import MultitaskModel
+from efficientbert.train.distillation.student import Student
+from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.start.from_checkpoint import initialize_from_checkpoint
 from efficientbert.train.tasks.arguments import TaskArguments
 from efficientbert.train.tasks.spans import SpanTask
 from efficientbert.train.tasks.texts import TextTask
-from efficientbert.train.teacher import Teacher
 
 
 PLAIN = "linear2(gelu(linear1(x)))"

@@ -13,11 +13,12 @@ from datasets import Dataset
 from safetensors.torch import load_file
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.search.architecture import Architecture, LayerChoice, Shape
-from efficientbert.search.expressions import GATED, PLAIN
-from efficientbert.search.space import Choices, SearchSpace
-from efficientbert.search.supernet import Supernet, TaskSupernet
-from efficientbert.search.supernet_training import (
+from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
+from efficientbert.search.space.expressions import GATED, PLAIN
+from efficientbert.search.space.sizes import Choices
+from efficientbert.search.space.space import SearchSpace
+from efficientbert.search.supernet.supernet import Supernet, TaskSupernet
+from efficientbert.search.supernet.training import (
     Candidates,
     Slices,
     SupernetDistillation,
@@ -27,18 +28,22 @@ from efficientbert.search.supernet_training import (
     in_place_objective,
     task_objectives,
 )
-from efficientbert.train.capture import Captures
-from efficientbert.train.corpus import PaddingCollator
-from efficientbert.train.general import GeneralDistillation
-from efficientbert.train.loop import LoopArguments, make_accelerator, train
-from efficientbert.train.losses import Scales
-from efficientbert.train.recipe import LossArguments, make_recipe
-from efficientbert.train.student import fit_config
-from efficientbert.train.task_distillation import TaskObjective, TaskTeacher
-from efficientbert.train.task_mixture import MultitaskObjective
+from efficientbert.train.distillation.arguments import LossArguments
+from efficientbert.train.distillation.capture import Captures
+from efficientbert.train.distillation.loss_choice import make_recipe
+from efficientbert.train.distillation.multitask_objective import MultitaskObjective
+from efficientbert.train.distillation.objective import GeneralDistillation
+from efficientbert.train.distillation.scales import Scales
+from efficientbert.train.distillation.student import fit_config
+from efficientbert.train.distillation.task_objective import TaskObjective
+from efficientbert.train.distillation.task_teacher import TaskTeacher
+from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.engine.accelerator import make_accelerator
+from efficientbert.train.engine.arguments import LoopArguments
+from efficientbert.train.engine.loop import train
 from efficientbert.train.tasks.arguments import TaskArguments
 from efficientbert.train.tasks.texts import TextTask
-from efficientbert.train.teacher import Teacher
+from efficientbert.train.text.batches import PaddingCollator
 
 
 ROOT = Path(__file__).parents[1]

@@ -7,19 +7,19 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertFor
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForSequenceClassification
-from efficientbert.train.prediction import check_length
-from efficientbert.train.recipe import LossArguments
-from efficientbert.train.script import InputError
-from efficientbert.train.task_distillation import (
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.arguments import LossArguments
+from efficientbert.train.distillation.task_objective import (
     TaskObjective,
     TaskStudent,
-    TaskTeacher,
     inner_distillation,
     inner_recipe,
 )
+from efficientbert.train.distillation.task_teacher import TaskTeacher
+from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.tasks import TaskArguments, task_of_data
+from efficientbert.train.tasks.prediction import check_length
 from efficientbert.train.tasks.task import TaskData
-from efficientbert.train.teacher import Teacher
 
 
 SIZES = {"vocab_size": 65, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3}

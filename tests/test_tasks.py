@@ -9,11 +9,11 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Value
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.train.prediction import score
-from efficientbert.train.script import InputError
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.tasks import TaskArguments, task_of_data, task_of_model
+from efficientbert.train.tasks.prediction import score
 from efficientbert.train.tasks.task import soft_cross_entropy
-from efficientbert.train.teacher import Teacher
 
 
 @dataclass

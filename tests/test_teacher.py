@@ -19,9 +19,9 @@ from transformers import (
     RemBertConfig,
 )
 
-from efficientbert.train.capture import CaptureError, Recorder
-from efficientbert.train.script import InputError
-from efficientbert.train.teacher import Teacher
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.capture import CaptureError, Recorder
+from efficientbert.train.distillation.teacher import Teacher
 
 
 FAMILIES = ("bert", "roberta", "electra", "mpnet", "distilbert")

@@ -10,8 +10,8 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForTokenClassification, PreTrainedTokenizerFast
 
+from efficientbert.train.cli.errors import InputError
 from efficientbert.train.metrics import compute_metric
-from efficientbert.train.script import InputError
 from efficientbert.train.tasks import TaskArguments, task_of_data, task_of_model
 from efficientbert.train.tasks.tokens import IGNORED, NO_WORD
 

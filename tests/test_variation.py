@@ -6,11 +6,13 @@ from collections import Counter
 import pytest
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.search.architecture import Architecture, LayerChoice, Shape
-from efficientbert.search.cost import Budget, Flops, Parameters
-from efficientbert.search.expressions import GATED, PLAIN
-from efficientbert.search.space import Choices, SearchSpace
-from efficientbert.search.variation import DIMENSIONS, change_shape, fit, measure_excess, mutate, repair
+from efficientbert.search.costs.budget import Budget
+from efficientbert.search.costs.cost import Flops, Parameters
+from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
+from efficientbert.search.space.expressions import GATED, PLAIN
+from efficientbert.search.space.sizes import Choices
+from efficientbert.search.space.space import SearchSpace
+from efficientbert.search.space.variation import DIMENSIONS, change_shape, fit, measure_excess, mutate, repair
 
 
 BASE = EfficientBertConfig(

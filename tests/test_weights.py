@@ -5,9 +5,9 @@ import torch
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
-from efficientbert.search.architecture import Architecture, LayerChoice, Shape
-from efficientbert.search.weights import TrainedCandidates
-from efficientbert.train.student import Student
+from efficientbert.search.scores.trained_candidates import TrainedCandidates
+from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
+from efficientbert.train.distillation.student import Student
 
 
 def make_architecture(width: int) -> Architecture:

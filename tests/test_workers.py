@@ -11,8 +11,8 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from efficientbert.search.storage import open_storage
-from efficientbert.search.workers import Attempts, Worker, describe, once
+from efficientbert.search.study.storage import open_storage
+from efficientbert.search.study.workers import Attempts, Worker, describe, once
 
 
 FORK = multiprocessing.get_context("fork")
@@ -266,7 +266,7 @@ def test_a_job_that_fails_elsewhere_raises_in_those_who_wait(monkeypatch):
     def fail(seconds):
         there.finish(trial, {"state": "FAIL", "losses": None, "reason": "ValueError: no text"})
 
-    monkeypatch.setattr("efficientbert.search.workers.time.sleep", fail)
+    monkeypatch.setattr("efficientbert.search.study.study.workers.time.sleep", fail)
     with pytest.raises(RuntimeError, match="study/supernet failed at process 1 on elsewhere: ValueError: no text"):
         once(storage, "study/supernet", lambda: pytest.fail("done twice"))
 

@@ -21,11 +21,13 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from efficientbert.train.folders import write_json
-from efficientbert.train.replacement import Replacer, rewrite
-from efficientbert.train.script import LOAD_ERRORS, InputError, run_script
-from efficientbert.train.tasks.arguments import TaskArguments, load_split
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.errors import LOAD_ERRORS, InputError
+from efficientbert.train.files.writing import write_json
+from efficientbert.train.tasks.arguments import TaskArguments
+from efficientbert.train.tasks.loading import load_split
 from efficientbert.train.tasks.texts import TextTask
+from efficientbert.train.tasks.word_replacement import Replacer, rewrite
 
 
 METADATA_KEY = b"efficientbert_augment"  # in the schema of a finished file: what decided its rows

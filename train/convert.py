@@ -25,8 +25,9 @@ from efficientbert.modeling_efficientbert import (
     EfficientBertForSequenceClassification,
     EfficientBertModel,
 )
-from efficientbert.train.folders import OutputFolder
-from efficientbert.train.script import InputError, run_script
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.files.output_folder import OutputFolder
 
 
 FFNS_PER_LAYER = 4  # stored in every layer of a release checkpoint, however many of them its expression uses

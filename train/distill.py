@@ -4,170 +4,22 @@
         --student efficientbert-tiny --max_steps 2000 --output_dir my-student
 """
 
-from dataclasses import dataclass, field
-from pathlib import Path
-
-import torch
-from torch import nn
-from transformers import AutoConfig
-
-from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
-from efficientbert.modeling_efficientbert import EfficientBertForMaskedLM
-from efficientbert.train.checkpoint import write_checkpoint
-from efficientbert.train.folders import OutputFolder, run_arguments, write_json
-from efficientbert.train.general import (
-    GeneralArguments,
-    GeneralDistillation,
-    Text,
-    capture_held_out,
-    even_states,
-    prepare_text,
-    score_student,
-    source_layers,
-    teacher_scales,
-)
-from efficientbert.train.inheritance import copy_module, initialize_from_checkpoint
-from efficientbert.train.initialization import fit_projection, initialize_from_teacher
-from efficientbert.train.loop import make_accelerator, train
-from efficientbert.train.masking import WholeWordMasking
-from efficientbert.train.recipe import LossRecipe, make_recipe, parse_losses
-from efficientbert.train.script import LOAD_ERRORS, InputError, run_script
-from efficientbert.train.student import (
-    Student,
-    choose_attention,
-    fit_config,
-    load_config,
-    load_projection,
-    save_projection,
-)
-from efficientbert.train.teacher import Teacher, quiet_loading
-
-
-@dataclass(kw_only=True)
-class StudentArguments:
-    """What is trained on unlabelled text, and for how long; stands before a class of `LoopArguments`."""
-
-    student: str = field(
-        default="efficientbert",
-        metadata={
-            "help": f"Preset ({', '.join(PRESETS)}), config.json, or a checkpoint folder or Hub id to go on from."
-        },
-    )
-    max_steps: int = field(default=1000, metadata={"help": "Optimizer steps."})
-
-    def check(self) -> None:
-        """See `LoopArguments.check`."""
-        super().check()
-        if self.max_steps < 0:
-            raise InputError(f"max_steps: must be at least 0, not {self.max_steps}")
-
-
-@dataclass(kw_only=True)
-class DistillArguments(StudentArguments, GeneralArguments):
-    """Distils a teacher into a student on unlabelled text and writes a folder that every Auto class loads."""
-
-    initialization: str = field(
-        default="teacher",
-        metadata={
-            "help": "Of a preset or config: 'teacher', 'random', or the folder or Hub id of a checkpoint of any width "
-            "and depth, whose leading dimensions are copied."
-        },
-    )
-
-    def check(self) -> None:
-        """See `LoopArguments.check`."""
-        super().check()
-        named = self.initialization in ("teacher", "random")
-        if not named and "/" not in self.initialization and not Path(self.initialization).is_dir():
-            raise InputError(
-                "initialization: must be teacher or random, or the folder or Hub id of a checkpoint, not "
-                f"{self.initialization!r}"
-            )
-
-
-def load_model(args: DistillArguments, teacher: Teacher) -> tuple[EfficientBertForMaskedLM, bool]:
-    """The student's encoder with a masked-LM head, and whether its weights are random, as its sizes alone were named.
-
-    Raises:
-        InputError: if the name is no preset, config or checkpoint, its vocabulary is not the teacher's, or it has
-            fewer positions than sequences have tokens.
-    """
-    path = Path(args.student)
-    if args.student in PRESETS or path.suffix == ".json":
-        config = EfficientBertConfig.from_preset(args.student) if args.student in PRESETS else load_config(path)
-        return EfficientBertForMaskedLM(fit_config(config, teacher)), True
-    model = load_checkpoint(args.student, "student", "no preset, config.json or checkpoint", teacher)
-    if model.config.max_position_embeddings < args.max_length:
-        raise InputError(
-            f"student {args.student}: has {model.config.max_position_embeddings} positions, fewer than --max_length "
-            f"{args.max_length}"
-        )
-    return model, False
-
-
-def load_checkpoint(name: str, argument: str, otherwise: str, teacher: Teacher) -> EfficientBertForMaskedLM:
-    """An EfficientBERT with a masked-LM head, random where the checkpoint has none.
-
-    Raises:
-        InputError: if it cannot be loaded, naming the `argument` and, in the words `otherwise`, what it was to be; or
-            if its vocabulary is not the teacher's.
-    """
-    try:
-        kind, model, missing = AutoConfig.from_pretrained(name).model_type, None, ()
-        if kind == "efficientbert":
-            with quiet_loading():
-                model, report = EfficientBertForMaskedLM.from_pretrained(name, output_loading_info=True)
-            missing = [key for key in report["missing_keys"] if not key.startswith("lm_head.")]
-    except LOAD_ERRORS as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{argument} {name}: {otherwise}: {reason}") from None
-    if model is None or missing:
-        raise InputError(f"{argument} {name}: is a checkpoint of model type {kind!r}, not a whole EfficientBERT")
-    if model.config.vocab_size != teacher.vocab_size:
-        raise InputError(
-            f"{argument} {name}: has a vocabulary of {model.config.vocab_size} but teacher {teacher.name} of "
-            f"{teacher.vocab_size}"
-        )
-    return model
-
-
-def make_student(
-    args: DistillArguments,
-    model: EfficientBertForMaskedLM,
-    fresh: bool,
-    recipe: LossRecipe,
-    teacher: Teacher,
-    text: Text,
-    device: torch.device,
-) -> Student:
-    """A student with its starting weights: from a checkpoint, from the teacher, or random.
-
-    A checkpoint that comes without a projection to this teacher gets the one that fits its hidden states best.
-    """
-    encoder = model.efficientbert
-    student = Student(encoder, teacher.hidden_size, model.lm_head if recipe.masks else None).to(device)
-    choose_attention(student.encoder)
-    layers = encoder.config.num_hidden_layers
-    projected = True
-    if not fresh:
-        projected = load_projection(student.projection, Path(args.student))
-    elif args.initialization == "teacher":
-        initialize_from_teacher(student, teacher, source_layers(recipe, layers, teacher), text.sample_batch(device))
-    elif args.initialization != "random":
-        source = load_checkpoint(
-            args.initialization, "initialization", "neither teacher, random nor a checkpoint", teacher
-        )
-        initialize_from_checkpoint(encoder, source.efficientbert.to(device))
-        if student.head is not None:
-            copy_module(student.head, source.lm_head)
-        source_projection = nn.Linear(source.config.hidden_size, teacher.hidden_size).to(device)
-        projected = load_projection(source_projection, Path(args.initialization))
-        if projected:
-            copy_module(student.projection, source_projection)
-    if not projected:
-        states = recipe.states or even_states(layers, teacher.num_layers)
-        fit_projection(student, teacher, states, text.sample_batch(device))
-    return student
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.distillation.arguments import DistillArguments, parse_losses
+from efficientbert.train.distillation.held_out import capture_held_out, score_student
+from efficientbert.train.distillation.loss_choice import make_recipe
+from efficientbert.train.distillation.objective import GeneralDistillation
+from efficientbert.train.distillation.projection import save_projection
+from efficientbert.train.distillation.scales import teacher_scales
+from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.engine.accelerator import make_accelerator
+from efficientbert.train.engine.loop import train
+from efficientbert.train.files.output_folder import OutputFolder, run_arguments
+from efficientbert.train.files.writing import write_json
+from efficientbert.train.model_folder.write import write_checkpoint
+from efficientbert.train.start.student_start import load_model, make_student
+from efficientbert.train.text.masking import WholeWordMasking
+from efficientbert.train.text.preparation import prepare_text
 
 
 def main(args: DistillArguments) -> None:

@@ -13,16 +13,10 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
-from efficientbert.train.checkpoint import write_checkpoint
-from efficientbert.train.corpus import PaddingCollator, batches
-from efficientbert.train.distill import StudentArguments, load_model
-from efficientbert.train.folders import OutputFolder, run_arguments, write_json
-from efficientbert.train.general import CorpusArguments, Text, divide_corpus
-from efficientbert.train.initialization import fit_projection, initialize_from_teacher
-from efficientbert.train.loop import LoopArguments, make_accelerator, train
-from efficientbert.train.passages import cut_passages
-from efficientbert.train.script import LOAD_ERRORS, InputError, run_script
-from efficientbert.train.sentence_embeddings import (
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.errors import LOAD_ERRORS, InputError
+from efficientbert.train.distillation.arguments import StudentArguments
+from efficientbert.train.distillation.embeddings import (
     EmbeddingDistillation,
     EmbeddingStudent,
     EmbeddingTeacher,
@@ -32,7 +26,20 @@ from efficientbert.train.sentence_embeddings import (
     score_student,
     start_dense,
 )
-from efficientbert.train.student import Student, choose_attention, load_projection, nearest_layers
+from efficientbert.train.distillation.projection import fit_projection, load_projection
+from efficientbert.train.distillation.student import Student, choose_attention, nearest_layers
+from efficientbert.train.engine.accelerator import make_accelerator
+from efficientbert.train.engine.arguments import LoopArguments
+from efficientbert.train.engine.loop import train
+from efficientbert.train.files.output_folder import OutputFolder, run_arguments
+from efficientbert.train.files.writing import write_json
+from efficientbert.train.model_folder.write import write_checkpoint
+from efficientbert.train.start.from_teacher import initialize_from_teacher
+from efficientbert.train.start.student_start import load_model
+from efficientbert.train.text.arguments import CorpusArguments
+from efficientbert.train.text.batches import PaddingCollator, batches
+from efficientbert.train.text.passages import cut_passages
+from efficientbert.train.text.preparation import Text, divide_corpus
 
 
 VARIANCE_FILE = "embedding_variance.json"

@@ -14,22 +14,21 @@ from typing import Any
 
 import torch
 
-from efficientbert.train.checkpoint import write_checkpoint
-from efficientbert.train.finetune import (
-    TaskTrainingArguments,
-    load_tokenizer,
-    make_objective,
-    prepare,
-)
-from efficientbert.train.folders import OutputFolder, run_arguments, write_json
-from efficientbert.train.loop import make_accelerator, train
-from efficientbert.train.prediction import main_score, predict, score
-from efficientbert.train.script import InputError, run_script
-from efficientbert.train.selection import Selection
-from efficientbert.train.student import save_projection
-from efficientbert.train.task_distillation import TaskStudent
-from efficientbert.train.task_mixture import MultitaskModel, MultitaskObjective, TaskBatches
-from efficientbert.train.tasks.arguments import TASKS, LabelledData, labelled_sources
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.multitask_objective import MultitaskModel, MultitaskObjective, TaskBatches
+from efficientbert.train.distillation.projection import save_projection
+from efficientbert.train.distillation.task_objective import TaskStudent
+from efficientbert.train.engine.accelerator import make_accelerator
+from efficientbert.train.engine.best_weights import Selection
+from efficientbert.train.engine.loop import train
+from efficientbert.train.files.output_folder import OutputFolder, run_arguments
+from efficientbert.train.files.writing import write_json
+from efficientbert.train.model_folder.loading import load_tokenizer
+from efficientbert.train.model_folder.write import write_checkpoint
+from efficientbert.train.tasks.arguments import TASKS, LabelledData, TaskTrainingArguments, labelled_sources
+from efficientbert.train.tasks.prediction import main_score, predict, score
+from efficientbert.train.tasks.preparation import make_objective, prepare
 from efficientbert.train.tasks.task import Task, TaskData
 
 

@@ -16,11 +16,12 @@ from transformers import AutoTokenizer
 
 import efficientbert
 from efficientbert.configuration_efficientbert import AUTO_MAP, EfficientBertConfig
-from efficientbert.train.card import architecture
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.projection import PROJECTION_FILE
+from efficientbert.train.distillation.scales import SCALES_FILE
 from efficientbert.train.embed import VARIANCE_FILE
-from efficientbert.train.general import SCALES_FILE
-from efficientbert.train.script import InputError, run_script
-from efficientbert.train.student import PROJECTION_FILE
+from efficientbert.train.model_folder.card import architecture
 
 
 CODE_FILES = ("configuration_efficientbert.py", "ffn_efficientbert.py", "modeling_efficientbert.py")

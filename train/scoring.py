@@ -16,18 +16,27 @@ from datasets import ClassLabel, Dataset
 from huggingface_hub import EvalResult
 from transformers import PreTrainedModel
 
-from efficientbert.train.bootstrap import bootstrap
-from efficientbert.train.card import add_results, table
-from efficientbert.train.folders import write_json
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.embeddings import pair_cosines
+from efficientbert.train.files.tables import table
+from efficientbert.train.files.writing import write_json
 from efficientbert.train.metrics import compute_metric
-from efficientbert.train.prediction import check_length, predict
-from efficientbert.train.script import InputError, run_script
-from efficientbert.train.sentence_embeddings import pair_cosines
-from efficientbert.train.submission import FILES, official_values, submission_text, task_for_file, write_submission
-from efficientbert.train.tasks.arguments import GLUE_COLUMNS, TaskArguments, load_split
+from efficientbert.train.metrics.intervals import bootstrap
+from efficientbert.train.model_folder.results import add_results
+from efficientbert.train.tasks.arguments import GLUE_COLUMNS, TaskArguments
+from efficientbert.train.tasks.glue_submission import (
+    FILES,
+    official_values,
+    submission_text,
+    task_for_file,
+    write_submission,
+)
+from efficientbert.train.tasks.loading import load_split
+from efficientbert.train.tasks.prediction import check_length, predict
 from efficientbert.train.tasks.task import Task
 from efficientbert.train.tasks.texts import TextTask
-from efficientbert.train.trained import find_models, is_embedder, load_trained
+from efficientbert.train.tasks.trained import find_models, is_embedder, load_trained
 
 
 @dataclass(kw_only=True)

@@ -19,12 +19,14 @@ from typing import Any
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search import search
-from efficientbert.search.cost import count_parameters
-from efficientbert.search.plot import plot_comparison
+from efficientbert.search.costs.cost import count_parameters
+from efficientbert.search.study.plot import plot_comparison
 from efficientbert.train import distill, finetune, scoring
-from efficientbert.train.folders import write_json
-from efficientbert.train.script import InputError, parse_arguments, run_script
-from efficientbert.train.teacher import Teacher
+from efficientbert.train.cli.arguments import parse_arguments
+from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.files.writing import write_json
 
 
 HERE = Path(__file__).parent

@@ -10,7 +10,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
 from efficientbert.search.samplers.sampler import C, Sampler, Space
-from efficientbert.train.script import InputError
+from efficientbert.train.cli.errors import InputError
 
 
 DRAWN = 256  # random candidates that show which features vary, and how far

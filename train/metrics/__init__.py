@@ -6,7 +6,7 @@ from typing import Any
 
 import evaluate
 
-from efficientbert.train.script import InputError
+from efficientbert.train.cli.errors import InputError
 
 
 GLUE = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "mnli_matched", "mnli_mismatched", "qnli", "rte", "wnli", "ax")

@@ -2,8 +2,9 @@
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from efficientbert.train.tasks.arguments import TaskArguments, load_split
+from efficientbert.train.tasks.arguments import TaskArguments
 from efficientbert.train.tasks.choices import ChoiceTask
+from efficientbert.train.tasks.loading import load_split
 from efficientbert.train.tasks.spans import SpanTask
 from efficientbert.train.tasks.task import Task
 from efficientbert.train.tasks.texts import TextTask

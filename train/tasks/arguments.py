@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasets import Dataset, DatasetDict, load_dataset
-
-from efficientbert.train.corpus import FILE_FORMATS, READER_OPTIONS, check_not_empty
-from efficientbert.train.script import InputError, parse_arguments
+from efficientbert.train.cli.arguments import parse_arguments
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.arguments import LossArguments
+from efficientbert.train.engine.arguments import LoopArguments
 
 
 KINDS = ("text-classification", "question-answering", "token-classification", "multiple-choice")
@@ -132,41 +132,6 @@ class LabelledData(TaskArguments):
         return () if self.eval_split == ["none"] else tuple(self.eval_split)
 
 
-def load_split(args: TaskArguments, split: str, columns: tuple[str, ...]) -> Dataset:
-    """The raw rows of a split.
-
-    Args:
-        args: Where it comes from.
-        split: Split or slice of it, such as `train[:90%]`.
-        columns: Those it must have.
-
-    Raises:
-        InputError: if the data, the split or a column is missing.
-    """
-    source = args.source()
-    try:
-        if Path(source).is_file():
-            check_not_empty(Path(source), "data")
-            suffix = Path(source).suffix
-            if suffix not in FILE_FORMATS:
-                raise InputError(f"data {source}: unknown kind of file; known are {', '.join(FILE_FORMATS)}")
-            rows = load_dataset(FILE_FORMATS[suffix], data_files=source, split=split, **READER_OPTIONS.get(suffix, {}))
-        else:
-            name = args.data_name or (args.task if args.task in GLUE_COLUMNS else None)
-            rows = load_dataset(source, name, split=split)
-    except InputError:
-        raise
-    except Exception as error:  # datasets raises what its readers raise
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise InputError(f"data {source}: split {split!r} cannot be loaded: {reason}") from None
-    if isinstance(rows, DatasetDict) or len(rows) == 0:
-        raise InputError(f"data {source}: split {split!r} is empty")
-    for column in columns:
-        if column not in rows.column_names:
-            raise InputError(f"data {source}: no column {column!r}; it has {', '.join(rows.column_names)}")
-    return rows
-
-
 def labelled_sources(tasks: list[str], data: str | None, train_split: str = "train") -> list[LabelledData]:
     """The data of several tasks.
 
@@ -190,3 +155,67 @@ def labelled_sources(tasks: list[str], data: str | None, train_split: str = "tra
     if len(set(titles)) != len(titles):
         raise InputError(f"tasks: must have different names, not {', '.join(titles)}")
     return sources
+
+
+DISTILLATIONS = ("outputs", "together", "sequence")
+
+
+@dataclass(kw_only=True)
+class TaskTrainingArguments(LoopArguments, LossArguments):
+    """How a model is trained on labelled tasks, whether one or several."""
+
+    model: str = field(metadata={"help": "Folder or Hub id to start from: a student, or a teacher to be."})
+    output_dir: str = field(metadata={"help": "Folder to write; an interrupted run into it is resumed."})
+    distillation: str = field(
+        default="together",
+        metadata={
+            "help": "What is learned from a teacher: its 'outputs', those and its inner states 'together', or inner "
+            "states in the first half of the steps and outputs in the second ('sequence')."
+        },
+    )
+    label_weight: float = field(default=0.0, metadata={"help": "Share of the labels beside a teacher's outputs."})
+    temperature: float = field(default=1.0, metadata={"help": "Of the student's and the teacher's distributions."})
+    num_epochs: float = field(default=5, metadata={"help": "Passes over the training rows."})
+    selection: float = field(
+        default=0.0,
+        metadata={
+            "help": "Part of the training rows kept aside, on which the best weights are chosen after every pass, and "
+            "thresholds; with 0 the last weights are kept."
+        },
+    )
+    learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate of AdamW."})
+
+    def check(self) -> None:
+        """See `LoopArguments.check`."""
+        super().check()
+        if self.distillation not in DISTILLATIONS:
+            raise InputError(f"distillation: must be {', '.join(DISTILLATIONS)}, not {self.distillation!r}")
+        if not self.num_epochs > 0:
+            raise InputError(f"num_epochs: must be above 0, not {self.num_epochs}")
+        if not 0 <= self.label_weight <= 1:
+            raise InputError(f"label_weight: must be between 0 and 1, not {self.label_weight}")
+        if not self.temperature > 0:
+            raise InputError(f"temperature: must be above 0, not {self.temperature}")
+        if not 0 <= self.selection < 1:
+            raise InputError(f"selection: must be at least 0 and below 1, not {self.selection}")
+
+
+@dataclass(kw_only=True)
+class FinetuneArguments(TaskTrainingArguments, LabelledData):
+    """Fine-tunes a model on a labelled task and writes a folder that every Auto class loads."""
+
+    teacher: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id of a teacher fine-tuned on the same task."}
+    )
+    seeds: list[int] | None = field(
+        default=None, metadata={"help": "Train once with every one of these seeds, and report mean and deviation."}
+    )
+
+    def check(self) -> None:
+        """See `LoopArguments.check`."""
+        super().check()
+        self.check_task()
+        if self.teacher is None and (self.label_weight, self.temperature) != (0.0, 1.0):
+            raise InputError("label_weight, temperature: are for learning from a --teacher, and there is none")
+        if self.seeds is not None and len(set(self.seeds)) != len(self.seeds):
+            raise InputError(f"seeds: must be different numbers, not {self.seeds}")

@@ -11,8 +11,8 @@ from torch import nn
 from transformers import AutoModelForQuestionAnswering, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import ModelOutput
 
+from efficientbert.train.cli.errors import InputError
 from efficientbert.train.metrics.squad import best, normalize, token_f1_v2
-from efficientbert.train.script import InputError
 from efficientbert.train.tasks.arguments import TaskArguments
 from efficientbert.train.tasks.task import Task, TaskData, map_rows, pad_inputs, soft_cross_entropy
 

@@ -11,7 +11,8 @@ from datasets import Dataset
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import ModelOutput
 
-from efficientbert.train.tasks.arguments import TaskArguments, load_split
+from efficientbert.train.tasks.arguments import TaskArguments
+from efficientbert.train.tasks.loading import load_split
 
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")

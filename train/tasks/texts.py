@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig
 from transformers.modeling_outputs import ModelOutput
 
-from efficientbert.train.script import InputError
+from efficientbert.train.cli.errors import InputError
 from efficientbert.train.tasks.arguments import GLUE_COLUMNS, GLUE_LABELS
 from efficientbert.train.tasks.task import Task, TaskData, map_rows, pad_inputs, soft_cross_entropy
 

@@ -11,8 +11,8 @@ from torch import nn
 from transformers import AutoModelForTokenClassification, PreTrainedTokenizerBase
 from transformers.modeling_outputs import ModelOutput
 
+from efficientbert.train.cli.errors import InputError
 from efficientbert.train.metrics.entities import is_scheme
-from efficientbert.train.script import InputError
 from efficientbert.train.tasks.arguments import TaskArguments
 from efficientbert.train.tasks.task import Task, TaskData, map_rows, pad, pad_inputs, soft_cross_entropy
 

@@ -1,0 +1,113 @@
+"""What an architecture costs: exact parameters and FLOPs in closed form, each a sum over its parts, and budgets."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable
+from functools import lru_cache
+from typing import ClassVar
+
+from efficientbert.configuration_efficientbert import EfficientBertConfig
+from efficientbert.ffn_efficientbert import parse, uses_gate
+from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
+
+
+class Cost(ABC):
+    """What an architecture costs in one metric; the parts add up."""
+
+    metric: ClassVar[str]
+
+    @abstractmethod
+    def fixed(self, shape: Shape, num_layers: int) -> float:
+        """What all but the feed-forward networks cost: embeddings, and every layer's attention."""
+
+    @abstractmethod
+    def layer(self, shape: Shape, layer: LayerChoice) -> float:
+        """What all feed-forward networks of one layer cost."""
+
+    def kind(self, expression: str) -> Hashable:
+        """Equal for expressions that cost the same in layers of equal sizes; by default each is a kind of its own."""
+        return expression
+
+    def __call__(self, architecture: Architecture) -> float:
+        """What an architecture costs."""
+        shape, layers = architecture.shape, architecture.layers
+        return self.fixed(shape, len(layers)) + sum(self.layer(shape, layer) for layer in layers)
+
+
+@lru_cache(maxsize=65536)
+def linears_to_intermediate(expression: str) -> int:
+    """How many linears of a feed-forward network map hidden to m: `linear1`, and `gate` where it is used."""
+    return 2 if uses_gate(parse(expression)) else 1
+
+
+class Counted(Cost):
+    """A cost that of an expression asks only whether it is gated."""
+
+    def kind(self, expression: str) -> int:
+        """See [`Cost`]."""
+        return linears_to_intermediate(expression)
+
+
+class Parameters(Counted):
+    """Parameters of the encoder, as `EfficientBertModel(config).num_parameters()`, without building it.
+
+    Args:
+        base: Sizes that no architecture decides.
+    """
+
+    metric = "parameters"
+
+    def __init__(self, base: EfficientBertConfig):
+        self.vocab_size = base.vocab_size
+        self.num_positions = base.max_position_embeddings + base.type_vocab_size
+
+    def fixed(self, shape: Shape, num_layers: int) -> int:
+        """See [`Cost`]."""
+        hidden, inner = shape.hidden_size, shape.num_attention_heads * shape.head_dim
+        tables = self.vocab_size * shape.embedding_size + self.num_positions * hidden
+        embeddings = tables + (3 * shape.embedding_size + 1) * hidden + 2 * hidden
+        attention = (hidden + 1) * 3 * inner + (inner + 1) * hidden + 2 * hidden
+        return embeddings + num_layers * attention
+
+    def layer(self, shape: Shape, layer: LayerChoice) -> int:
+        """See [`Cost`]."""
+        hidden, size = shape.hidden_size, layer.intermediate_size
+        inward = linears_to_intermediate(layer.expression) * (hidden + 1) * size
+        return layer.stack * (inward + (size + 1) * hidden + 2 * hidden)
+
+
+class Flops(Counted):
+    """Floating-point operations of the encoder's matrix products on one sequence, two for every multiply-add.
+
+    The embedding projection, attention scores and contexts count; elementwise operations, softmax and LayerNorm do
+    not.
+
+    Args:
+        base: Sizes that no architecture decides; none of them matters here, all costs are made alike.
+        sequence_length: Tokens of the sequence.
+    """
+
+    metric = "flops"
+
+    def __init__(self, base: EfficientBertConfig, sequence_length: int):
+        self.sequence_length = sequence_length
+
+    def fixed(self, shape: Shape, num_layers: int) -> int:
+        """See [`Cost`]."""
+        hidden, inner = shape.hidden_size, shape.num_attention_heads * shape.head_dim
+        attention = hidden * 3 * inner + 2 * self.sequence_length * inner + inner * hidden
+        return 2 * self.sequence_length * (3 * shape.embedding_size * hidden + num_layers * attention)
+
+    def layer(self, shape: Shape, layer: LayerChoice) -> int:
+        """See [`Cost`]."""
+        linears = linears_to_intermediate(layer.expression) + 1
+        return 2 * self.sequence_length * layer.stack * linears * shape.hidden_size * layer.intermediate_size
+
+
+def count_parameters(config: EfficientBertConfig) -> int:
+    """Parameters of the encoder of a configuration."""
+    return Parameters(config)(Architecture.from_config(config))
+
+
+def count_flops(config: EfficientBertConfig, sequence_length: int, batch_size: int = 1) -> int:
+    """Floating-point operations of the encoder of a configuration on a batch, counted as in [`Flops`]."""
+    return batch_size * Flops(config, sequence_length)(Architecture.from_config(config))

@@ -1,0 +1,1 @@
+"""Supernets: weights shared by all architectures of a space."""

@@ -1,0 +1,264 @@
+"""Training of a supernet: the whole of it, then architectures that are sampled anew at every step.
+
+Which architectures a step trains depends on the seed and the step alone: every process of a group, every batch of a
+step and a run that was resumed draw the same.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from efficientbert.configuration_efficientbert import EfficientBertConfig
+from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
+from efficientbert.search.space.expressions import PLAIN, fits
+from efficientbert.search.space.space import SearchSpace
+from efficientbert.train.distillation.arguments import MOST_RELATION_HEADS, LossArguments
+from efficientbert.train.distillation.capture import Captures
+from efficientbert.train.distillation.loss_choice import make_recipe
+from efficientbert.train.distillation.losses import count_valid
+from efficientbert.train.distillation.multitask_objective import MultitaskObjective
+from efficientbert.train.distillation.objective import GeneralDistillation
+from efficientbert.train.distillation.scales import Scales
+from efficientbert.train.distillation.student import nearest_layers
+from efficientbert.train.distillation.task_objective import TaskObjective
+
+
+@dataclass(frozen=True)
+class Wholes:
+    """The warm-up: every step trains the supernet as a whole.
+
+    With `gate` the steps take turns: plain networks (as published), then gated ones. Weights that had only learned to
+    be multiplied by a gate would be worth little to the candidates without one.
+
+    Attributes:
+        architectures: The wholes, each step's turn after the other's.
+    """
+
+    architectures: tuple[Architecture, ...]
+
+    @classmethod
+    def of(cls, largest: Architecture) -> "Wholes":
+        """Those of a supernet."""
+        plain = replace(largest, layers=tuple(replace(layer, expression=PLAIN) for layer in largest.layers))
+        return cls((plain,) if plain == largest else (plain, largest))
+
+    def __call__(self, step: int) -> tuple[Architecture, ...]:
+        """The one architecture of a step, counted from 0."""
+        return (self.architectures[step % len(self.architectures)],)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Which architectures every step trains, sampled anew.
+
+    By default one a step, as published. The sandwich rule trains the largest, the smallest and some random ones at
+    every step, so that what lies between them improves with its bounds (Yu and Huang, Universally Slimmable Networks,
+    2019; BigNAS, 2020); a step then costs as much as all of them together.
+
+    Attributes:
+        sample: Draws a valid architecture.
+        largest: The largest architecture.
+        seed: Decides all draws.
+        smallest: The smallest architecture; makes every step a sandwich.
+        num_random: Random architectures in a sandwich.
+    """
+
+    sample: Callable[[random.Random], Architecture]
+    largest: Architecture
+    seed: int
+    smallest: Architecture | None = None
+    num_random: int = 2
+
+    def __call__(self, step: int) -> tuple[Architecture, ...]:
+        """The architectures of a step, counted from 0; of several, the largest comes first."""
+        rng = random.Random(f"supernet {self.seed} {step}")
+        if self.smallest is None:
+            return (self.sample(rng),)
+        return (self.largest, self.smallest, *(self.sample(rng) for _ in range(self.num_random)))
+
+
+def bounds(space: SearchSpace) -> tuple[Architecture, Architecture]:
+    """The largest and the smallest architecture of a space, whatever the budgets: the bounds of a sandwich.
+
+    They have the space's expressions where these are fixed, and else those of the whole supernet and of a plain
+    network. Where an expression fits no wider network, the largest has the widest that it fits.
+    """
+    whole, choices = space.largest(), space.choices
+    depth, shape = min(space.shapes, key=lambda pair: (pair[0], *astuple(pair[1])))
+    largest = _bound(space, len(whole.layers), whole.shape, whole.layers[0].expression, max(choices.stacks), max)
+    return largest, _bound(space, depth, shape, PLAIN, min(choices.stacks), min)
+
+
+def _bound(
+    space: SearchSpace, depth: int, shape: Shape, expression: str, stack: int, choose: Callable[[list[int]], int]
+) -> Architecture:
+    """One of the bounds: `expression`, `stack` and the width that is chosen of all stand where none is fixed."""
+    texts = [expression] * depth
+    if space.expressions:
+        texts = [space.expressions[layer] for layer in nearest_layers(depth, len(space.expressions))]
+    layers = []
+    for index, text in enumerate(texts):
+        widths = [width for width in space.choices.widths(shape.hidden_size) if fits(text, width > shape.hidden_size)]
+        size = space.sizes[index] if space.sizes else (stack, choose(widths))
+        layers.append(LayerChoice(text, *size))
+    return Architecture(shape, tuple(layers))
+
+
+class Slices(nn.Module):
+    """A supernet that runs several architectures in one call: processes of a group count calls, one a step.
+
+    Args:
+        supernet: A `Supernet` or `FewShotSupernet`.
+    """
+
+    def __init__(self, supernet: nn.Module):
+        super().__init__()
+        self.supernet = supernet
+
+    def forward(self, architectures: Sequence[Architecture], **batch: torch.Tensor) -> tuple[Captures, ...]:
+        """Captures of every architecture."""
+        return tuple(self.supernet(architecture, **batch) for architecture in architectures)
+
+
+class SupernetDistillation:
+    """General distillation of a step's architectures; its model is `Slices`. The loss is the mean of theirs.
+
+    Args:
+        objective: What an architecture learns from the teacher: layers are matched by its depth.
+        candidates: The architectures of every step: `Wholes` or `Candidates`.
+        in_place: Whether in a sandwich all others learn from the largest instead of the teacher, from what it makes of
+            the same batch (BigNAS, 2020; DynaBERT, 2020). They are compared in the teacher's width, through the one
+            projection that all share: so different widths can be, and no weights are needed that an extracted slice
+            would not have.
+    """
+
+    def __init__(
+        self,
+        objective: Callable[[Architecture], GeneralDistillation],
+        candidates: Callable[[int], tuple[Architecture, ...]],
+        in_place: bool = False,
+    ):
+        self.objective = objective
+        self.candidates = candidates
+        self.in_place = in_place
+
+    def count(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """See `efficientbert.train.loop.Objective`."""
+        return count_valid(batch)
+
+    def __call__(
+        self, model: nn.Module, batch: Mapping[str, torch.Tensor], counts: Mapping[str, torch.Tensor], step: int
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """See `efficientbert.train.loop.Objective`."""
+        architectures = self.candidates(step)
+        largest = self.objective(architectures[0])
+        teacher = largest.teacher(batch)
+        captures = model(architectures, **batch)
+        found = [largest.loss(captures[0], teacher, batch, counts)]
+        target = detached(captures[0]) if self.in_place else teacher
+        for architecture, mine in zip(architectures[1:], captures[1:]):
+            objective = self.objective(architecture)
+            if self.in_place:
+                objective = in_place_objective(objective, architecture, largest, architectures[0])
+            found.append(objective.loss(mine, target, batch, counts))
+        share = 1 / len(found)
+        total = share * sum(loss for loss, _ in found)
+        return total, {name: share * sum(terms[name] for _, terms in found) for name in found[0][1]}
+
+
+def detached(captures: Captures) -> Captures:
+    """Captures to learn from: without a gradient."""
+    parts = (captures.hidden_states, captures.queries, captures.keys, captures.values)
+    return Captures(*(tuple(tensor.detach() for tensor in part) for part in parts))
+
+
+def in_place_objective(
+    objective: GeneralDistillation, architecture: Architecture, largest: GeneralDistillation, whole: Architecture
+) -> GeneralDistillation:
+    """What an architecture learns from the whole supernet instead of the teacher.
+
+    Every layer is compared with the one it is a slice of, and its loss divided by the variance of the teacher's layer
+    that the latter is compared with, which puts it on the scale of the losses it stands for.
+
+    Args:
+        objective: What the architecture learns from the teacher: its losses and their weights stay.
+        architecture: The architecture.
+        largest: What the whole supernet learns from the teacher.
+        whole: The whole supernet's architecture.
+    """
+    origins = nearest_layers(len(architecture.layers), len(whole.layers))
+    states = tuple((mine, 0 if mine == 0 else origins[mine - 1] + 1) for mine, _ in objective.recipe.states)
+    taught, variances = dict(largest.recipe.states), largest.scales
+    hidden_states = tuple(
+        variances.hidden_states[taught[state]] if state in taught else 1.0 for state in range(len(whole.layers) + 1)
+    )
+    attention_scores = tuple(
+        variances.attention_scores[taught[state] - 1] if state in taught else 1.0
+        for state in range(1, len(whole.layers) + 1)
+    )
+    sizes = [a.shape.num_attention_heads * a.shape.head_dim for a in (architecture, whole)]
+    relation_heads = max(n for n in range(1, MOST_RELATION_HEADS + 1) if all(size % n == 0 for size in sizes))
+    recipe = replace(
+        objective.recipe, states=states, relation_heads=relation_heads, relation_layer=len(whole.layers) - 1
+    )
+    return GeneralDistillation(objective.teacher, Scales(hidden_states, attention_scores), recipe)
+
+
+class TaskSupernetDistillation:
+    """Distillation on several tasks, of one architecture a step (stage 3); its model is a `TaskSupernet`.
+
+    Args:
+        objective: What an architecture learns; see `task_objectives`.
+        candidates: The architecture of every step: no sandwich.
+    """
+
+    def __init__(self, objective: Callable[[Architecture], MultitaskObjective], candidates: Candidates):
+        self.objective = objective
+        self.candidates = candidates
+
+    def count(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """See `efficientbert.train.loop.Objective`."""
+        return self.objective(self.candidates.largest).count(batch)
+
+    def __call__(
+        self, model: nn.Module, batch: Mapping[str, torch.Tensor], counts: Mapping[str, torch.Tensor], step: int
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """See `efficientbert.train.loop.Objective`."""
+        (architecture,) = self.candidates(step)
+
+        def run(**inputs: Any) -> Any:
+            return model(architecture=architecture, **inputs)
+
+        return self.objective(architecture)(run, batch, counts, step)
+
+
+def task_objectives(
+    objectives: Sequence[TaskObjective], args: LossArguments, base: EfficientBertConfig
+) -> Callable[[Architecture], MultitaskObjective]:
+    """What every architecture learns on several tasks: inner states, where they are compared, by its own depth.
+
+    Args:
+        objectives: Of every task, for any one architecture.
+        args: The losses of inner states.
+        base: What no architecture decides.
+    """
+
+    def objective(architecture: Architecture) -> MultitaskObjective:
+        config = architecture.to_config(base)
+        return MultitaskObjective([_fitted(one, args, config) for one in objectives])
+
+    return objective
+
+
+def _fitted(objective: TaskObjective, args: LossArguments, config: EfficientBertConfig) -> TaskObjective:
+    """The same objective for another architecture."""
+    inner = objective.inner
+    if inner is not None:
+        inner = GeneralDistillation(inner.teacher, inner.scales, make_recipe(args, config, inner.teacher))
+    return TaskObjective(
+        objective.task, objective.teacher, objective.label_weight, objective.temperature, inner, objective.inner_steps
+    )

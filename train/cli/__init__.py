@@ -1,0 +1,1 @@
+"""Commands: arguments from flags and recipes, and errors in one line."""

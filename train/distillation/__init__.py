@@ -1,0 +1,1 @@
+"""Distillation: what is captured of teacher and student, compared, and scored."""

@@ -1,0 +1,133 @@
+"""What distillation on unlabelled text can be told."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from efficientbert.configuration_efficientbert import PRESETS
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.engine.arguments import LoopArguments
+from efficientbert.train.text.arguments import CorpusArguments
+
+
+CAPTURE_LOSSES = ("hidden_states", "attention_scores", "minilm_relations", "qkv_relations")
+MASKED_LOSSES = ("masked_lm", "logits")  # of tokens that are masked to be predicted
+HEAD_BY_HEAD = ("attention_scores", "minilm_relations")
+MOST_RELATION_HEADS = 48  # MiniLMv2, section 4.2
+
+
+@dataclass(kw_only=True)
+class LossArguments:
+    """What a student learns from its teacher."""
+
+    losses: list[str] = field(
+        default_factory=lambda: ["hidden_states", "attention_scores=0.3"],
+        metadata={
+            "help": f"Of {', '.join((*CAPTURE_LOSSES, *MASKED_LOSSES))}; name=weight where the weight shall not be 1."
+        },
+    )
+    layer_map: list[str] = field(
+        default_factory=lambda: ["uniform"],
+        metadata={
+            "help": "Teacher layers of hidden_states and attention_scores: 'uniform' (the embedding, layers evenly "
+            "spaced), 'last' (the last layer from the last, nothing else), or one number for each student layer, "
+            "counted from 1."
+        },
+    )
+    relation_heads: int | None = field(
+        default=None,
+        metadata={"help": f"Heads of qkv_relations; by default as many as fit, up to {MOST_RELATION_HEADS}."},
+    )
+    relation_layer: int | None = field(
+        default=None,
+        metadata={"help": "Teacher layer of minilm_relations and qkv_relations, counted from 1; by default the last."},
+    )
+
+
+def parse_losses(words: Sequence[str] | str) -> dict[str, float]:
+    """Weights by name, of words such as `hidden_states` and `attention_scores=0.5`.
+
+    Raises:
+        InputError: if a name is unknown or stands twice, a weight is no number above 0, or there is no word.
+    """
+    known = (*CAPTURE_LOSSES, *MASKED_LOSSES)
+    weights: dict[str, float] = {}
+    for word in words.split() if isinstance(words, str) else words:
+        name, given, number = word.partition("=")
+        if name not in known:
+            raise InputError(f"losses: unknown loss {name!r}; known are {', '.join(known)}")
+        if name in weights:
+            raise InputError(f"losses: {name} stands twice")
+        try:
+            weights[name] = float(number) if given else 1.0
+        except ValueError:
+            weights[name] = math.nan
+        if not 0 < weights[name] < math.inf:
+            raise InputError(f"losses: the weight of {name} must be a number above 0, not {number!r}")
+    if not weights:
+        raise InputError(f"losses: name at least one of {', '.join(known)}")
+    return weights
+
+
+@dataclass(kw_only=True)
+class GeneralArguments(LoopArguments, CorpusArguments, LossArguments):
+    """What all distillation on unlabelled text can be told."""
+
+    least_held_out: ClassVar[int] = 0
+
+    teacher: str = field(metadata={"help": "Hub id or folder of the teacher."})
+    output_dir: str = field(metadata={"help": "Folder to write; an interrupted run into it is resumed."})
+    learning_rate: float = field(default=1.5e-3, metadata={"help": "Peak learning rate of AdamW."})
+    batch_size: int = field(default=16, metadata={"help": "Sequences, or packed rows, a process takes at a time."})
+
+    def check(self) -> None:
+        """See `LoopArguments.check`."""
+        super().check()
+        parse_losses(self.losses)
+        for name, least in (("held_out", self.least_held_out), ("init_sequences", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name}: must be at least {least}, not {getattr(self, name)}")
+
+
+@dataclass(kw_only=True)
+class StudentArguments:
+    """What is trained on unlabelled text, and for how long; stands before a class of `LoopArguments`."""
+
+    student: str = field(
+        default="efficientbert",
+        metadata={
+            "help": f"Preset ({', '.join(PRESETS)}), config.json, or a checkpoint folder or Hub id to go on from."
+        },
+    )
+    max_steps: int = field(default=1000, metadata={"help": "Optimizer steps."})
+
+    def check(self) -> None:
+        """See `LoopArguments.check`."""
+        super().check()
+        if self.max_steps < 0:
+            raise InputError(f"max_steps: must be at least 0, not {self.max_steps}")
+
+
+@dataclass(kw_only=True)
+class DistillArguments(StudentArguments, GeneralArguments):
+    """Distils a teacher into a student on unlabelled text and writes a folder that every Auto class loads."""
+
+    initialization: str = field(
+        default="teacher",
+        metadata={
+            "help": "Of a preset or config: 'teacher', 'random', or the folder or Hub id of a checkpoint of any width "
+            "and depth, whose leading dimensions are copied."
+        },
+    )
+
+    def check(self) -> None:
+        """See `LoopArguments.check`."""
+        super().check()
+        named = self.initialization in ("teacher", "random")
+        if not named and "/" not in self.initialization and not Path(self.initialization).is_dir():
+            raise InputError(
+                "initialization: must be teacher or random, or the folder or Hub id of a checkpoint, not "
+                f"{self.initialization!r}"
+            )

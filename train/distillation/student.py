@@ -1,0 +1,116 @@
+"""A student in training: the encoder, and the projection to the teacher's width that is not shipped with it."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from efficientbert.configuration_efficientbert import EfficientBertConfig
+from efficientbert.modeling_efficientbert import (
+    EfficientBertAttention,
+    EfficientBertForMaskedLM,
+    EfficientBertLMHead,
+    EfficientBertModel,
+    EfficientBertPreTrainedModel,
+)
+from efficientbert.train.cli.errors import LOAD_ERRORS, InputError
+from efficientbert.train.distillation.capture import Captures, student_recorder
+from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.text.batches import encoder_inputs
+
+
+class Student(nn.Module):
+    """An encoder with its distillation projection; calling it yields captures in the teacher's width.
+
+    It trains without dropout, which only blurs targets that a teacher gives for every token; the encoder's
+    configuration keeps it for fine-tuning.
+
+    Args:
+        encoder: The encoder to train.
+        teacher_size: Hidden size of the teacher.
+        head: Masked-LM head around the encoder, where one is trained.
+    """
+
+    def __init__(self, encoder: EfficientBertModel, teacher_size: int, head: EfficientBertLMHead | None = None):
+        super().__init__()
+        self.encoder = encoder
+        self.projection = nn.Linear(encoder.config.hidden_size, teacher_size)
+        self.head = head
+        self.recorder = student_recorder(encoder)
+        disable_dropout(encoder)
+
+    def forward(self, labels: torch.Tensor | None = None, **batch: torch.Tensor) -> Captures:
+        """Captures of a batch as of `packing.encoder_inputs`.
+
+        Hidden states come projected, of shape `(B, L, teacher_size)`; with a head and `labels` of shape `(B, L)` there
+        are logits of every token whose label is not -100.
+        """
+        inputs = encoder_inputs(batch, self.encoder.dtype)
+        captures = self.recorder.record(lambda: self.encoder(**inputs, output_hidden_states=True))
+        logits = None
+        if self.head is not None and labels is not None:
+            logits = self.head(captures.hidden_states[-1][labels != -100])
+        projected = tuple(self.projection(states) for states in captures.hidden_states)
+        return Captures(projected, captures.queries, captures.keys, captures.values, logits)
+
+    def shipped(self) -> EfficientBertPreTrainedModel:
+        """What is saved: the encoder, within a masked-LM model where its head was trained."""
+        if self.head is None:
+            return self.encoder
+        model = EfficientBertForMaskedLM(self.encoder.config)
+        model.efficientbert, model.lm_head = self.encoder, self.head
+        return model
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Switches dropout off in training; the configuration keeps it."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif isinstance(module, EfficientBertAttention):
+            module.attention_dropout = 0.0
+
+
+def choose_attention(model: PreTrainedModel) -> None:
+    """Makes a model train with the faster implementation of attention on its device.
+
+    On the CPU the backward pass of torch's fused attention takes several times as long in bfloat16.
+    """
+    if model.device.type == "cpu":
+        model.set_attn_implementation("eager")
+
+
+def fit_config(config: EfficientBertConfig, teacher: Teacher) -> EfficientBertConfig:
+    """A copy of `config` with the vocabulary, positions, segments and special tokens of a teacher."""
+    fields = config.to_dict() | {
+        "vocab_size": teacher.vocab_size,
+        "max_position_embeddings": teacher.max_positions,
+        "type_vocab_size": teacher.num_segments,
+        "pad_token_id": teacher.tokenizer.pad_token_id,
+        "bos_token_id": teacher.tokenizer.bos_token_id,
+        "eos_token_id": teacher.tokenizer.eos_token_id,
+    }
+    return EfficientBertConfig(**fields)
+
+
+def load_config(path: Path) -> EfficientBertConfig:
+    """A configuration from a JSON file.
+
+    Raises:
+        InputError: if it cannot be read or is invalid.
+    """
+    try:
+        return EfficientBertConfig.from_json_file(path)
+    except LOAD_ERRORS as error:
+        raise InputError(f"config {path}: {' '.join(str(error).split())}") from None
+
+
+def nearest_layers(student_layers: int, teacher_layers: int) -> tuple[int, ...]:
+    """For every student layer, the teacher layer at the same part of the depth, counted from 0.
+
+    In a student deeper than its teacher, neighbours share one.
+    """
+    if student_layers <= teacher_layers:
+        return tuple((layer + 1) * teacher_layers // student_layers - 1 for layer in range(student_layers))
+    return tuple(layer * teacher_layers // student_layers for layer in range(student_layers))

@@ -1,0 +1,29 @@
+"""The optimizer and its learning rate."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from efficientbert.train.engine.arguments import LoopArguments
+
+
+def make_optimizer(model: nn.Module, args: LoopArguments) -> torch.optim.AdamW:
+    """AdamW, without weight decay on biases and norms."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": args.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=args.learning_rate, fused=True)
+
+
+def linear_schedule(warmup_steps: int, max_steps: int) -> Callable[[int], float]:
+    """Factor of the peak learning rate: rises linearly from step 1, then falls linearly to 0."""
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        return max(0.0, (max_steps - step) / max(1, max_steps - warmup_steps))
+
+    return factor

@@ -1,0 +1,111 @@
+"""Output folders: worked on under a temporary name, moved to their own name when complete."""
+
+import dataclasses
+import fcntl
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.files.writing import write_json
+
+
+LOCK = ".lock"
+UNDECISIVE = ("max_skipped_steps", "tracker", "log_steps")  # how a run is watched, not what comes out of it
+
+
+class OutputFolder:
+    """A folder that appears under its name only when everything in it is written.
+
+    Until `finish`, all files live in `work`, which is `PATH.partial`: checkpoints in `work / "checkpoints"`, the rest
+    as it shall stand in the end. A run that was killed leaves `PATH.partial`, and the same run started again goes on
+    from it; where it had not come to write anything, any run may take it.
+
+    Args:
+        path: The final folder.
+        arguments: What decides the result, as JSON values. Kept in `work/run.json` and compared on the next start.
+
+    Raises:
+        InputError: if the folder is in use: not empty, worked on by another process, or begun with other arguments.
+    """
+
+    def __init__(self, path: str | Path, arguments: dict[str, Any]):
+        self.path = Path(path).absolute()
+        self.work = self.path.with_name(self.path.name + ".partial")
+        self.arguments = json.loads(json.dumps(arguments))
+        self.lock = None
+        self.complete = holds_run(self.path, self.arguments)
+        if self.complete:
+            self._clear()  # a run may have been killed behind its move
+        elif not self._untouched():
+            holds_run(self.work, self.arguments)
+
+    def _untouched(self) -> bool:
+        """Whether the work folder is there and nothing was made in it yet."""
+        return self.work.is_dir() and {path.name for path in self.work.iterdir()} <= {"run.json", LOCK}
+
+    def open(self) -> "OutputFolder":
+        """Makes the work folder, or takes up the one of a killed run; one process at a time.
+
+        Raises:
+            InputError: if another process works on it, or it cannot be made.
+        """
+        try:
+            self.work.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"output folder {self.work}: cannot be made: {error.strerror}") from None
+        self.lock = open(self.work / LOCK, "w")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"output folder {self.work}: another process is working on it") from None
+        write_json(self.work / "run.json", self.arguments)
+        return self
+
+    def finish(self) -> Path:
+        """Moves the folder to its own name, and drops the checkpoints only then: a kill in between costs nothing."""
+        if self.path.exists():
+            self.path.rmdir()
+        self.work.rename(self.path)
+        self._clear()
+        self.lock.close()
+        return self.path
+
+    def _clear(self) -> None:
+        """Drops what a finished folder does not need."""
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+        (self.path / LOCK).unlink(missing_ok=True)
+
+
+def holds_run(folder: Path, arguments: dict[str, Any]) -> bool:
+    """Whether a folder holds what a run with these arguments has written; False if it is empty or not there.
+
+    Args:
+        folder: With `run.json`, where arguments are kept.
+        arguments: What decides the result, as JSON values.
+
+    Raises:
+        InputError: if it holds anything else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"output folder {folder}: is a file; choose another --output_dir")
+    if not folder.exists() or not any(folder.iterdir()):
+        return False
+    record = folder / "run.json"
+    if not record.exists():
+        raise InputError(f"output folder {folder}: is not empty; choose another --output_dir or empty it")
+    earlier = json.loads(record.read_text(encoding="utf-8"))
+    for key in sorted(earlier.keys() | arguments.keys()):
+        if earlier.get(key) != arguments.get(key):
+            raise InputError(
+                f"output folder {folder}: holds a run with {key}={earlier.get(key)!r}, not {arguments.get(key)!r}; "
+                "choose another --output_dir or delete it"
+            )
+    return True
+
+
+def run_arguments(args: Any) -> dict[str, Any]:
+    """What of a script's dataclass decides the result of a run, for `OutputFolder`."""
+    fields = {name: value for name, value in dataclasses.asdict(args).items() if name not in UNDECISIVE}
+    return fields | {"output_dir": Path(args.output_dir).name}

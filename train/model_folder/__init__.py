@@ -1,0 +1,1 @@
+"""A finished model folder: weights, tokenizer, code, record, card."""

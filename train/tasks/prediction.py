@@ -1,0 +1,74 @@
+"""What a model predicts for labelled rows, and what figures that comes to."""
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.metrics import compute_metric
+from efficientbert.train.tasks.task import Task, TaskData, model_inputs
+
+
+@torch.no_grad()
+def predict(model: PreTrainedModel, task: Task, data: TaskData, batch_size: int) -> list[np.ndarray]:
+    """A model's outputs for every feature of a split, in order; features of like length go together.
+
+    Args:
+        model: On any device, in either mode.
+        task: What the model is for.
+        data: The split; its labels are not read.
+        batch_size: Features at a time.
+    """
+    device, training = next(model.parameters()).device, model.training
+    order = np.argsort([length(ids) for ids in data.features["input_ids"]], kind="stable")
+    logits: list[np.ndarray] = [np.empty(0)] * len(order)
+    model.eval()
+    for start in tqdm(range(0, len(order), batch_size), desc="Predicting", unit="batch", leave=False, disable=None):
+        chosen = [int(index) for index in order[start : start + batch_size]]
+        batch = task.collate([data.features[index] for index in chosen])
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        for index, row in zip(chosen, task.logits(model(**model_inputs(batch)), batch)):
+            logits[index] = row
+    model.train(training)
+    return logits
+
+
+def length(ids: list[int] | list[list[int]]) -> int:
+    """Tokens of a feature; of the longest choice where it has several."""
+    return max(map(len, ids)) if ids and isinstance(ids[0], list) else len(ids)
+
+
+def check_length(model: PreTrainedModel, data: TaskData, what: str) -> None:
+    """Holds the longest feature of a split against a model's positions.
+
+    Raises:
+        InputError: if it has too few, naming `what` it is.
+    """
+    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
+    if not isinstance(table, nn.Embedding):
+        return
+    positions = table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+    longest = max(map(length, data.features["input_ids"]))
+    if longest > positions:
+        raise InputError(
+            f"max_length: {what} has {positions} positions, but {data.split} a sequence of {longest} tokens; lower it"
+        )
+
+
+def score(task: Task, logits: list[np.ndarray], data: TaskData) -> dict[str, float]:
+    """Corpus-level figures of the task's metric.
+
+    Args:
+        task: The task.
+        logits: As of `predict`.
+        data: What was predicted, with its labels.
+    """
+    predictions, references = task.predict(logits, data), task.references(data)
+    return compute_metric(task.metric(), predictions, references, **task.metric_options())
+
+
+def main_score(result: dict[str, float]) -> float:
+    """The number of a result that weights are chosen by: F1, at the best threshold if there is one, or the first."""
+    return next((result[name] for name in ("best_f1", "f1") if name in result), next(iter(result.values())))

@@ -1,0 +1,139 @@
+"""Fine-tuned models with the task each is for, as their folders record it."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+
+from efficientbert.train.cli.errors import LOAD_ERRORS, InputError
+from efficientbert.train.model_folder.record import read_provenance
+from efficientbert.train.tasks import task_of_model
+from efficientbert.train.tasks.arguments import TASKS, TaskArguments
+from efficientbert.train.tasks.task import Task
+
+
+HEADS = ("ForSequenceClassification", "ForQuestionAnswering", "ForTokenClassification", "ForMultipleChoice")
+SIZES = ("max_length", "doc_stride", "max_query_length", "max_answer_length")
+
+
+def find_models(path: str) -> dict[str, str]:
+    """The models of a folder by name: itself, or else those in its subfolders and in the subfolders of these.
+
+    What has no head for a task, such as the encoder beside the models of several tasks, is left out.
+
+    Args:
+        path: A model folder, a folder of such, or a Hub id.
+
+    Raises:
+        InputError: if it is a folder without models.
+    """
+    folder = Path(path)
+    if not folder.is_dir() or is_model(folder):
+        return {folder.absolute().name if folder.is_dir() else path: path}
+    found = {}
+    for first in subfolders(folder):
+        for second in [first] if is_model(first) else subfolders(first):
+            if is_model(second) and (is_embedder(second) or has_head(second)):
+                found[second.relative_to(folder).as_posix()] = str(second)
+    if not found:
+        raise InputError(f"model folder {path}: is neither a model nor holds folders of fine-tuned models")
+    return found
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder by name, without those of unfinished runs."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and path.suffix != ".partial")
+
+
+def is_model(folder: Path) -> bool:
+    """Whether a model lies in the folder."""
+    return (folder / "config.json").is_file() or is_embedder(folder)
+
+
+def is_embedder(folder: Path) -> bool:
+    """Whether sentence-transformers has saved the model in the folder."""
+    return (folder / "modules.json").is_file()
+
+
+def has_head(folder: Path) -> bool:
+    """Whether the model in the folder says that it has a head for a task.
+
+    Raises:
+        InputError: if its configuration cannot be read.
+    """
+    path = folder / "config.json"
+    try:
+        names = json.loads(path.read_text(encoding="utf-8")).get("architectures") or []
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"config {path}: cannot be read: {' '.join(str(error).split())}") from None
+    return any(name.endswith(HEADS) for name in names)
+
+
+def recorded_arguments(path: str, config: PreTrainedConfig) -> dict[str, Any]:
+    """What a model's folder says of the data that it was fine-tuned on last: values of `TaskArguments`.
+
+    Args:
+        path: The model's folder, or a Hub id, of which only the configuration is known.
+        config: Its configuration.
+    """
+    steps = [step for step in read_provenance(Path(path)) if step["step"] == "finetune"] if Path(path).is_dir() else []
+    arguments = steps[-1].get("arguments", {}) if steps else {}
+    known = {field.name for field in fields(TaskArguments)}
+    recorded = {name: value for name, value in arguments.items() if name in known and value is not None}
+    task = getattr(config, "finetuning_task", None)
+    return recorded if steps or task not in TASKS else {"task": task}
+
+
+def settle_arguments(path: str, config: PreTrainedConfig, given: TaskArguments) -> TaskArguments:
+    """The data that scores a model: as given, and where nothing is given as recorded with the model.
+
+    Args:
+        path: Folder or Hub id of the model.
+        config: Its configuration.
+        given: What is None is not given.
+
+    Raises:
+        InputError: if it was fine-tuned on a local file, of which only the name is recorded, and no data is given.
+    """
+    chosen = {field.name: getattr(given, field.name) for field in fields(TaskArguments)}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    recorded = recorded_arguments(path, config)
+    if chosen.get("task", recorded.get("task")) != recorded.get("task"):
+        recorded = {name: value for name, value in recorded.items() if name in SIZES}
+    settled = recorded | chosen
+    local = "data" not in chosen and settled.get("data", "").startswith("./")
+    if local and settled.get("task") is None:
+        raise InputError(f"model {path}: was fine-tuned on a local {settled['data'][2:]}; say with --data where it is")
+    return TaskArguments(**{name: value for name, value in settled.items() if name != "data" or not local})
+
+
+def load_trained(path: str, given: TaskArguments, device: str) -> tuple[Task, PreTrainedModel]:
+    """A fine-tuned model and its task, with the labels in the order of the model's outputs.
+
+    Args:
+        path: Folder or Hub id.
+        given: See `settle_arguments`.
+        device: Where the model goes.
+
+    Raises:
+        InputError: if it cannot be loaded, or has no trained head for the task.
+    """
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except LOAD_ERRORS as error:
+        raise InputError(f"model {path}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except LOAD_ERRORS as error:
+        raise InputError(f"model {path}: no tokenizer: {' '.join(str(error).split())[:300]}") from None
+    task = task_of_model(settle_arguments(path, config, given), tokenizer, config)
+    try:
+        model, report = task.auto_class.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+    except LOAD_ERRORS as error:
+        raise InputError(f"model {path}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+    if report["missing_keys"]:
+        raise InputError(f"model {path}: has no trained head for this task; run `efficientbert finetune` first")
+    return task, model.to(device)

@@ -1,0 +1,1 @@
+"""Unlabelled text: from documents to batches."""

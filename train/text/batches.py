@@ -1,0 +1,72 @@
+"""Batches of sequences, and how an encoder takes them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+
+class PaddingCollator:
+    """Pads rows of `input_ids` to the longest of the batch.
+
+    Args:
+        pad_token_id: What to pad with.
+    """
+
+    def __init__(self, pad_token_id: int):
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """`input_ids` and `attention_mask`, each of shape `(B, L)`."""
+        ids = [torch.as_tensor(row["input_ids"]) for row in rows]
+        return {
+            "input_ids": torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id),
+            "attention_mask": torch.nn.utils.rnn.pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
+        }
+
+
+def batches(
+    rows: list[dict[str, Any]], batch_size: int, collator: PaddingCollator, device: torch.device
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Collated batches of `rows` in order, on a device."""
+    for start in range(0, len(rows), batch_size):
+        batch = collator(rows[start : start + batch_size])
+        yield {key: tensor.to(device) for key, tensor in batch.items()}
+
+
+def pair_mask(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Which key counts for which query: both valid and, in a packed batch, of the same sequence.
+
+    Args:
+        batch: `attention_mask` and, if packed, `sequence_ids` (1, 2, … within a row, 0 at padding), each `(B, L)`.
+
+    Returns:
+        Boolean, of shape `(B, L, L)`.
+    """
+    sequences = batch["sequence_ids"] if "sequence_ids" in batch else batch["attention_mask"]
+    return (sequences[:, :, None] == sequences[:, None, :]) & (sequences != 0)[:, :, None]
+
+
+def encoder_inputs(
+    batch: Mapping[str, torch.Tensor], dtype: torch.dtype, position_offset: int = 0
+) -> dict[str, torch.Tensor]:
+    """What an encoder is called with: an unpacked batch as it is, a packed one with an additive mask of pairs.
+
+    Args:
+        batch: `input_ids`, `attention_mask` and, if packed, `position_ids` and `sequence_ids`, each `(B, L)`.
+        dtype: The encoder's.
+        position_offset: Number of the encoder's first position.
+
+    Returns:
+        Arguments of the encoder; the mask of a packed batch has the shape `(B, 1, L, L)`.
+    """
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
+    if "sequence_ids" in batch:
+        # Padding sees itself: a softmax over nothing would be no number.
+        visible = pair_mask(batch) | torch.eye(
+            batch["input_ids"].shape[1], dtype=torch.bool, device=batch["input_ids"].device
+        )
+        mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+        inputs["attention_mask"] = mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
+        inputs["position_ids"] = batch["position_ids"] + position_offset
+    return inputs
