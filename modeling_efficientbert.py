@@ -26,6 +26,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_efficientbert import EfficientBertConfig
 from .ffn_efficientbert import evaluate, parse, uses_gate
+from .slicing_efficientbert import slice_weights
 
 
 class EfficientBertEmbeddings(nn.Module):
@@ -184,6 +185,23 @@ class EfficientBertPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _no_split_modules = ["EfficientBertEmbeddings", "EfficientBertLayer"]
     _can_record_outputs = {"hidden_states": EfficientBertLayer, "attentions": EfficientBertAttention}
+
+    @torch.no_grad()
+    def slice(self, config: EfficientBertConfig) -> "EfficientBertPreTrainedModel":
+        """A smaller model of the same class with its part of these weights, see `slicing_efficientbert`.
+
+        Args:
+            config: Of the smaller model.
+
+        Raises:
+            ValueError: if it is larger anywhere.
+        """
+        part = type(self)(config)
+        weights = slice_weights(self, self.config, part, config)
+        for name, parameter in part.named_parameters():
+            parameter.copy_(weights[name])
+        part.set_attn_implementation(self.config._attn_implementation)
+        return part.to(self.device).train(self.training)
 
 
 class EfficientBertModel(EfficientBertPreTrainedModel):

@@ -26,8 +26,8 @@ import datasets
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from efficientbert.search.benchmark import describe_machine
-from efficientbert.train.cli.command import run_script
+from efficientbert.search.costs.machine import describe_machine
+from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.engine.order import EpochSampler, Stream
 from efficientbert.train.files.writing import write_json
@@ -184,4 +184,4 @@ def main(args: DataArguments) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, DataArguments, "data")
+    run_command(main, DataArguments, "data")

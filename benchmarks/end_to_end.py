@@ -33,7 +33,7 @@ from efficientbert.search.space.architecture import Architecture
 from efficientbert.search.space.expressions import GATED
 from efficientbert.train import distill
 from efficientbert.train.cli.arguments import parse_arguments
-from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.command import run_command
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.files.tables import table
 from efficientbert.train.files.writing import write_json
@@ -191,4 +191,4 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, EndToEndArguments, "end_to_end")
+    run_command(main, EndToEndArguments, "end_to_end")

@@ -26,7 +26,7 @@ from efficientbert.search.costs.machine import describe_machine
 from efficientbert.search.space.architecture import Architecture
 from efficientbert.search.space.sizes import Choices
 from efficientbert.search.space.space import SearchSpace
-from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.command import run_command
 from efficientbert.train.files.writing import write_json
 
 
@@ -174,4 +174,4 @@ def main(args: LatencyArguments) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, LatencyArguments, "latency")
+    run_command(main, LatencyArguments, "latency")

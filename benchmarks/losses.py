@@ -18,13 +18,14 @@ from transformers import AutoTokenizer
 from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.search.scores.probe import probe_error
 from efficientbert.train import distill
-from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.command import run_command
 from efficientbert.train.distillation.student import Student
 from efficientbert.train.files.tables import table
 from efficientbert.train.files.writing import write_json
 from efficientbert.train.metrics import load_metric
 from efficientbert.train.model_folder.record import read_provenance
-from efficientbert.train.tasks import TaskArguments, task_of_data
+from efficientbert.train.tasks.arguments import TaskArguments
+from efficientbert.train.tasks.kinds import task_of_data
 
 
 RECIPES = (
@@ -130,4 +131,4 @@ def main(args: ComparisonArguments) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, ComparisonArguments, "losses")
+    run_command(main, ComparisonArguments, "losses")

@@ -45,7 +45,7 @@ from efficientbert.search.space.expressions import GATED, PLAIN
 from efficientbert.search.space.space import SearchSpace
 from efficientbert.search.supernet.supernet import Supernet
 from efficientbert.search.supernet.weights import load_weights
-from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.command import run_command
 from efficientbert.train.distillation.held_out import capture_held_out, score_student
 from efficientbert.train.distillation.objective import GeneralDistillation
 from efficientbert.train.distillation.scales import teacher_scales
@@ -388,4 +388,4 @@ if __name__ == "__main__":
     parts = {"draw": draw, "score": score, "report": report}
     if len(sys.argv) < 2 or sys.argv[1] not in parts:
         sys.exit("rank_correlation: error: name a part: draw, score or report")
-    run_script(parts[sys.argv[1]], RankArguments, "rank_correlation", sys.argv[2:])
+    run_command(parts[sys.argv[1]], RankArguments, "rank_correlation", sys.argv[2:])

@@ -33,7 +33,7 @@ from efficientbert.search.costs.cost import Parameters
 from efficientbert.search.samplers import ActionSpace, Evolution, Nsga2, OptunaSampler, RandomSampler, Sampler
 from efficientbert.search.space.sizes import Choices
 from efficientbert.search.space.space import SearchSpace
-from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.files.tables import table
 from efficientbert.train.files.writing import write_json
@@ -414,4 +414,4 @@ def main(args: SamplerArguments) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, SamplerArguments, "samplers")
+    run_command(main, SamplerArguments, "samplers")

@@ -22,7 +22,7 @@ from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.search.scores.remembered_teacher import RememberedTeacher
 from efficientbert.search.space.architecture import Architecture
-from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.command import run_command
 from efficientbert.train.distillation.arguments import GeneralArguments
 from efficientbert.train.distillation.held_out import HeldOut, capture_held_out, score_student
 from efficientbert.train.distillation.loss_choice import make_recipe, source_layers
@@ -117,4 +117,4 @@ def main(args: StandAloneArguments) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, StandAloneArguments, "stand_alone")
+    run_command(main, StandAloneArguments, "stand_alone")

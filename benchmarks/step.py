@@ -29,9 +29,9 @@ from transformers import AutoModel
 
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
-from efficientbert.search.benchmark import describe_machine
 from efficientbert.search.costs.cost import count_flops
-from efficientbert.train.cli.command import run_script
+from efficientbert.search.costs.machine import describe_machine
+from efficientbert.train.cli.command import run_command
 from efficientbert.train.distillation.arguments import LossArguments
 from efficientbert.train.distillation.capture import Captures
 from efficientbert.train.distillation.loss_choice import make_recipe
@@ -349,4 +349,4 @@ def main(args: StepArguments) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, StepArguments, "step")
+    run_command(main, StepArguments, "step")

@@ -37,9 +37,10 @@ from efficientbert.search.costs.cost import Parameters
 from efficientbert.search.costs.machine import describe_machine
 from efficientbert.search.space.architecture import Architecture, Shape
 from efficientbert.search.space.space import SearchSpace
-from efficientbert.search.supernet.supernet import Supernet, slice_weights
+from efficientbert.search.supernet.supernet import Supernet
 from efficientbert.search.supernet.training import Candidates, Slices, SupernetDistillation, Wholes, bounds
-from efficientbert.train.cli.command import run_script
+from efficientbert.slicing_efficientbert import slice_weights
+from efficientbert.train.cli.command import run_command
 from efficientbert.train.distillation.arguments import GeneralArguments, LossArguments
 from efficientbert.train.distillation.held_out import capture_held_out, score_student
 from efficientbert.train.distillation.loss_choice import make_recipe, source_layers
@@ -315,4 +316,4 @@ def main(args: SupernetBenchmarkArguments) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, SupernetBenchmarkArguments, "supernet")
+    run_command(main, SupernetBenchmarkArguments, "supernet")

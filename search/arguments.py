@@ -4,24 +4,15 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from efficientbert.configuration_efficientbert import PRESETS
 from efficientbert.search.costs.budget import METRICS, Budget
-from efficientbert.search.samplers import ActionSpace, Evolution, Nsga2, OptunaSampler, RandomSampler
 from efficientbert.search.study.stop_rule import StopRule
-from efficientbert.search.study.storage import without_password
 from efficientbert.train.cli.errors import InputError
-from efficientbert.train.distillation.arguments import GeneralArguments
+from efficientbert.train.distillation.arguments import PRESETS, GeneralArguments
 from efficientbert.train.files.output_folder import run_arguments
 from efficientbert.train.tasks.arguments import TASKS, LabelledData, labelled_sources
 
 
-SAMPLERS = {
-    "random": RandomSampler,
-    "evolution": Evolution,
-    "nsga2": Nsga2,
-    "action_space": ActionSpace,
-    "tpe": OptunaSampler,
-}
+SAMPLERS = ("random", "evolution", "nsga2", "action_space", "tpe")
 SEVERAL_OBJECTIVES = ("action_space", "nsga2", "random")
 SLICE_SCORES = ("parameters", "wpca", "text", "probe")  # of slices as they are
 TRAINING_SCORES = (*SLICE_SCORES, "short")
@@ -225,6 +216,8 @@ class SearchArguments(GeneralArguments):
 
     def decisive(self) -> dict[str, Any]:
         """All that decides what a search comes to, as JSON values: it goes on only with the same."""
+        from efficientbert.search.study.storage import without_password
+
         arguments = {name: value for name, value in run_arguments(self).items() if name not in UNDECISIVE}
         if self.storage is not None:
             arguments["storage"] = without_password(self.storage)

@@ -12,129 +12,25 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from accelerate import Accelerator
-
-from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
 from efficientbert.search.arguments import SearchArguments
-from efficientbert.search.costs.cost import Cost, Flops, Parameters
-from efficientbert.search.costs.latency import Latency, LatencySettings
-from efficientbert.search.scores.remembered_teacher import RememberedTeacher
-from efficientbert.search.scores.score import objectives
-from efficientbert.search.scores.short_training import TaskTraining, prepare_task
-from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
-from efficientbert.search.space.expressions import PLAIN
-from efficientbert.search.space.sizes import Choices
-from efficientbert.search.space.space import SearchSpace
-from efficientbert.search.stages import Material, Stages
-from efficientbert.search.study.storage import open_storage
-from efficientbert.train.cli.command import run_script
-from efficientbert.train.cli.errors import InputError
-from efficientbert.train.distillation.held_out import capture_held_out
-from efficientbert.train.distillation.loss_choice import make_recipe
-from efficientbert.train.distillation.scales import teacher_scales
-from efficientbert.train.distillation.student import fit_config, load_config
-from efficientbert.train.distillation.teacher import Teacher
-from efficientbert.train.engine.accelerator import make_accelerator
+from efficientbert.train.cli.command import run_command
 from efficientbert.train.files.output_folder import holds_run
 from efficientbert.train.files.writing import write_json
-from efficientbert.train.tasks import task_of_data
-from efficientbert.train.tasks.task import Task, TaskData
-from efficientbert.train.text.preparation import prepare_text
-
-
-def any_architecture(depth: int, shape: Shape) -> Architecture:
-    """One of a depth and shape, where it does not matter which."""
-    return Architecture(shape, (LayerChoice(PLAIN, 1, 1),) * depth)
-
-
-def make_space(args: SearchArguments, teacher: Teacher) -> SearchSpace:
-    """The space of the arguments, without measured latencies.
-
-    Raises:
-        InputError: if the student's sizes do not fit the teacher, or the losses do not fit a shape.
-    """
-    if args.student in PRESETS:
-        base = EfficientBertConfig.from_preset(args.student)
-    elif Path(args.student).suffix == ".json":
-        base = load_config(Path(args.student))
-    else:
-        raise InputError(f"student {args.student}: no preset ({', '.join(PRESETS)}) and no .json file")
-    base = fit_config(base, teacher)
-    shape = {
-        name: tuple(getattr(args, name) or ())
-        for name in ("depths", "hidden_sizes", "head_counts", "head_dims", "embedding_sizes")
-    }
-    choices = Choices(**shape, gate=args.gate, base_width=args.base_width, width_multiple=args.width_multiple)
-    costs: dict[str, Cost] = {"parameters": Parameters(base), "flops": Flops(base, args.max_length)}
-    metrics = {*args.objectives, *(budget.metric for budget in args.parsed_budgets())}
-    if "latency" in metrics:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        threads = torch.get_num_threads()
-        settings = LatencySettings(args.latency_batch_size, args.max_length, device, threads=threads)
-        costs["latency"] = Latency(base, Path(args.output_dir) / "latency.json", settings)
-    space = SearchSpace(base, choices, args.parsed_budgets(), costs)
-    for depth, shape in space.shapes:
-        recipe = make_recipe(args, any_architecture(depth, shape).to_config(base), teacher)
-        if recipe.masks:
-            raise InputError(
-                "losses: masked_lm and logits need a head, which no supernet has; distil its slice with them"
-            )
-    return space
-
-
-def load_tasks(args: SearchArguments, teacher: Teacher, accelerator: Accelerator) -> tuple[TaskTraining, ...]:
-    """The tasks that candidates learn from teachers, if any.
-
-    Raises:
-        InputError: if data or teachers cannot be loaded, or do not suit.
-    """
-    if args.task_teachers is None:
-        return ()
-    training = replace(args, learning_rate=args.task_learning_rate, batch_size=args.task_batch_size)
-    folder = Path(args.output_dir) / "tasks"
-    tasks = tuple(
-        prepare_task(
-            source,
-            name,
-            teacher,
-            args,
-            args.task_held_out,
-            training,
-            args.task_epochs,
-            accelerator,
-            folder / source.title(),
-        )
-        for source, name in zip(args.task_sources(), args.task_teachers)
-    )
-    for name, task in zip(args.task_teachers, tasks):
-        size = task.teacher.encoder.hidden_size
-        if "tasks" in args.supernet_scores and size != teacher.hidden_size:
-            raise InputError(
-                f"task_teachers: {name} has hidden size {size}, not teacher {args.teacher}'s {teacher.hidden_size}, "
-                "as --supernet_scores tasks needs"
-            )
-    return tasks
-
-
-def load_probe(args: SearchArguments, teacher: Teacher, accelerator: Accelerator) -> tuple[Task, TaskData] | None:
-    """The first task and its rows, where a linear probe on them is asked for.
-
-    Raises:
-        InputError: if the data cannot be loaded, or is not for a probe.
-    """
-    if "probe" not in (*args.scores, *args.supernet_scores):
-        return None
-    source = args.task_sources()[0]
-    if source.task_kind() != "text-classification":
-        raise InputError(f"task {source.title()}: is no classification or regression of texts, which a probe is for")
-    with accelerator.main_process_first():
-        task = task_of_data(source, teacher.tokenizer, source.train_split)
-        return task, task.load(source.train_split)
 
 
 def main(args: SearchArguments) -> None:
     """Runs the job from arguments to a finished stage."""
+    from efficientbert.search.preparation import any_architecture, load_probe, load_tasks, make_space
+    from efficientbert.search.scores.remembered_teacher import RememberedTeacher
+    from efficientbert.search.scores.score import objectives
+    from efficientbert.search.stages import Material, Stages
+    from efficientbert.search.study.storage import open_storage
+    from efficientbert.train.distillation.held_out import capture_held_out
+    from efficientbert.train.distillation.scales import teacher_scales
+    from efficientbert.train.distillation.teacher import Teacher
+    from efficientbert.train.engine.accelerator import make_accelerator
+    from efficientbert.train.text.preparation import prepare_text
+
     args.check()
     folder = Path(args.output_dir).absolute()
     arguments = args.decisive()
@@ -174,7 +70,7 @@ def main(args: SearchArguments) -> None:
 
 def cli() -> None:
     """Runs the script with this process's arguments."""
-    run_script(main, SearchArguments, "search")
+    run_command(main, SearchArguments, "search")
 
 
 if __name__ == "__main__":

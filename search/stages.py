@@ -14,8 +14,8 @@ from optuna.pruners import SuccessiveHalvingPruner
 from optuna.storages import BaseStorage
 from torch import nn
 
-from efficientbert.search.arguments import SAMPLERS, SearchArguments
-from efficientbert.search.samplers import Sampler
+from efficientbert.search.arguments import SearchArguments
+from efficientbert.search.samplers import SAMPLERS, Sampler
 from efficientbert.search.scores.held_out_text import HeldOutText
 from efficientbert.search.scores.ladder import Ladder
 from efficientbert.search.scores.probe import TaskProbe
@@ -45,12 +45,13 @@ from efficientbert.search.supernet.training import (
     task_objectives,
 )
 from efficientbert.search.supernet.weights import load_weights, save_weights
+from efficientbert.slicing_efficientbert import nearest_layers
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.held_out import HeldOut, score_student
 from efficientbert.train.distillation.multitask_objective import TaskBatches
 from efficientbert.train.distillation.objective import GeneralDistillation
 from efficientbert.train.distillation.projection import save_projection
-from efficientbert.train.distillation.student import Student, choose_attention, nearest_layers
+from efficientbert.train.distillation.student import Student, choose_attention
 from efficientbert.train.distillation.task_objective import TaskObjective
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.engine.loop import train

@@ -18,9 +18,11 @@ from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertModel, 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForMaskedLM
 from efficientbert.train import augment
-from efficientbert.train.augment import AugmentArguments, augment_rows, main
-from efficientbert.train.cli.command import run_script
+from efficientbert.train.augment import main
+from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
+from efficientbert.train.tasks.arguments import AugmentArguments
+from efficientbert.train.tasks.augmentation import augment_rows
 from efficientbert.train.tasks.word_replacement import Replacer, Word, rewrite, whole_words
 
 
@@ -319,7 +321,7 @@ def test_models_that_do_not_do(masked_lm, tokenizer, teacher_folder, tmp_path, c
         Replacer(make_model(), tokenizer_without, 16, 3, 4)
     flags = ["--model", str(tmp_path / "ours"), "--data", data, "--output_file", str(tmp_path / "out.parquet")]
     with pytest.raises(SystemExit) as stopped:
-        run_script(main, AugmentArguments, "augment", [*flags, "--text_column", "a"])
+        run_command(main, AugmentArguments, "augment", [*flags, "--text_column", "a"])
     assert stopped.value.code == 2 and len(capsys.readouterr().err.strip().splitlines()[-1:]) == 1
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["headless", "ours", "train.parquet"]
 

@@ -12,8 +12,9 @@ from transformers import AutoModel, BertConfig, BertModel, DistilBertConfig, Dis
 
 from efficientbert import EfficientBertConfig, EfficientBertModel
 from efficientbert.search import benchmark
-from efficientbert.search.benchmark import (
-    BenchmarkArguments,
+from efficientbert.search.benchmark import main
+from efficientbert.search.costs.arguments import BenchmarkArguments
+from efficientbert.search.costs.comparison import (
     Report,
     Timing,
     command_of,
@@ -22,7 +23,6 @@ from efficientbert.search.benchmark import (
     format_table,
     load_config,
     load_model,
-    main,
     make_inputs,
     measure_memory,
     measure_times,
@@ -30,7 +30,7 @@ from efficientbert.search.benchmark import (
     summarize,
 )
 from efficientbert.search.costs.cost import count_flops
-from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
 
 
@@ -236,7 +236,7 @@ def test_bad_input_ends_with_one_line(folders, monkeypatch, capsys, flags, messa
     argv = ["--models", "bert", "--sequence_length", "4", "--rounds", "1", "--threads", "1", *flags]
     threads = torch.get_num_threads()
     with pytest.raises(SystemExit) as stopped:
-        run_script(main, BenchmarkArguments, "benchmark", argv)
+        run_command(main, BenchmarkArguments, "benchmark", argv)
     torch.set_num_threads(threads)
     captured = capsys.readouterr()
     errors = [line for line in captured.err.splitlines() if "error:" in line]

@@ -13,7 +13,8 @@ from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForMultipleChoice
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.metrics import compute_metric
-from efficientbert.train.tasks import TaskArguments, task_of_data, task_of_model
+from efficientbert.train.tasks.arguments import TaskArguments
+from efficientbert.train.tasks.kinds import task_of_data, task_of_model
 from efficientbert.train.tasks.task import model_inputs
 
 

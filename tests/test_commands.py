@@ -18,7 +18,7 @@ from efficientbert.__main__ import SCRIPTS
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search import search
 from efficientbert.train import distill, finetune, scoring
-from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.command import run_command
 from efficientbert.train.model_folder.record import read_provenance
 
 
@@ -27,7 +27,7 @@ TEXT = ["--max_length", "24", "--held_out", "8", "--init_sequences", "16", "--ba
 
 
 def call(module, arguments_class, *argv: str) -> None:
-    run_script(module.main, arguments_class, "test", list(map(str, argv)))
+    run_command(module.main, arguments_class, "test", list(map(str, argv)))
 
 
 def distill_arguments(teacher: str, corpus: str, student: str, output: Path, *more: str) -> list[str]:

@@ -18,14 +18,13 @@ from transformers import (
     BertTokenizerFast,
 )
 
-from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
-from efficientbert.train.convert import (
+from efficientbert.train.convert import ConvertArguments, main
+from efficientbert.train.model_folder.release_checkpoint import (
     Checkpoint,
-    ConvertArguments,
     ReleaseFFN,
     convert,
-    main,
     read_expression,
     read_task,
 )
@@ -524,7 +523,7 @@ def assert_refused(tmp_path, capsys, messages, flags):
     before = sorted(tmp_path.rglob("*"))
     argv = ["--checkpoint", "F.bin", "--num_attention_heads", "3", "--ffn_expr", EXPRESSION, "--output_dir", "out"]
     with pytest.raises(SystemExit) as stopped:
-        run_script(main, ConvertArguments, "convert", argv + flags)
+        run_command(main, ConvertArguments, "convert", argv + flags)
     captured = capsys.readouterr()
     assert stopped.value.code == 2
     assert captured.err.count("\n") == 1 and any(message in captured.err for message in messages), captured.err

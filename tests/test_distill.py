@@ -18,7 +18,7 @@ from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForMaskedLM
 from efficientbert.search import search
 from efficientbert.train import distill
-from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.model_folder.record import read_provenance
@@ -53,7 +53,7 @@ def arguments(teacher: str, corpus: str, student: str, output: Path, *more: obje
 def call(*given: object) -> dict:
     """Runs the command and gives the figures it recorded."""
     argv = arguments(*given)
-    run_script(distill.main, distill.DistillArguments, "distill", argv)
+    run_command(distill.main, distill.DistillArguments, "distill", argv)
     return read_provenance(Path(argv[argv.index("--output_dir") + 1]))[-1]["result"]
 
 
@@ -210,7 +210,7 @@ def test_losses_and_layers_of_a_yaml_recipe(masked_lm_folder, corpus_file, stude
         recipe = tmp_path / f"{index}.yaml"
         recipe.write_text(f"losses: {losses}\nlayer_map: {layers}\n", encoding="utf-8")
         argv = arguments(masked_lm_folder(), corpus_file, student_file, tmp_path / str(index))
-        run_script(distill.main, distill.DistillArguments, "distill", [str(recipe), *argv])
+        run_command(distill.main, distill.DistillArguments, "distill", [str(recipe), *argv])
         weights.append(load_file(tmp_path / str(index) / "model.safetensors"))
     assert all(torch.equal(tensor, weights[1][key]) for key, tensor in weights[0].items())
 
@@ -248,7 +248,9 @@ def test_bad_recipes_get_one_line_and_write_nothing(
         "search": (search, search.SearchArguments),
     }[command]
     with pytest.raises(SystemExit) as ended:
-        run_script(module.main, arguments_class, "test", [*argv, *(w.format(odd=tmp_path / "odd.json") for w in more)])
+        run_command(
+            module.main, arguments_class, "test", [*argv, *(w.format(odd=tmp_path / "odd.json") for w in more)]
+        )
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert ended.value.code == 2 and re.search(message, last), last
     assert [path.name for path in tmp_path.iterdir()] == ["odd.json"]

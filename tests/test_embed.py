@@ -20,7 +20,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from efficientbert.train import embed
-from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.embeddings import (
     EmbeddingDistillation,
@@ -82,7 +82,7 @@ def arguments(teacher: str, corpus: str, student: str, output: Path, *more: str)
 
 
 def call(*argv: str) -> None:
-    run_script(embed.main, embed.EmbedArguments, "embed", list(map(str, argv)))
+    run_command(embed.main, embed.EmbedArguments, "embed", list(map(str, argv)))
 
 
 def refused(capsys, *argv: str) -> str:

@@ -19,14 +19,14 @@ from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.train import finetune
 from efficientbert.train.cli.arguments import parse_arguments
-from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.model_folder.record import read_provenance
-from efficientbert.train.tasks import task_of_data
 from efficientbert.train.tasks.arguments import FinetuneArguments, LabelledData
 from efficientbert.train.tasks.division import training_data
 from efficientbert.train.tasks.finetuning import summarize
+from efficientbert.train.tasks.kinds import task_of_data
 from efficientbert.train.tasks.prediction import main_score
 
 
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def call(*argv: str) -> None:
-    run_script(finetune.main, FinetuneArguments, "finetune", list(map(str, argv)))
+    run_command(finetune.main, FinetuneArguments, "finetune", list(map(str, argv)))
 
 
 @pytest.fixture(scope="module")

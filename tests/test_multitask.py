@@ -15,7 +15,7 @@ from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.multitask_objective import MultitaskModel, MultitaskObjective, TaskBatches
 from efficientbert.train.distillation.task_objective import TaskStudent
 from efficientbert.train.distillation.teacher import Teacher
-from efficientbert.train.multitask import MultitaskArguments
+from efficientbert.train.tasks.arguments import MultitaskArguments
 
 
 CONFIG = {"vocab_size": 65, "hidden_size": 18, "num_hidden_layers": 2, "num_attention_heads": 3, "embedding_size": 8}

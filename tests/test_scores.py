@@ -22,7 +22,8 @@ from efficientbert.train.distillation.scales import Scales
 from efficientbert.train.distillation.student import fit_config
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.engine.loop import NotFiniteError
-from efficientbert.train.tasks import TaskArguments, task_of_data
+from efficientbert.train.tasks.arguments import TaskArguments
+from efficientbert.train.tasks.kinds import task_of_data
 from efficientbert.train.text.arguments import CorpusArguments
 from efficientbert.train.text.preparation import prepare_text
 

@@ -14,11 +14,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForSequenceClassification
 from efficientbert.train import scoring
-from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.command import run_command
 from efficientbert.train.model_folder.card import ModelCardInfo, write_card
 from efficientbert.train.model_folder.results import add_results
-from efficientbert.train.scoring import EvaluateArguments, Result, card_results, glue_score
-from efficientbert.train.tasks.arguments import TaskArguments
+from efficientbert.train.tasks.arguments import EvaluateArguments, TaskArguments
+from efficientbert.train.tasks.evaluation import Result, card_results, glue_score
 from efficientbert.train.tasks.prediction import length, predict
 from efficientbert.train.tasks.trained import load_trained
 
@@ -94,7 +94,7 @@ def models(tmp_path_factory, teacher_folder):
 
 
 def evaluate(*argv):
-    run_script(scoring.main, EvaluateArguments, "evaluate", list(map(str, argv)))
+    run_command(scoring.main, EvaluateArguments, "evaluate", list(map(str, argv)))
 
 
 def slow_logits(folder, rows, columns, max_length=128):

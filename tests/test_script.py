@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from efficientbert.search.search import SearchArguments
+from efficientbert.search.arguments import SearchArguments
 from efficientbert.train.cli.arguments import parse_arguments, read_recipe
-from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.arguments import DistillArguments
 from efficientbert.train.tasks.arguments import FinetuneArguments
@@ -39,7 +39,7 @@ def test_bad_input_and_full_disks_end_in_one_line(error, line, capsys):
         raise error
 
     with pytest.raises(SystemExit) as ended:
-        run_script(main, Arguments, "test", [])
+        run_command(main, Arguments, "test", [])
     assert ended.value.code == 2
     written = capsys.readouterr().err
     assert written.startswith(f"efficientbert test: error: {line}") and written.count("\n") == 1
@@ -53,7 +53,7 @@ def test_other_errors_are_not_hidden(error):
         raise error
 
     with pytest.raises(type(error)):
-        run_script(main, Arguments, "test", [])
+        run_command(main, Arguments, "test", [])
 
 
 @dataclass

@@ -37,8 +37,8 @@ from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.engine.accelerator import make_accelerator
 from efficientbert.train.engine.arguments import LoopArguments
 from efficientbert.train.engine.loop import NotFiniteError
-from efficientbert.train.tasks import TaskArguments, task_of_data
-from efficientbert.train.tasks.arguments import LabelledData
+from efficientbert.train.tasks.arguments import LabelledData, TaskArguments
+from efficientbert.train.tasks.kinds import task_of_data
 from efficientbert.train.text.arguments import CorpusArguments
 from efficientbert.train.text.preparation import prepare_text
 

@@ -15,7 +15,9 @@ from transformers.modeling_outputs import QuestionAnsweringModelOutput
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.metrics import load_metric
-from efficientbert.train.tasks import TaskArguments, spans, task_of_data, task_of_model
+from efficientbert.train.tasks import spans
+from efficientbert.train.tasks.arguments import TaskArguments
+from efficientbert.train.tasks.kinds import task_of_data, task_of_model
 from efficientbert.train.tasks.spans import SpanTask
 
 

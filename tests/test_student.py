@@ -7,10 +7,11 @@ from transformers import AutoModel, AutoModelForMaskedLM
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForMaskedLM, EfficientBertModel
+from efficientbert.slicing_efficientbert import nearest_layers
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.layer_map import uniform_layer_map
 from efficientbert.train.distillation.projection import load_projection, save_projection
-from efficientbert.train.distillation.student import Student, choose_attention, nearest_layers
+from efficientbert.train.distillation.student import Student, choose_attention
 from efficientbert.train.distillation.teacher import Teacher
 
 

@@ -17,7 +17,8 @@ from efficientbert.train.distillation.task_objective import (
 )
 from efficientbert.train.distillation.task_teacher import TaskTeacher
 from efficientbert.train.distillation.teacher import Teacher
-from efficientbert.train.tasks import TaskArguments, task_of_data
+from efficientbert.train.tasks.arguments import TaskArguments
+from efficientbert.train.tasks.kinds import task_of_data
 from efficientbert.train.tasks.prediction import check_length
 from efficientbert.train.tasks.task import TaskData
 

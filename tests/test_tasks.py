@@ -11,7 +11,8 @@ from datasets import ClassLabel, Dataset, Features, Value
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.teacher import Teacher
-from efficientbert.train.tasks import TaskArguments, task_of_data, task_of_model
+from efficientbert.train.tasks.arguments import TaskArguments
+from efficientbert.train.tasks.kinds import task_of_data, task_of_model
 from efficientbert.train.tasks.prediction import score
 from efficientbert.train.tasks.task import soft_cross_entropy
 

@@ -12,7 +12,8 @@ from transformers import BertConfig, BertForTokenClassification, PreTrainedToken
 
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.metrics import compute_metric
-from efficientbert.train.tasks import TaskArguments, task_of_data, task_of_model
+from efficientbert.train.tasks.arguments import TaskArguments
+from efficientbert.train.tasks.kinds import task_of_data, task_of_model
 from efficientbert.train.tasks.tokens import IGNORED, NO_WORD
 
 

@@ -4,26 +4,27 @@
         --student efficientbert-tiny --max_steps 2000 --output_dir my-student
 """
 
-from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.command import run_command
 from efficientbert.train.distillation.arguments import DistillArguments, parse_losses
-from efficientbert.train.distillation.held_out import capture_held_out, score_student
-from efficientbert.train.distillation.loss_choice import make_recipe
-from efficientbert.train.distillation.objective import GeneralDistillation
-from efficientbert.train.distillation.projection import save_projection
-from efficientbert.train.distillation.scales import teacher_scales
-from efficientbert.train.distillation.teacher import Teacher
-from efficientbert.train.engine.accelerator import make_accelerator
-from efficientbert.train.engine.loop import train
 from efficientbert.train.files.output_folder import OutputFolder, run_arguments
 from efficientbert.train.files.writing import write_json
-from efficientbert.train.model_folder.write import write_checkpoint
-from efficientbert.train.start.student_start import load_model, make_student
-from efficientbert.train.text.masking import WholeWordMasking
-from efficientbert.train.text.preparation import prepare_text
 
 
 def main(args: DistillArguments) -> None:
     """Runs the job from arguments to a finished folder."""
+    from efficientbert.train.distillation.held_out import capture_held_out, score_student
+    from efficientbert.train.distillation.loss_choice import make_recipe
+    from efficientbert.train.distillation.objective import GeneralDistillation
+    from efficientbert.train.distillation.projection import save_projection
+    from efficientbert.train.distillation.scales import teacher_scales
+    from efficientbert.train.distillation.teacher import Teacher
+    from efficientbert.train.engine.accelerator import make_accelerator
+    from efficientbert.train.engine.loop import train
+    from efficientbert.train.model_folder.write import write_checkpoint
+    from efficientbert.train.start.student_start import load_model, make_student
+    from efficientbert.train.text.masking import WholeWordMasking
+    from efficientbert.train.text.preparation import prepare_text
+
     args.check()
     folder = OutputFolder(args.output_dir, run_arguments(args))
     if folder.complete:
@@ -69,7 +70,7 @@ def main(args: DistillArguments) -> None:
 
 def cli() -> None:
     """Runs the script with this process's arguments."""
-    run_script(main, DistillArguments, "distill")
+    run_command(main, DistillArguments, "distill")
 
 
 if __name__ == "__main__":

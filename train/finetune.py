@@ -8,15 +8,16 @@ efficientbert finetune --model my-student --data reviews.csv --text_column revie
 
 from typing import Any
 
-import torch
-
-from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.command import run_command
 from efficientbert.train.tasks.arguments import FinetuneArguments
-from efficientbert.train.tasks.finetuning import run, run_seeds
 
 
 def main(args: FinetuneArguments) -> dict[str, Any]:
     """Runs the job from arguments to a finished folder; returns the figures."""
+    import torch
+
+    from efficientbert.train.tasks.finetuning import run, run_seeds
+
     args.check()
     results = run(args) if args.seeds is None else run_seeds(args)
     if torch.distributed.is_initialized():
@@ -26,7 +27,7 @@ def main(args: FinetuneArguments) -> dict[str, Any]:
 
 def cli() -> None:
     """Runs the script with this process's arguments."""
-    run_script(main, FinetuneArguments, "finetune")
+    run_command(main, FinetuneArguments, "finetune")
 
 
 if __name__ == "__main__":

@@ -9,64 +9,32 @@ model with its head for every task.
 
 import math
 import statistics
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
-import torch
-
-from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
-from efficientbert.train.distillation.multitask_objective import MultitaskModel, MultitaskObjective, TaskBatches
-from efficientbert.train.distillation.projection import save_projection
-from efficientbert.train.distillation.task_objective import TaskStudent
-from efficientbert.train.engine.accelerator import make_accelerator
-from efficientbert.train.engine.best_weights import Selection
-from efficientbert.train.engine.loop import train
 from efficientbert.train.files.output_folder import OutputFolder, run_arguments
 from efficientbert.train.files.writing import write_json
-from efficientbert.train.model_folder.loading import load_tokenizer
-from efficientbert.train.model_folder.write import write_checkpoint
-from efficientbert.train.tasks.arguments import TASKS, LabelledData, TaskTrainingArguments, labelled_sources
-from efficientbert.train.tasks.prediction import main_score, predict, score
-from efficientbert.train.tasks.preparation import make_objective, prepare
-from efficientbert.train.tasks.task import Task, TaskData
-
-
-@dataclass(kw_only=True)
-class MultitaskArguments(TaskTrainingArguments):
-    """Trains one encoder on several labelled tasks and writes it with a head for each of them."""
-
-    tasks: list[str] = field(
-        metadata={
-            "help": f"Known tasks ({', '.join(TASKS)}), or YAML files with the flags of `finetune` for the data."
-        }
-    )
-    teachers: list[str] | None = field(
-        default=None, metadata={"help": "A teacher fine-tuned on each task, in the order of the tasks."}
-    )
-    data: str | None = field(default=None, metadata={"help": "Hub id or folder of the known tasks."})
-    sampling: float = field(
-        default=0.5,
-        metadata={"help": "A task's share of the batches is its rows to this power: 1 by size, 0 all alike."},
-    )
-
-    def check(self) -> None:
-        """See `LoopArguments.check`."""
-        super().check()
-        if self.teachers is not None and len(self.teachers) != len(self.tasks):
-            raise InputError(
-                f"teachers: {len(self.teachers)} for {len(self.tasks)} tasks; give one for each, in order"
-            )
-        if not 0 <= self.sampling <= 1:
-            raise InputError(f"sampling: must be between 0 and 1, not {self.sampling}")
-
-    def sources(self) -> list[LabelledData]:
-        """The data of every task; see `labelled_sources`."""
-        return labelled_sources(self.tasks, self.data)
+from efficientbert.train.tasks.arguments import MultitaskArguments
 
 
 def main(args: MultitaskArguments) -> dict[str, dict[str, float]]:
     """Runs the job from arguments to a finished folder; returns the figures of every task."""
+    import torch
+
+    from efficientbert.train.distillation.multitask_objective import MultitaskModel, MultitaskObjective, TaskBatches
+    from efficientbert.train.distillation.projection import save_projection
+    from efficientbert.train.distillation.task_objective import TaskStudent
+    from efficientbert.train.engine.accelerator import make_accelerator
+    from efficientbert.train.engine.best_weights import Selection
+    from efficientbert.train.engine.loop import train
+    from efficientbert.train.model_folder.loading import load_tokenizer
+    from efficientbert.train.model_folder.write import write_checkpoint
+    from efficientbert.train.tasks.multitask_training import mean_scores
+    from efficientbert.train.tasks.prediction import predict, score
+    from efficientbert.train.tasks.preparation import make_objective, prepare
+
     args.check()
     sources = args.sources()
     folder = OutputFolder(args.output_dir, run_arguments(args))
@@ -155,18 +123,9 @@ def main(args: MultitaskArguments) -> dict[str, dict[str, float]]:
     return results
 
 
-def mean_scores(model: MultitaskModel, tasks: list[Task], data: list[TaskData], batch_size: int) -> list[float]:
-    """The main score of every task, as a fraction."""
-    scores = []
-    for single, task, part in zip(model.models, tasks, data):
-        found = main_score(score(task, predict(single, task, part, batch_size), part))
-        scores.append(found / 100 if task.metric().startswith("squad") else found)
-    return scores
-
-
 def cli() -> None:
     """Runs the script with this process's arguments."""
-    run_script(main, MultitaskArguments, "multitask")
+    run_command(main, MultitaskArguments, "multitask")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from efficientbert.search.costs.cost import count_parameters
 from efficientbert.search.study.plot import plot_comparison
 from efficientbert.train import distill, finetune, scoring
 from efficientbert.train.cli.arguments import parse_arguments
-from efficientbert.train.cli.command import run_script
+from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.files.writing import write_json
@@ -136,4 +136,4 @@ def print_table(rows: list[dict[str, Any]], output: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, QuickstartArguments, "quickstart")
+    run_command(main, QuickstartArguments, "quickstart")

@@ -7,4 +7,22 @@ from efficientbert.search.samplers.optuna_sampler import OptunaSampler
 from efficientbert.search.samplers.sampler import Exhausted, RandomSampler, Sampler, Space
 
 
-__all__ = ["ActionSpace", "Evolution", "Exhausted", "Nsga2", "OptunaSampler", "RandomSampler", "Sampler", "Space"]
+SAMPLERS: dict[str, type[Sampler]] = {
+    "random": RandomSampler,
+    "evolution": Evolution,
+    "nsga2": Nsga2,
+    "action_space": ActionSpace,
+    "tpe": OptunaSampler,
+}
+
+__all__ = [
+    "SAMPLERS",
+    "ActionSpace",
+    "Evolution",
+    "Exhausted",
+    "Nsga2",
+    "OptunaSampler",
+    "RandomSampler",
+    "Sampler",
+    "Space",
+]

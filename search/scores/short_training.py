@@ -29,9 +29,9 @@ from efficientbert.train.distillation.task_teacher import TaskTeacher
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.engine.arguments import LoopArguments
 from efficientbert.train.engine.loop import train
-from efficientbert.train.tasks import task_of_data
 from efficientbert.train.tasks.arguments import LabelledData
 from efficientbert.train.tasks.division import training_data
+from efficientbert.train.tasks.kinds import task_of_data
 from efficientbert.train.tasks.prediction import check_length, length
 from efficientbert.train.tasks.task import Task, TaskData
 from efficientbert.train.text.preparation import Text

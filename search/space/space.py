@@ -28,8 +28,8 @@ from efficientbert.search.space.expressions import (
 )
 from efficientbert.search.space.sizes import Choices
 from efficientbert.search.space.variation import crossover, mutate
+from efficientbert.slicing_efficientbert import nearest_layers
 from efficientbert.train.cli.errors import InputError
-from efficientbert.train.distillation.student import nearest_layers
 
 
 WIDEST_PLAIN = 64  # of the base width: more than any budget here is for

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
 from efficientbert.search.space.expressions import fits, mutate_expression
-from efficientbert.train.distillation.student import nearest_layers
+from efficientbert.slicing_efficientbert import nearest_layers
 
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, field
 
 from efficientbert.search.study.pareto import dominates
-from efficientbert.search.study.record import Record
 from efficientbert.train.cli.errors import InputError
 
 
@@ -26,11 +25,10 @@ class Progress:
     unimproved: int = 0
     front: list[tuple[float, ...]] = field(default_factory=list)
 
-    def add(self, record: Record) -> None:
-        """Takes a finished candidate in."""
+    def add(self, losses: tuple[float, ...] | None, seconds: float) -> None:
+        """Takes in a finished candidate with its losses, None if it has failed or was given up, and its seconds."""
         self.finished += 1
-        self.seconds += sum(record.seconds.values())
-        losses = record.losses
+        self.seconds += seconds
         if losses is None or any(better == losses or dominates(better, losses) for better in self.front):
             self.unimproved += 1
         else:

@@ -164,7 +164,7 @@ class StageStudy(Generic[C]):
             if record.number in self._records:
                 continue  # by a worker that was taken for dead, and another
             self._records[record.number] = record
-            self._progress.add(record)
+            self._progress.add(record.losses, sum(record.seconds.values()))
             with self._timed("sampler"):
                 self.sampler.tell(self.from_json(record.candidate), record.losses)
         self._progress.started = len(self.attempts.latest)

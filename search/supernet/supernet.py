@@ -30,10 +30,10 @@ from transformers.modeling_outputs import ModelOutput
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.search.space.architecture import Architecture
+from efficientbert.slicing_efficientbert import slice_weights
 from efficientbert.train.distillation.capture import Captures
-from efficientbert.train.distillation.student import Student, nearest_layers
+from efficientbert.train.distillation.student import Student
 from efficientbert.train.distillation.task_objective import TaskStudent
-from efficientbert.train.start.from_checkpoint import origin_name, split_sides
 from efficientbert.train.tasks.task import Task
 
 
@@ -158,43 +158,3 @@ def copy_slice(
     part_encoder.set_attn_implementation(whole_encoder.config._attn_implementation)
     weights = slice_weights(whole, whole_encoder.config, part, part_encoder.config)
     part.load_state_dict({name: weight.detach() for name, weight in weights.items()})
-
-
-def slice_weights(
-    whole: nn.Module, whole_config: EfficientBertConfig, part: nn.Module, part_config: EfficientBertConfig
-) -> dict[str, torch.Tensor]:
-    """The shared weights of a smaller model, contiguous: what is shared, and how; gradients flow back.
-
-    Args:
-        whole: Model whose weights are shared.
-        whole_config: Of the encoder in it.
-        part: Model of a smaller architecture: names and shapes of its weights count.
-        part_config: Of the encoder in it.
-
-    Raises:
-        ValueError: if the smaller model is larger anywhere.
-    """
-    if part_config.num_hidden_layers > whole_config.num_hidden_layers:
-        raise ValueError(
-            f"an architecture of {part_config.num_hidden_layers} layers is no part of one of "
-            f"{whole_config.num_hidden_layers}"
-        )
-    origins = nearest_layers(part_config.num_hidden_layers, whole_config.num_hidden_layers)
-    shared = dict(whole.named_parameters())
-    weights = {}
-    for name, parameter in part.named_parameters():
-        origin = origin_name(name, origins)
-        if origin not in shared:
-            raise ValueError(f"the architecture is no part of the largest, which has no {origin}")
-        source = split_sides(origin, shared[origin], whole_config)
-        wanted = split_sides(name, parameter, part_config).shape
-        if any(mine > theirs for mine, theirs in zip(wanted, source.shape)):
-            raise ValueError(f"{name} of shape {tuple(wanted)} is no part of the largest's {tuple(source.shape)}")
-        leading = source[tuple(slice(size) for size in wanted)]
-        if name.endswith("layer_norm.weight") and part_config.hidden_size != whole_config.hidden_size:
-            leading = leading * (whole_config.hidden_size / part_config.hidden_size) ** 0.5
-        elif ".attention.qkv." in name and part_config.head_dim != whole_config.head_dim:
-            factor = (part_config.head_dim / whole_config.head_dim) ** 0.25
-            leading = torch.cat((leading[:2] * factor, leading[2:]))  # not the values
-        weights[name] = leading.reshape(parameter.shape).contiguous()
-    return weights

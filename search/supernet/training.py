@@ -16,6 +16,7 @@ from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
 from efficientbert.search.space.expressions import PLAIN, fits
 from efficientbert.search.space.space import SearchSpace
+from efficientbert.slicing_efficientbert import nearest_layers
 from efficientbert.train.distillation.arguments import MOST_RELATION_HEADS, LossArguments
 from efficientbert.train.distillation.capture import Captures
 from efficientbert.train.distillation.loss_choice import make_recipe
@@ -23,7 +24,6 @@ from efficientbert.train.distillation.losses import count_valid
 from efficientbert.train.distillation.multitask_objective import MultitaskObjective
 from efficientbert.train.distillation.objective import GeneralDistillation
 from efficientbert.train.distillation.scales import Scales
-from efficientbert.train.distillation.student import nearest_layers
 from efficientbert.train.distillation.task_objective import TaskObjective
 
 

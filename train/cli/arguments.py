@@ -1,79 +1,261 @@
-"""Arguments of a command, from flags and a YAML recipe into a dataclass."""
+"""Arguments of a command, from flags and a YAML recipe into a dataclass.
 
+A field of the dataclass is a flag of the same name; its `metadata["help"]` says what it is. Fields are words, numbers,
+true or false, or lists of words or numbers, each possibly None. In the help, required flags come first with those that
+the class names in `first`, the others in groups, one for each class that defines some.
+"""
+
+import argparse
 import dataclasses
+import difflib
+import inspect
+import math
+import shutil
+import textwrap
+import types
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
-from transformers import HfArgumentParser
 
 from efficientbert.train.cli.errors import InputError
 
 
-def parse_arguments(arguments_class: type, argv: list[str], prog: str, description: str) -> Any:
+TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+NOTHING = ("", "~", "null", "Null", "NULL")  # what YAML reads as None where it stands without quotes
+KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+METAVARS = {str: "TEXT", int: "N", float: "X", bool: "{true,false}"}
+
+
+def parse_arguments(arguments_class: type, argv: list[str], prog: str, description: str = "") -> Any:
     """Reads `[RECIPE.yaml] [--flag value ...]` into a dataclass; flags win over the recipe.
 
+    Args:
+        arguments_class: The dataclass.
+        argv: Words of the command line.
+        prog: The command, for the help.
+        description: What the help says first; lines that begin with `efficientbert` are examples.
+
     Raises:
-        InputError: if the recipe cannot be read, or an argument is unknown, missing or of the wrong type.
+        InputError: if the recipe cannot be read, or an argument is unknown, missing or of the wrong kind.
     """
-    parser = HfArgumentParser(arguments_class, prog=f"{prog} [RECIPE.yaml]", description=description)
-
-    def fail(message: str) -> None:
-        raise InputError(f"{message}; see --help")
-
-    parser.error = fail
+    recipe = {}
     if argv and argv[0].endswith((".yaml", ".yml")):
         recipe = read_recipe(Path(argv[0]), arguments_class)
         argv = argv[1:]
-        for action in parser._actions:
-            action.required = action.required and action.dest not in recipe
-        parser.set_defaults(**recipe)
-    arguments, unknown = parser.parse_args_into_dataclasses(
-        argv, return_remaining_strings=True, look_for_args_file=False
+    parser = make_parser(arguments_class, prog, description)
+    names = [field.name for field in dataclasses.fields(arguments_class)]
+    try:
+        found, unknown = parser.parse_known_args([_underscored(word) for word in argv])
+    except argparse.ArgumentError as error:
+        raise InputError(f"{error.argument_name}: {error.message}; see --help") from None
+    for word in unknown:
+        raise InputError(_unknown(word, names))
+    values = recipe | {name: value for name, value in vars(found).items() if value is not argparse.SUPPRESS}
+    for field in dataclasses.fields(arguments_class):
+        if field.name not in values and _required(field):
+            raise InputError(f"{field.name}: is missing; give --{field.name}: {_first_sentence(field)}")
+    return arguments_class(**values)
+
+
+def make_parser(arguments_class: type, prog: str, description: str = "") -> argparse.ArgumentParser:
+    """The parser of a dataclass's flags. Flags that are not given are not in its namespace."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        usage=f"{prog} [RECIPE.yaml] [--flag value ...]",
+        description="\n".join(map(_wrapped, description.splitlines())),
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+        exit_on_error=False,
+        argument_default=argparse.SUPPRESS,
+        add_help=False,
     )
-    if unknown:
-        fail(f"unknown arguments: {' '.join(unknown)}")
-    return arguments
+    kinds = field_kinds(arguments_class)
+    groups: dict[str, Any] = {"first": parser.add_argument_group("the flags that matter first")}
+    for field in sorted(dataclasses.fields(arguments_class), key=lambda field: not _required(field)):
+        title = "first" if _comes_first(arguments_class, field) else _group_title(arguments_class, field.name)
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        kind, several, _ = kinds[field.name]
+        options: dict[str, Any] = (
+            {"nargs": "+"} if several else {"nargs": "?", "const": "true"} if kind is bool else {}
+        )
+        groups[title].add_argument(
+            f"--{field.name}",
+            type=_reader(kind),
+            metavar=METAVARS[kind],
+            help=_help(field),
+            **options,
+        )
+    groups.setdefault("other", parser.add_argument_group("other"))
+    groups["other"].add_argument("-h", "--help", action="help", help="Show this and exit.")
+    return parser
+
+
+def field_kinds(arguments_class: type) -> dict[str, tuple[type, bool, bool]]:
+    """Of every field of a dataclass: the kind of its values, whether it holds several, and whether it may be None."""
+    kinds = {}
+    hints = get_type_hints(arguments_class)
+    for field in dataclasses.fields(arguments_class):
+        hint = hints[field.name]
+        several = optional = False
+        if isinstance(hint, types.UnionType):
+            optional = True
+            (hint,) = (part for part in get_args(hint) if part is not type(None))
+        if get_origin(hint) is list:
+            several = True
+            (hint,) = get_args(hint)
+        kinds[field.name] = (hint, several, optional)
+    return kinds
+
+
+def check_kinds(arguments: Any) -> None:
+    """Checks that every field of a dataclass holds what its type says, and that numbers are finite.
+
+    Raises:
+        InputError: naming the field.
+    """
+    for name, (kind, several, optional) in field_kinds(type(arguments)).items():
+        value = getattr(arguments, name)
+        if value is None and optional:
+            continue
+        if several and not isinstance(value, list | tuple):
+            raise InputError(f"{name}: must be a list, not {value!r}")
+        for one in value if several else [value]:
+            fits = isinstance(one, (int, float) if kind is float else kind) and (kind is bool or type(one) is not bool)
+            if not fits or (kind is float and not math.isfinite(one)):
+                raise InputError(f"{name}: must be {KINDS[kind]}, not {one!r}")
 
 
 def read_recipe(path: Path, arguments_class: type) -> dict[str, Any]:
-    """The keys and values of a YAML recipe, checked against the fields of a dataclass.
+    """The keys and values of a YAML recipe. Values are read as flags are: `no` is a word where words are wanted.
 
     Raises:
-        InputError: if the file is missing, no YAML mapping, or has a key that is no field.
+        InputError: if the file is missing, no YAML mapping, has a key twice, or one that is no field, or a value that
+            is none of the field's kind.
     """
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"recipe {path}: cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(recipe, dict):
+        raise InputError(f"recipe {path}: cannot be read: {error}") from None
+    if not isinstance(root, yaml.MappingNode):
         raise InputError(f"recipe {path}: must hold one argument per line, as in 'seed: 1'")
-    known = {field.name: field for field in dataclasses.fields(arguments_class)}
-    for key in recipe:
-        if key not in known:
-            raise InputError(f"recipe {path}: unknown argument {key!r}; known are {', '.join(sorted(known))}")
-    hints = get_type_hints(arguments_class)  # the parser takes "or None" out of the fields
-    nothing = {key for key, value in recipe.items() if value is None and type(None) in get_args(hints[key])}
-    return {key: None if key in nothing else _recipe_value(path, known[key], value) for key, value in recipe.items()}
+    kinds = field_kinds(arguments_class)
+    values: dict[str, Any] = {}
+    for key, node in root.value:
+        name = key.value if isinstance(key, yaml.ScalarNode) else "?"
+        if name not in kinds:
+            raise InputError(f"recipe {path}: line {key.start_mark.line + 1}: {_unknown(f'--{name}', list(kinds))}")
+        if name in values:
+            raise InputError(f"recipe {path}: line {key.start_mark.line + 1}: {name} stands twice")
+        try:
+            values[name] = _recipe_value(name, node, *kinds[name])
+        except argparse.ArgumentTypeError as error:
+            raise InputError(f"recipe {path}: line {node.start_mark.line + 1}: {name}: {error}") from None
+    return values
 
 
-def _recipe_value(path: Path, field: dataclasses.Field, value: Any) -> Any:
-    """A value as argparse takes it for a default.
+def _recipe_value(name: str, node: yaml.Node, kind: type, several: bool, optional: bool) -> Any:
+    """A value of a recipe as the flag would give it.
 
     Raises:
-        InputError: if it is no value of the field's kind.
+        argparse.ArgumentTypeError: if it is no value of the field's kind.
     """
-    kind = str(field.type)
-    several = value if isinstance(value, list) else [value]
-    if any(isinstance(one, (dict, list)) or one is None for one in several):
-        raise InputError(f"recipe {path}: {field.name}: must be plain words or numbers, not {value!r}")
-    if "list[" in kind:
-        words = [word for one in several for word in str(one).split()]
-        try:
-            return [int(word) for word in words] if "list[int]" in kind else words
-        except ValueError:
-            raise InputError(f"recipe {path}: {field.name}: must be whole numbers, not {value!r}") from None
-    if isinstance(value, list):
-        raise InputError(f"recipe {path}: {field.name}: must be one value, not {value!r}")
-    # argparse converts text only: YAML reads 1e-4 as text, but a whole number where a float belongs as an int.
-    return str(value) if type(value) in (int, float) else value
+    nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    if not all(isinstance(one, yaml.ScalarNode) for one in nodes):
+        raise argparse.ArgumentTypeError("must be plain words or numbers")
+    plain = isinstance(node, yaml.ScalarNode) and node.style is None
+    if plain and node.value in NOTHING:
+        if optional:
+            return None
+        raise argparse.ArgumentTypeError(f"must be {KINDS[kind]}, not nothing")
+    if isinstance(node, yaml.SequenceNode) and not several:
+        raise argparse.ArgumentTypeError("must be one value, not a list")
+    # Words behind one another are several, as on a command line; quotes and list items keep their spaces.
+    words = node.value.split() if several and plain else [one.value for one in nodes]
+    values = [_reader(kind)(word) for word in words]
+    return values if several else values[0]
+
+
+def _reader(kind: type) -> Any:
+    """Reads one word as a value.
+
+    Raises:
+        argparse.ArgumentTypeError: if it is none of that kind.
+    """
+
+    def read(word: str) -> Any:
+        if kind is bool:
+            if word.lower() in (*TRUE, *FALSE):
+                return word.lower() in TRUE
+        else:
+            try:
+                value = kind(word)
+            except ValueError:
+                value = math.nan
+            if kind is str or math.isfinite(value):
+                return value
+        raise argparse.ArgumentTypeError(f"must be {KINDS[kind]}, not {word!r}")
+
+    return read
+
+
+def _wrapped(line: str) -> str:
+    """A line of a description; an example is cut to lines as a shell takes them."""
+    if not line.lstrip().startswith("efficientbert"):
+        return line
+    return " \\\n".join(
+        textwrap.wrap(
+            " ".join(line.split()), 100, initial_indent="    ", subsequent_indent=" " * 8, break_on_hyphens=False
+        )
+    )
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Help texts beside flags on terminals of any width."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=28, width=min(119, shutil.get_terminal_size().columns - 2))
+
+
+def _required(field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _comes_first(arguments_class: type, field: dataclasses.Field) -> bool:
+    return _required(field) or field.name in getattr(arguments_class, "first", ())
+
+
+def _group_title(arguments_class: type, name: str) -> str:
+    """The group of a flag in the help: that of the class that says it first."""
+    owners = [owner for owner in arguments_class.__mro__ if name in inspect.get_annotations(owner)]
+    return vars(owners[-1]).get("group", "other")
+
+
+def _help(field: dataclasses.Field) -> str:
+    """What a field is, and its default."""
+    text = field.metadata["help"].replace("%", "%%")
+    default = field.default_factory() if callable(field.default_factory) else field.default
+    if default is None or default is dataclasses.MISSING or default == [] or "by default" in text.lower():
+        return text
+    shown = " ".join(map(str, default)) if isinstance(default, list) else str(default).lower()
+    return f"{text} (default: {shown if not isinstance(default, str) else default})"
+
+
+def _first_sentence(field: dataclasses.Field) -> str:
+    return field.metadata["help"].split(". ")[0].rstrip(".")
+
+
+def _underscored(word: str) -> str:
+    """A flag as it is known: `--max-steps` is `--max_steps`."""
+    flag, equals, value = word.partition("=")
+    return flag.replace("-", "_").replace("__", "--", 1) + equals + value if word.startswith("--") else word
+
+
+def _unknown(word: str, names: list[str]) -> str:
+    """What is said of a word that is no flag."""
+    if not word.startswith("--"):
+        return f"unexpected word {word!r}; flags start with --, see --help"
+    name = word[2:].partition("=")[0]
+    near = difflib.get_close_matches(name, names, 1)
+    return f"unknown argument {name!r}; " + (f"did you mean {near[0]!r}?" if near else "see --help")

@@ -4,32 +4,36 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
-from efficientbert.ffn_efficientbert import ExpressionError
 from efficientbert.train.cli.arguments import parse_arguments
-from efficientbert.train.cli.errors import InputError, disk_full
+from efficientbert.train.cli.errors import InputError, bad_input_errors, disk_full
+from efficientbert.train.cli.threads import settle_threads
 
 
-def run_script(main: Callable[[Any], Any], arguments_class: type, name: str, argv: list[str] | None = None) -> None:
+def run_command(main: Callable[[Any], Any], arguments_class: type, name: str, argv: list[str] | None = None) -> None:
     """Runs `main(arguments)`; bad input ends the process with one line on stderr and exit code 2.
 
     Args:
-        main: The job.
-        arguments_class: Dataclass of its arguments; its docstring is the `--help` text.
+        main: The job; the docstring of its module is what `--help` says first. It imports what it needs when it is
+            called, so that help and mistakes are answered at once.
+        arguments_class: Dataclass of its arguments.
         name: The command's name, as in `efficientbert NAME`.
         argv: Arguments after the command's name; those of this process by default.
     """
+    settle_threads()
     try:
         argv = sys.argv[1:] if argv is None else argv
-        main(parse_arguments(arguments_class, argv, f"efficientbert {name}", arguments_class.__doc__))
-    except (InputError, ExpressionError, StrictDataclassError) as error:
+        description = sys.modules[main.__module__].__doc__ or ""
+        main(parse_arguments(arguments_class, argv, f"efficientbert {name}", description))
+    except InputError as error:
         fault = str(error)
     except (OSError, SafetensorError) as error:
         if not disk_full(error):
             raise
         fault = f"disk full: {error}; make room and start it again: it goes on from its last checkpoint"
+    except bad_input_errors() as error:
+        fault = str(error)
     else:
         return
     print(f"efficientbert {name}: error: {' '.join(fault.split())}", file=sys.stderr)

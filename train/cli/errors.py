@@ -13,6 +13,23 @@ class InputError(ValueError):
 LOAD_ERRORS = (AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError)
 
 
-def disk_full(error: Exception) -> bool:
+def bad_input_errors() -> tuple[type[Exception], ...]:
+    """What bad input raises here and in the files that travel with a model, which know no `InputError`.
+
+    They are imported here, when something has been raised: a command must answer before torch is loaded.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+
+    from efficientbert.ffn_efficientbert import ExpressionError
+
+    return (InputError, ExpressionError, StrictDataclassError)
+
+
+def one_line(error: BaseException, longest: int = 300) -> str:
+    """What an error says, in one line; its kind where it says nothing."""
+    return " ".join(str(error).split())[:longest] or type(error).__name__
+
+
+def disk_full(error: BaseException) -> bool:
     """Whether an error says that a disk, or a quota, is full."""
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)

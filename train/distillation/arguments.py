@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from efficientbert.configuration_efficientbert import PRESETS
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.engine.arguments import LoopArguments
 from efficientbert.train.text.arguments import CorpusArguments
 
 
+# Those of `configuration_efficientbert`, which imports torch: help and mistakes are to be answered before that.
+PRESETS = ("efficientbert-tiny", "efficientbert", "efficientbert-plus", "efficientbert-plus-plus")
 CAPTURE_LOSSES = ("hidden_states", "attention_scores", "minilm_relations", "qkv_relations")
 MASKED_LOSSES = ("masked_lm", "logits")  # of tokens that are masked to be predicted
 HEAD_BY_HEAD = ("attention_scores", "minilm_relations")
@@ -131,3 +132,38 @@ class DistillArguments(StudentArguments, GeneralArguments):
                 "initialization: must be teacher or random, or the folder or Hub id of a checkpoint, not "
                 f"{self.initialization!r}"
             )
+
+
+@dataclass(kw_only=True)
+class EmbedArguments(StudentArguments, LoopArguments, CorpusArguments):
+    """Distils a sentence-transformers teacher's embeddings and writes a folder that sentence-transformers loads."""
+
+    teacher: str = field(metadata={"help": "Hub id or folder of the teacher; a bare encoder gets mean pooling."})
+    output_dir: str = field(metadata={"help": "Folder to write; an interrupted run into it is resumed."})
+    initialization: str = field(
+        default="teacher", metadata={"help": "Of a preset or config: from the 'teacher', or 'random'."}
+    )
+    batch_size: int = field(default=32, metadata={"help": "Passages a process takes at a time."})
+    learning_rate: float = field(default=5e-4, metadata={"help": "Peak learning rate of AdamW."})
+    held_out: int = field(default=256, metadata={"help": "Passages kept for scoring, never trained on."})
+    init_sequences: int = field(
+        default=128, metadata={"help": "Passages from which teacher statistics are taken at the start."}
+    )
+    cosine_weight: float = field(default=1.0, metadata={"help": "Weight of the cosine distance."})
+    mse_weight: float = field(default=1.0, metadata={"help": "Weight of the squared error over teacher variance."})
+
+    def check(self) -> None:
+        """See `LoopArguments.check`."""
+        super().check()
+        if self.initialization not in ("teacher", "random"):
+            raise InputError(f"initialization: must be teacher or random, not {self.initialization!r}")
+        if self.packing:
+            raise InputError("packing: is not for embeddings; batches hold passages of like length anyway")
+        for name in ("cosine_weight", "mse_weight"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"{name}: must be at least 0, not {getattr(self, name)}")
+        if self.cosine_weight == self.mse_weight == 0:
+            raise InputError("cosine_weight: is 0, and so is mse_weight; there is nothing to learn")
+        for name in ("held_out", "init_sequences"):
+            if getattr(self, name) < 2:
+                raise InputError(f"{name}: must be at least 2, not {getattr(self, name)}")

@@ -6,6 +6,7 @@ space, so that either can search what the other has indexed.
 """
 
 import copy
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import nn
 from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.train.cli.errors import LOAD_ERRORS, InputError
 from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.files.writing import write_json
 from efficientbert.train.model_folder.loading import quiet_loading
 
 
@@ -340,3 +342,14 @@ def pair_cosines(
     left, right = (embedder.encode([row[column] for row in rows], **options).double() for column in (first, second))
     cosines = nn.functional.cosine_similarity(left, right, dim=-1)
     return cosines.tolist(), [float(row[number]) for row in rows]
+
+
+VARIANCE_FILE = "embedding_variance.json"
+
+
+def teacher_variance(teacher: EmbeddingTeacher, sample: Iterable[dict[str, torch.Tensor]], folder: Path) -> float:
+    """The variance of the teacher's embeddings, estimated once in a run and kept in `folder`."""
+    path = folder / VARIANCE_FILE
+    if not path.exists():
+        write_json(path, {"variance": embedding_variance(teacher(batch) for batch in sample)})
+    return json.loads(path.read_text(encoding="utf-8"))["variance"]

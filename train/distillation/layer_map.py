@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from efficientbert.slicing_efficientbert import nearest_layers
 from efficientbert.train.cli.errors import InputError
-from efficientbert.train.distillation.student import nearest_layers
 from efficientbert.train.distillation.teacher import Teacher
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
+from efficientbert.slicing_efficientbert import nearest_layers
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.arguments import (
     HEAD_BY_HEAD,
@@ -14,7 +15,6 @@ from efficientbert.train.distillation.arguments import (
     parse_losses,
 )
 from efficientbert.train.distillation.layer_map import match_states
-from efficientbert.train.distillation.student import nearest_layers
 from efficientbert.train.distillation.teacher import Teacher
 
 

@@ -104,13 +104,3 @@ def load_config(path: Path) -> EfficientBertConfig:
         return EfficientBertConfig.from_json_file(path)
     except LOAD_ERRORS as error:
         raise InputError(f"config {path}: {' '.join(str(error).split())}") from None
-
-
-def nearest_layers(student_layers: int, teacher_layers: int) -> tuple[int, ...]:
-    """For every student layer, the teacher layer at the same part of the depth, counted from 0.
-
-    In a student deeper than its teacher, neighbours share one.
-    """
-    if student_layers <= teacher_layers:
-        return tuple((layer + 1) * teacher_layers // student_layers - 1 for layer in range(student_layers))
-    return tuple(layer * teacher_layers // student_layers for layer in range(student_layers))

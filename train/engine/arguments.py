@@ -9,6 +9,8 @@ from efficientbert.train.cli.errors import InputError
 class LoopArguments:
     """What every training run can be told."""
 
+    group = "training"
+
     learning_rate: float = field(default=5e-4, metadata={"help": "Peak learning rate of AdamW."})
     batch_size: int = field(default=32, metadata={"help": "Sequences a process takes at a time."})
     gradient_accumulation_steps: int = field(

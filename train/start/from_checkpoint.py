@@ -5,15 +5,11 @@ supernet shares its weights by the same rule. But what lies side by side in one 
 each for itself here, so that a head of the student is the leading part of a head.
 """
 
-import re
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 
-from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
-from efficientbert.train.distillation.student import nearest_layers
+from efficientbert.slicing_efficientbert import nearest_layers, origin_name, split_sides
 
 
 @torch.no_grad()
@@ -35,36 +31,6 @@ def initialize_from_checkpoint(student: EfficientBertModel, source: EfficientBer
             copy_leading(
                 split_sides(name, parameter, student.config), split_sides(origin, theirs[origin], source.config)
             )
-
-
-def origin_name(name: str, origins: Sequence[int]) -> str:
-    """The name, in another encoder, of the weight that a weight is taken from.
-
-    Args:
-        name: Of the weight, within the encoder or a model around it.
-        origins: For every layer, the other encoder's.
-    """
-    return re.sub(r"\blayers\.(\d+)\.", lambda match: f"layers.{origins[int(match[1])]}.", name)
-
-
-def split_sides(name: str, tensor: torch.Tensor, config: EfficientBertConfig) -> torch.Tensor:
-    """A view of a weight that has an axis for everything that can be cut.
-
-    In the weights themselves the three neighbours of the embedding, and queries, keys, values and heads of the
-    attention lie side by side on one axis.
-
-    Args:
-        name: Of the weight, within the encoder or a model around it.
-        tensor: The weight.
-        config: Of the encoder.
-    """
-    if name.endswith("embeddings.projection.weight"):
-        return tensor.unflatten(1, (3, -1))  # (D, 3, E): next, this and previous token
-    if name.endswith(("attention.qkv.weight", "attention.qkv.bias")):
-        return tensor.unflatten(0, (3, -1, config.head_dim))  # (3, H, d, D) or (3, H, d)
-    if name.endswith("attention.output.weight"):
-        return tensor.unflatten(1, (-1, config.head_dim))  # (D, H, d)
-    return tensor
 
 
 @torch.no_grad()

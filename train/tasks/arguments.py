@@ -219,3 +219,121 @@ class FinetuneArguments(TaskTrainingArguments, LabelledData):
             raise InputError("label_weight, temperature: are for learning from a --teacher, and there is none")
         if self.seeds is not None and len(set(self.seeds)) != len(self.seeds):
             raise InputError(f"seeds: must be different numbers, not {self.seeds}")
+
+
+@dataclass(kw_only=True)
+class MultitaskArguments(TaskTrainingArguments):
+    """Trains one encoder on several labelled tasks and writes it with a head for each of them."""
+
+    tasks: list[str] = field(
+        metadata={
+            "help": f"Known tasks ({', '.join(TASKS)}), or YAML files with the flags of `finetune` for the data."
+        }
+    )
+    teachers: list[str] | None = field(
+        default=None, metadata={"help": "A teacher fine-tuned on each task, in the order of the tasks."}
+    )
+    data: str | None = field(default=None, metadata={"help": "Hub id or folder of the known tasks."})
+    sampling: float = field(
+        default=0.5,
+        metadata={"help": "A task's share of the batches is its rows to this power: 1 by size, 0 all alike."},
+    )
+
+    def check(self) -> None:
+        """See `LoopArguments.check`."""
+        super().check()
+        if self.teachers is not None and len(self.teachers) != len(self.tasks):
+            raise InputError(
+                f"teachers: {len(self.teachers)} for {len(self.tasks)} tasks; give one for each, in order"
+            )
+        if not 0 <= self.sampling <= 1:
+            raise InputError(f"sampling: must be between 0 and 1, not {self.sampling}")
+
+    def sources(self) -> list[LabelledData]:
+        """The data of every task; see `labelled_sources`."""
+        return labelled_sources(self.tasks, self.data)
+
+
+@dataclass(kw_only=True)
+class AugmentArguments(TaskArguments):
+    """Writes the rows of a labelled task with variants of them, in which a masked language model replaced words.
+
+    Only words that are one piece of the model's vocabulary are replaced; the published algorithm replaces others by
+    neighbours in GloVe, which is left out. A word's candidates come from the original text, as in the release.
+    Variants keep the label and all other columns; those equal to the original or to one another are dropped.
+    """
+
+    model: str = field(metadata={"help": "Hub id or folder of a masked language model."})
+    output_file: str = field(metadata={"help": "Parquet file to write; an interrupted run into it is resumed."})
+    split: str = field(
+        default="train", metadata={"help": "Split, or slice of it, to augment: the rows that are trained on."}
+    )
+    copies: int = field(default=20, metadata={"help": "Variants drawn of every row."})
+    replace_probability: float = field(default=0.4, metadata={"help": "Chance of a word to be replaced."})
+    candidates: int = field(default=15, metadata={"help": "Most probable words that a replacement is drawn from."})
+    seed: int = field(default=0, metadata={"help": "Seed of the draws."})
+    batch_size: int = field(default=32, metadata={"help": "Masked sequences at a time; changes no draw."})
+    device: str | None = field(
+        default=None, metadata={"help": "cpu, cuda, mps, …; by default the accelerator, where there is one."}
+    )
+
+    def check(self) -> None:
+        """Checks the arguments.
+
+        Raises:
+            InputError: naming the one that is unfit.
+        """
+        self.check_task()
+        if self.task_kind() != "text-classification":
+            raise InputError(f"kind: only text-classification can be augmented, not {self.task_kind()}")
+        for name in ("copies", "candidates", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}: must be at least 1, not {getattr(self, name)}")
+        if self.seed < 0:
+            raise InputError(f"seed: must be at least 0, not {self.seed}")
+        if not 0 < self.replace_probability <= 1:
+            raise InputError(f"replace_probability: must be above 0 and at most 1, not {self.replace_probability}")
+        if Path(self.output_file).suffix != ".parquet":
+            raise InputError(f"output_file {self.output_file}: must end in .parquet")
+
+
+@dataclass(kw_only=True)
+class EvaluateArguments(TaskArguments):
+    """Scores a fine-tuned model, or a folder of them, and prints a table; optionally writes JSON, cards, submissions.
+
+    Task, data and lengths are those that a model was fine-tuned with, where they are not given.
+    """
+
+    model: str = field(metadata={"help": "Folder or Hub id of a fine-tuned model, or a folder of model folders."})
+    split: str | None = field(default=None, metadata={"help": "Split to score; by default the task's validation."})
+    batch_size: int = field(default=64, metadata={"help": "Rows at a time."})
+    device: str | None = field(
+        default=None, metadata={"help": "cpu, cuda, mps, …; by default the accelerator, where there is one."}
+    )
+    bootstrap: int = field(
+        default=1000, metadata={"help": "Draws of the rows for the confidence intervals; 0 leaves them out."}
+    )
+    seed: int = field(default=0, metadata={"help": "Of these draws."})
+    output_json: str | None = field(default=None, metadata={"help": "File to write the figures to."})
+    update_card: bool = field(default=False, metadata={"help": "Add the figures to the model card in every folder."})
+    submission_dir: str | None = field(
+        default=None, metadata={"help": "Folder for predictions of the GLUE test splits, as the GLUE site takes them."}
+    )
+    max_length: int | None = field(default=None, metadata={"help": "Tokens in a sequence; longer ones are cut."})
+    doc_stride: int | None = field(default=None, metadata={"help": "Tokens that windows of a long context share."})
+    max_query_length: int | None = field(default=None, metadata={"help": "Tokens of a question; longer ones are cut."})
+    max_answer_length: int | None = field(default=None, metadata={"help": "Tokens of the longest answer to extract."})
+
+    def check(self) -> None:
+        """Checks what can be checked without models and data.
+
+        Raises:
+            InputError: naming the argument.
+        """
+        if self.batch_size < 1:
+            raise InputError(f"batch_size: must be at least 1, not {self.batch_size}")
+        if self.bootstrap < 0 or self.seed < 0:
+            name = "bootstrap" if self.bootstrap < 0 else "seed"
+            raise InputError(f"{name}: must be at least 0, not {getattr(self, name)}")
+        if self.output_json and not Path(self.output_json).absolute().parent.is_dir():
+            raise InputError(f"output_json {self.output_json}: its folder does not exist")

@@ -20,9 +20,9 @@ from efficientbert.train.distillation.task_objective import (
 )
 from efficientbert.train.distillation.task_teacher import TaskTeacher
 from efficientbert.train.model_folder.loading import quiet_loading
-from efficientbert.train.tasks import task_of_data
 from efficientbert.train.tasks.arguments import LabelledData, TaskTrainingArguments
 from efficientbert.train.tasks.division import training_data
+from efficientbert.train.tasks.kinds import task_of_data
 from efficientbert.train.tasks.prediction import check_length, predict, score
 from efficientbert.train.tasks.task import Task, TaskData
 

@@ -10,8 +10,8 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 
 from efficientbert.train.cli.errors import LOAD_ERRORS, InputError
 from efficientbert.train.model_folder.record import read_provenance
-from efficientbert.train.tasks import task_of_model
 from efficientbert.train.tasks.arguments import TASKS, TaskArguments
+from efficientbert.train.tasks.kinds import task_of_model
 from efficientbert.train.tasks.task import Task
 
 
@@ -110,7 +110,7 @@ def settle_arguments(path: str, config: PreTrainedConfig, given: TaskArguments) 
     return TaskArguments(**{name: value for name, value in settled.items() if name != "data" or not local})
 
 
-def load_trained(path: str, given: TaskArguments, device: str) -> tuple[Task, PreTrainedModel]:
+def load_trained(path: str, given: TaskArguments, device: torch.device | str) -> tuple[Task, PreTrainedModel]:
     """A fine-tuned model and its task, with the labels in the order of the model's outputs.
 
     Args:

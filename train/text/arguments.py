@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 class CorpusArguments:
     """Where unlabelled text comes from and how it is cut."""
 
+    group = "text"
+
     corpus: str = field(metadata={"help": "Hub id, folder, or a .txt, .json, .jsonl, .csv or .parquet file."})
     corpus_name: str | None = field(default=None, metadata={"help": "Configuration of the corpus."})
     corpus_split: str = field(default="train", metadata={"help": "Split of the corpus, or a slice: train[:1000]."})

@@ -8,11 +8,14 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.arguments import EmbedArguments
+from efficientbert.train.distillation.embeddings import EmbeddingTeacher
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.text.arguments import CorpusArguments
 from efficientbert.train.text.batches import PaddingCollator, batches
 from efficientbert.train.text.corpus import cut_documents, hold_out, load_documents
 from efficientbert.train.text.packing import PackingCollator, check_packing, pack_sequences
+from efficientbert.train.text.passages import cut_passages
 
 
 @dataclass(frozen=True)
@@ -84,3 +87,12 @@ def prepare_text(args: CorpusArguments, teacher: Teacher, batch_size: int, seed:
         training = pack_sequences(training, args.max_length)
         collator = PackingCollator(teacher.tokenizer.pad_token_id)
     return Text(held_out, sample, training, collator, padding)
+
+
+def prepare_passages(args: EmbedArguments, teacher: EmbeddingTeacher, batch_size: int) -> Text:
+    """The passages whose embeddings a teacher distils; see `divide_corpus`."""
+    held_out, sample, training = divide_corpus(
+        args, cut_passages, teacher.tokenizer, teacher.max_seq_length, teacher.name, batch_size, args.seed
+    )
+    collator = PaddingCollator(teacher.tokenizer.pad_token_id)
+    return Text(held_out, sample, training, collator, collator)

@@ -1,0 +1,40 @@
+"""What a comparison of models can be told."""
+
+from dataclasses import dataclass, field
+
+from efficientbert.train.distillation.arguments import PRESETS
+
+
+# Published sizes of other encoders, for comparison with random weights: layers, hidden size, heads, FFN width.
+PUBLISHED_SIZES: dict[str, tuple[int, int, int, int]] = {
+    "bert-base": (12, 768, 12, 3072),
+    "tinybert-4": (4, 312, 12, 1200),
+    "tinybert-6": (6, 768, 12, 3072),
+    "minilm-l6-h384": (6, 384, 12, 1536),
+    "minilm-l12-h384": (12, 384, 12, 1536),
+}
+
+
+@dataclass
+class BenchmarkArguments:
+    """Compares parameters, FLOPs, latency and peak memory of encoders side by side, as a Markdown table and JSON.
+
+    All models are timed in one process, one after the other in every round, on random tokens without padding; what is
+    reported is the median over the rounds, with the quartiles. A GPU is used if there is one; CUDA_VISIBLE_DEVICES=
+    (empty) keeps to the CPU.
+    """
+
+    models: list[str] = field(
+        metadata={
+            "help": f"Presets ({', '.join(PRESETS)}), published sizes ({', '.join(PUBLISHED_SIZES)}), config.json "
+            "files, folders or Hub ids. Speed-ups are relative to the first."
+        }
+    )
+    batch_sizes: list[int] = field(default_factory=lambda: [1, 16], metadata={"help": "Sequences of a batch."})
+    sequence_length: int = field(default=128, metadata={"help": "Tokens of every sequence."})
+    threads: int = field(default=2, metadata={"help": "Threads of one operation on the CPU."})
+    attention: str = field(default="sdpa", metadata={"help": "Attention implementation of every model."})
+    dtype: str = field(default="float32", metadata={"help": "Weights and activations: float32, float16 or bfloat16."})
+    compile: bool = field(default=False, metadata={"help": "Time the models as torch.compile makes them."})
+    rounds: int = field(default=20, metadata={"help": "How often every model is timed at every batch size."})
+    output_json: str | None = field(default=None, metadata={"help": "File for the results; replaced if it exists."})
