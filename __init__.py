@@ -8,7 +8,6 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import sys
-from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -43,53 +42,51 @@ def __getattr__(name: str) -> Any:
     """The classes of `__all__`, imported when they are first asked for."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    file = "configuration_efficientbert" if name == "EfficientBertConfig" else "modeling_efficientbert"
-    return getattr(importlib.import_module(f"{__name__}.{file}"), name)
+    file = "configuration" if name == "EfficientBertConfig" else "modeling"
+    return getattr(importlib.import_module(f"{__name__}.{file}_efficientbert"), name)
 
 
-def _register_config(auto: ModuleType) -> None:
-    from .configuration_efficientbert import EfficientBertConfig
-
-    auto.AutoConfig.register("efficientbert", EfficientBertConfig, exist_ok=True)
-
-
-def _register_models(auto: ModuleType) -> None:
-    from .configuration_efficientbert import AUTO_MAP, EfficientBertConfig
-
-    for auto_class, place in AUTO_MAP.items():
-        if auto_class != "AutoConfig":
-            model = __getattr__(place.rpartition(".")[2])
-            getattr(auto, auto_class).register(EfficientBertConfig, model, exist_ok=True)
-
-
-REGISTER: dict[str, Callable[[ModuleType], None]] = {
-    "transformers.models.auto.configuration_auto": _register_config,
-    "transformers.models.auto.modeling_auto": _register_models,
+AUTO = "transformers.models.auto"
+# Where transformers keeps Auto classes, and the file of ours that they are to know.
+PAIRS = {
+    f"{AUTO}.configuration_auto": f"{__name__}.configuration_efficientbert",
+    f"{AUTO}.modeling_auto": f"{__name__}.modeling_efficientbert",
 }
 
 
+def _register(auto_file: str, our_file: str) -> None:
+    """Makes Auto classes know ours, if both files are loaded; either may come first, and ours may load theirs."""
+    if auto_file not in sys.modules:
+        return
+    auto, ours = sys.modules[auto_file], importlib.import_module(our_file)
+    config = importlib.import_module(PAIRS[f"{AUTO}.configuration_auto"])
+    for auto_class, place in config.AUTO_MAP.items():
+        file, _, name = place.rpartition(".")
+        if our_file.endswith(file) and hasattr(ours, name):
+            key = "efficientbert" if auto_class == "AutoConfig" else config.EfficientBertConfig
+            getattr(auto, auto_class).register(key, getattr(ours, name), exist_ok=True)
+
+
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Finds the modules of `REGISTER` as any other finder does, and registers our classes when they are loaded."""
+    """Finds the files of `PAIRS` as any other finder does, and registers our classes when one is loaded."""
 
     def find_spec(
         self, name: str, path: Any, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if name not in REGISTER:
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        pair = next((pair for pair in PAIRS.items() if name in pair), None)
+        spec = None if pair is None else importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def execute_and_register(module: ModuleType) -> None:
                 execute(module)
-                REGISTER[name](module)
+                _register(*pair)
 
             spec.loader.exec_module = execute_and_register
         return spec
 
 
-for _name, _register in REGISTER.items():
-    if _name in sys.modules:
-        _register(sys.modules[_name])
+for _pair in PAIRS.items():
+    _register(*_pair)
 if not any(type(finder).__qualname__ == _AfterImport.__qualname__ for finder in sys.meta_path):
     sys.meta_path.insert(0, _AfterImport())

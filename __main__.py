@@ -1,7 +1,10 @@
 """The command `efficientbert`: one subcommand per script."""
 
+import difflib
 import importlib
 import sys
+
+from efficientbert import __version__
 
 
 SCRIPTS = {
@@ -26,9 +29,14 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         print(USAGE, end="", file=sys.stdout if len(sys.argv) > 1 else sys.stderr)
         sys.exit(0 if len(sys.argv) > 1 else 2)
+    if sys.argv[1] == "--version":
+        print(f"efficientbert {__version__}")
+        sys.exit(0)
     command = sys.argv.pop(1)
     if command not in SCRIPTS:
-        print(f"efficientbert: error: unknown command {command!r}; known are {', '.join(SCRIPTS)}", file=sys.stderr)
+        near = difflib.get_close_matches(command, SCRIPTS, 1)
+        known = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(SCRIPTS)}"
+        print(f"efficientbert: error: unknown command {command!r}; {known}", file=sys.stderr)
         sys.exit(2)
     importlib.import_module(SCRIPTS[command][0]).cli()
 

@@ -17,10 +17,10 @@ from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertModel, 
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForMaskedLM
-from efficientbert.train import augment
 from efficientbert.train.augment import main
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
+from efficientbert.train.tasks import augmentation
 from efficientbert.train.tasks.arguments import AugmentArguments
 from efficientbert.train.tasks.augmentation import augment_rows
 from efficientbert.train.tasks.word_replacement import Replacer, Word, rewrite, whole_words
@@ -260,10 +260,10 @@ class Stop(BaseException):
 
 
 def test_an_interrupted_run_goes_on(masked_lm, tmp_path, monkeypatch):
-    monkeypatch.setattr(augment, "BLOCK_ROWS", 8)
+    monkeypatch.setattr(augmentation, "BLOCK_ROWS", 8)
     data = save(tmp_path / "train.parquet", task_rows(20))
     whole = main(arguments(masked_lm, data, tmp_path / "whole.parquet"))
-    write_block = augment.AugmentedFile.write_block
+    write_block = augmentation.AugmentedFile.write_block
 
     def write_and_stop(file, first, table):
         if first == 16:
@@ -272,7 +272,7 @@ def test_an_interrupted_run_goes_on(masked_lm, tmp_path, monkeypatch):
         write_block(file, first, table)
 
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(augment.AugmentedFile, "write_block", write_and_stop)
+        patch.setattr(augmentation.AugmentedFile, "write_block", write_and_stop)
         main(arguments(masked_lm, data, tmp_path / "out.parquet"))
     gc.collect()  # lets go of the lock, as the end of a process does
     work = tmp_path / "out.parquet.partial"
@@ -281,12 +281,12 @@ def test_an_interrupted_run_goes_on(masked_lm, tmp_path, monkeypatch):
         main(arguments(masked_lm, data, tmp_path / "out.parquet", copies=6))
     rows_done = []
     monkeypatch.setattr(
-        augment, "augment_rows", lambda rows, *more: rows_done.append(len(rows)) or augment_rows(rows, *more)
+        augmentation, "augment_rows", lambda rows, *more: rows_done.append(len(rows)) or augment_rows(rows, *more)
     )
     main(arguments(masked_lm, data, tmp_path / "out.parquet"))
     assert rows_done == [4] and not work.exists()
     # Blocks of any size give the same rows.
-    monkeypatch.setattr(augment, "BLOCK_ROWS", 20)
+    monkeypatch.setattr(augmentation, "BLOCK_ROWS", 20)
     again = main(arguments(masked_lm, data, tmp_path / "again.parquet"))
     assert all(pq.read_table(tmp_path / name).equals(pq.read_table(whole)) for name in ("out.parquet", again))
 
@@ -297,10 +297,10 @@ def test_one_process_at_a_time_and_no_foreign_folder(masked_lm, tmp_path):
     (tmp_path / "out.parquet.partial" / "mine").write_text("")
     with pytest.raises(InputError, match="is in the way"):
         main(arguments(masked_lm, data, tmp_path / "out.parquet"))
-    file = augment.AugmentedFile(tmp_path / "other.parquet", {})
+    file = augmentation.AugmentedFile(tmp_path / "other.parquet", {})
     file.open()
     with pytest.raises(InputError, match="another process is working on it"):
-        augment.AugmentedFile(tmp_path / "other.parquet", {}).open()
+        augmentation.AugmentedFile(tmp_path / "other.parquet", {}).open()
 
 
 def test_models_that_do_not_do(masked_lm, tokenizer, teacher_folder, tmp_path, capsys):

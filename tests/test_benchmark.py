@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModel, BertConfig, BertModel, DistilBertConfig, DistilBertModel, T5Config, T5Model
 
 from efficientbert import EfficientBertConfig, EfficientBertModel
-from efficientbert.search import benchmark
 from efficientbert.search.benchmark import main
+from efficientbert.search.costs import comparison
 from efficientbert.search.costs.arguments import BenchmarkArguments
 from efficientbert.search.costs.comparison import (
     Report,
@@ -124,7 +124,7 @@ def test_times_go_to_their_model_and_batch(monkeypatch):
         for number in range(rounds):
             yield [100 * index + 10 * len(call.keywords["input_ids"]) + number for index, call in enumerate(calls)]
 
-    monkeypatch.setattr(benchmark, "time_rounds", fake_rounds)
+    monkeypatch.setattr(comparison, "time_rounds", fake_rounds)
     args = BenchmarkArguments(["a", "b"], batch_sizes=[1, 4], sequence_length=3, rounds=2)
     models = [BertModel(SMALL_BERT), EfficientBertModel(SMALL_OURS)]
     assert measure_times(models, args, "cpu") == [{1: [10, 11], 4: [40, 41]}, {1: [110, 111], 4: [140, 141]}]
@@ -134,7 +134,7 @@ def test_compiled_models_are_timed_when_asked(monkeypatch):
     timed, compiled = [], BertModel(SMALL_BERT)
     monkeypatch.setattr(torch, "compile", lambda model, dynamic: compiled if not dynamic else None)
     monkeypatch.setattr(
-        benchmark, "time_rounds", lambda calls, device, rounds: timed.append([call.func for call in calls]) or [[1.0]]
+        comparison, "time_rounds", lambda calls, device, rounds: timed.append([call.func for call in calls]) or [[1.0]]
     )
     model = BertModel(SMALL_BERT)
     for chosen in (True, False):

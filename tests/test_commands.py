@@ -91,7 +91,8 @@ def test_streaming_gives_the_same_starting_student(teacher_folder, corpus_file, 
 
 KILL_AT_4 = """
 import os, signal
-from efficientbert.train import distill, loop
+from efficientbert.train import distill
+from efficientbert.train.engine import loop
 real = loop.save_checkpoint
 def save(accelerator, checkpoints, step):
     real(accelerator, checkpoints, step)
@@ -242,12 +243,15 @@ def test_recipes(teacher_folder, corpus_file, student_file, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the following arguments are required: --corpus, --teacher, --output_dir"),
+        ([], "missing: --corpus, --teacher, --output_dir; see --help"),
         (
             ["--corpus", "a", "--teacher", "b", "--output_dir", "c", "--max_steps", "many"],
-            "invalid int value: 'many'",
+            "--max_steps: must be a whole number, not 'many'",
         ),
-        (["--corpus", "a", "--teacher", "b", "--output_dir", "c", "--teecher", "d"], "unknown arguments: --teecher d"),
+        (
+            ["--corpus", "a", "--teacher", "b", "--output_dir", "c", "--teecher", "d"],
+            "unknown argument 'teecher'; did you mean 'teacher'?",
+        ),
     ],
 )
 def test_wrong_flags_get_one_line(arguments, message, capsys):

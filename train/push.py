@@ -16,12 +16,12 @@ class PushArguments:
     """Uploads a finished model folder to the Hub: weights, tokenizer, code, card and results, after checking that it
     is complete and loads. What only training needs stays here."""
 
-    folder: str = field(metadata={"help": "the finished model folder"})
-    repo_id: str = field(metadata={"help": "where to upload it, as user/name; made where it does not exist"})
-    private: bool = field(default=False, metadata={"help": "make the repository private where it does not exist"})
-    commit_message: str = field(default="Upload model", metadata={"help": "message of the commit"})
+    folder: str = field(metadata={"help": "The finished model folder."})
+    repo_id: str = field(metadata={"help": "Where to upload it, as user/name; made where it does not exist."})
+    private: bool = field(default=False, metadata={"help": "Make the repository private where it does not exist."})
+    commit_message: str = field(default="Upload model", metadata={"help": "Message of the commit."})
     revision: str | None = field(
-        default=None, metadata={"help": "branch to upload to, made where it does not exist; main by default"}
+        default=None, metadata={"help": "Branch to upload to, made where it does not exist; main by default."}
     )
 
 

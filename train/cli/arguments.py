@@ -1,8 +1,8 @@
 """Arguments of a command, from flags and a YAML recipe into a dataclass.
 
 A field of the dataclass is a flag of the same name; its `metadata["help"]` says what it is. Fields are words, numbers,
-true or false, or lists of words or numbers, each possibly None. In the help, required flags come first with those that
-the class names in `first`, the others in groups, one for each class that defines some.
+true or false, or lists of words or numbers, each possibly None. In the help, those that the class names in `first`
+lead, with the required ones; the others stand in groups: `group` names that of the fields that a class defines.
 """
 
 import argparse
@@ -52,9 +52,10 @@ def parse_arguments(arguments_class: type, argv: list[str], prog: str, descripti
     for word in unknown:
         raise InputError(_unknown(word, names))
     values = recipe | {name: value for name, value in vars(found).items() if value is not argparse.SUPPRESS}
-    for field in dataclasses.fields(arguments_class):
-        if field.name not in values and _required(field):
-            raise InputError(f"{field.name}: is missing; give --{field.name}: {_first_sentence(field)}")
+    fields = dataclasses.fields(arguments_class)
+    missing = [f"--{field.name}" for field in fields if _required(field) and field.name not in values]
+    if missing:
+        raise InputError(f"missing: {', '.join(missing)}; see --help")
     return arguments_class(**values)
 
 
@@ -72,8 +73,11 @@ def make_parser(arguments_class: type, prog: str, description: str = "") -> argp
     )
     kinds = field_kinds(arguments_class)
     groups: dict[str, Any] = {"first": parser.add_argument_group("the flags that matter first")}
-    for field in sorted(dataclasses.fields(arguments_class), key=lambda field: not _required(field)):
-        title = "first" if _comes_first(arguments_class, field) else _group_title(arguments_class, field.name)
+    first = getattr(arguments_class, "first", ())
+    fields = {field.name: field for field in dataclasses.fields(arguments_class)}
+    for field in [fields[name] for name in first] + [field for field in fields.values() if field.name not in first]:
+        leads = field.name in first or _required(field)
+        title = "first" if leads else _group_title(arguments_class, field.name)
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
         kind, several, _ = kinds[field.name]
@@ -87,8 +91,7 @@ def make_parser(arguments_class: type, prog: str, description: str = "") -> argp
             help=_help(field),
             **options,
         )
-    groups.setdefault("other", parser.add_argument_group("other"))
-    groups["other"].add_argument("-h", "--help", action="help", help="Show this and exit.")
+    groups["first"].add_argument("-h", "--help", action="help", help="Show this and exit.")
     return parser
 
 
@@ -222,10 +225,6 @@ def _required(field: dataclasses.Field) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _comes_first(arguments_class: type, field: dataclasses.Field) -> bool:
-    return _required(field) or field.name in getattr(arguments_class, "first", ())
-
-
 def _group_title(arguments_class: type, name: str) -> str:
     """The group of a flag in the help: that of the class that says it first."""
     owners = [owner for owner in arguments_class.__mro__ if name in inspect.get_annotations(owner)]
@@ -240,10 +239,6 @@ def _help(field: dataclasses.Field) -> str:
         return text
     shown = " ".join(map(str, default)) if isinstance(default, list) else str(default).lower()
     return f"{text} (default: {shown if not isinstance(default, str) else default})"
-
-
-def _first_sentence(field: dataclasses.Field) -> str:
-    return field.metadata["help"].split(". ")[0].rstrip(".")
 
 
 def _underscored(word: str) -> str:

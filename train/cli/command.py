@@ -26,14 +26,13 @@ def run_command(main: Callable[[Any], Any], arguments_class: type, name: str, ar
         argv = sys.argv[1:] if argv is None else argv
         description = sys.modules[main.__module__].__doc__ or ""
         main(parse_arguments(arguments_class, argv, f"efficientbert {name}", description))
-    except InputError as error:
-        fault = str(error)
-    except (OSError, SafetensorError) as error:
-        if not disk_full(error):
+    except Exception as error:
+        if isinstance(error, InputError) or isinstance(error, bad_input_errors()):
+            fault = str(error)
+        elif isinstance(error, OSError | SafetensorError) and disk_full(error):
+            fault = f"disk full: {error}; make room and start it again: it goes on from its last checkpoint"
+        else:
             raise
-        fault = f"disk full: {error}; make room and start it again: it goes on from its last checkpoint"
-    except bad_input_errors() as error:
-        fault = str(error)
     else:
         return
     print(f"efficientbert {name}: error: {' '.join(fault.split())}", file=sys.stderr)

@@ -23,6 +23,8 @@ MOST_RELATION_HEADS = 48  # MiniLMv2, section 4.2
 class LossArguments:
     """What a student learns from its teacher."""
 
+    group = "losses"
+
     losses: list[str] = field(
         default_factory=lambda: ["hidden_states", "attention_scores=0.3"],
         metadata={
@@ -76,6 +78,7 @@ def parse_losses(words: Sequence[str] | str) -> dict[str, float]:
 class GeneralArguments(LoopArguments, CorpusArguments, LossArguments):
     """What all distillation on unlabelled text can be told."""
 
+    group = "teacher and output"
     least_held_out: ClassVar[int] = 0
 
     teacher: str = field(metadata={"help": "Hub id or folder of the teacher."})
@@ -96,6 +99,8 @@ class GeneralArguments(LoopArguments, CorpusArguments, LossArguments):
 class StudentArguments:
     """What is trained on unlabelled text, and for how long; stands before a class of `LoopArguments`."""
 
+    group = "student"
+
     student: str = field(
         default="efficientbert",
         metadata={
@@ -114,6 +119,9 @@ class StudentArguments:
 @dataclass(kw_only=True)
 class DistillArguments(StudentArguments, GeneralArguments):
     """Distils a teacher into a student on unlabelled text and writes a folder that every Auto class loads."""
+
+    group = "student"
+    first = ("teacher", "corpus", "student", "max_steps", "output_dir")
 
     initialization: str = field(
         default="teacher",
@@ -137,6 +145,9 @@ class DistillArguments(StudentArguments, GeneralArguments):
 @dataclass(kw_only=True)
 class EmbedArguments(StudentArguments, LoopArguments, CorpusArguments):
     """Distils a sentence-transformers teacher's embeddings and writes a folder that sentence-transformers loads."""
+
+    group = "embeddings"
+    first = ("teacher", "corpus", "student", "max_steps", "output_dir")
 
     teacher: str = field(metadata={"help": "Hub id or folder of the teacher; a bare encoder gets mean pooling."})
     output_dir: str = field(metadata={"help": "Folder to write; an interrupted run into it is resumed."})

@@ -1,0 +1,125 @@
+"""What is loaded when: commands answer before torch is, and the Auto classes know our models whatever comes first."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from efficientbert.__main__ import SCRIPTS
+from efficientbert.train.cli.threads import available_cores, cpu_quota, settle_threads
+
+
+HEAVY = ("torch", "transformers", "datasets", "optuna", "sklearn", "scipy", "pyarrow", "matplotlib")
+WATCH = f"""
+import sys
+class Watch:
+    def find_spec(self, name, path, target=None):
+        if name in {HEAVY}:
+            print("loaded", name, file=sys.stderr)
+sys.meta_path.insert(0, Watch())
+from efficientbert.__main__ import main
+main()
+"""
+
+
+def run(code: str, *words: str, **environment: str) -> subprocess.CompletedProcess:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, env=kept | environment)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["distil"], *([name, "--help"] for name in SCRIPTS)])
+def test_help_loads_nothing_heavy(words):
+    done = run(WATCH, *words)
+    assert "loaded" not in done.stderr and done.returncode == (2 if words == ["distil"] else 0), done.stderr
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_mistakes_load_nothing_heavy(name):
+    done = run(WATCH, name, "--sedd", "1")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and line.startswith(f"efficientbert {name}: error: unknown argument 'sedd'")
+
+
+POLICY = """
+import os, sys
+class Watch:
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            print(os.environ.get("OMP_WAIT_POLICY"), os.environ.get("OMP_NUM_THREADS"))
+            os._exit(0)
+sys.meta_path.insert(0, Watch())
+from efficientbert.__main__ import main
+main()
+"""
+DISTILL = ("distill", "--teacher", "./none", "--corpus", "./none.txt", "--output_dir", "out")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, f"PASSIVE {available_cores()}"),
+        ({"OMP_WAIT_POLICY": "ACTIVE", "OMP_NUM_THREADS": "7"}, "ACTIVE 7"),
+    ],
+)
+def test_threads_are_settled_before_torch_is_loaded(given, expected):
+    assert run(POLICY, *DISTILL, **given).stdout.split() == expected.split()
+
+
+def test_importing_the_package_changes_no_environment_and_loads_nothing():
+    code = (
+        "import os, sys; before = dict(os.environ); import efficientbert; assert dict(os.environ) == before;"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    assert run(code).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import efficientbert; from transformers import AutoConfig, AutoModel",
+        "from transformers import AutoConfig, AutoModel; AutoModel; import efficientbert",
+        "from transformers import AutoConfig; AutoConfig; import efficientbert; from transformers import AutoModel",
+        "import efficientbert.train.cli.errors; from transformers import AutoConfig, AutoModel",
+        "from efficientbert import EfficientBertModel; from transformers import AutoConfig, AutoModel",
+    ],
+)
+def test_the_auto_classes_know_our_models(imports):
+    code = (
+        f"{imports}; config = AutoConfig.for_model('efficientbert', vocab_size=9, hidden_size=12, "
+        "num_hidden_layers=1, num_attention_heads=2); print(type(AutoModel.from_config(config)).__module__)"
+    )
+    done = run(code)
+    assert done.stdout.strip() == "efficientbert.modeling_efficientbert", done.stderr
+
+
+def test_what_the_user_has_set_stays():
+    environment = {"OMP_WAIT_POLICY": "ACTIVE"}
+    settle_threads(environment)
+    assert environment["OMP_WAIT_POLICY"] == "ACTIVE" and int(environment["OMP_NUM_THREADS"]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "150000 100000"}, 1.5),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, 2.0),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({}, None),
+    ],
+)
+def test_the_quota_of_a_control_group(files, cores, tmp_path: Path):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n", encoding="ascii")
+    assert cpu_quota(tmp_path) == cores
+
+
+def test_threads_stay_within_quota_and_affinity(tmp_path, monkeypatch):
+    monkeypatch.setattr("psutil.cpu_count", lambda logical: 16)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    assert available_cores(tmp_path) == 8
+    (tmp_path / "cpu.max").write_text("250000 100000", encoding="ascii")
+    assert available_cores(tmp_path) == 3
