@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from efficientbert.__main__ import SCRIPTS
+
 
 ROOT = Path(__file__).parents[1]
 ROOT_FILES = [  # low to high
@@ -75,10 +77,19 @@ def test_modules_import_downwards(path):
             assert part(name) in MAY_USE[path.parts[0]], name
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if not is_script(path)], ids=str)
-def test_only_scripts_use_scripts(path):
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_nobody_imports_a_command(path):
     scripts = {".".join(("efficientbert", *script.with_suffix("").parts)) for script in MODULES if is_script(script)}
+    assert len(scripts) == len(SCRIPTS)
     assert not scripts & {name for _, name in imports(ROOT / path)}
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if is_script(path)], ids=str)
+def test_commands_hold_arguments_and_main_alone(path):
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree)
+    held = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assert [name for name in held if not name.endswith("Arguments")] == ["main", "cli"]
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if path.name != "__init__.py"], ids=str)
