@@ -1,8 +1,8 @@
-# make quickstart: sets up an environment and runs the main job.   make test: sets up and passes the tests.
+# make quickstart: sets up an environment and runs the main job.   make test: sets up and passes the tests.   make fuzz: reads random input for an hour.
 VENV ?= .venv
 PYTHON = $(VENV)/bin/python
 
-.PHONY: quickstart test lint
+.PHONY: quickstart test lint fuzz
 
 quickstart: $(VENV)/installed
 	$(VENV)/bin/pip install -q --no-deps --require-hashes -r examples/quickstart/requirements.txt
@@ -14,6 +14,9 @@ test: $(VENV)/installed
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+fuzz: $(VENV)/installed
+	FUZZ_EXAMPLES=10000 $(PYTHON) -m pytest tests/test_fuzz.py
 
 $(VENV)/installed: setup.py constraints.txt
 	python3 -m venv $(VENV)

@@ -15,6 +15,7 @@ setup(
     python_requires=">=3.10",
     packages=["efficientbert", *(f"efficientbert.{name}" for name in find_packages(include=["train*", "search*"]))],
     package_dir={"efficientbert": "."},
+    package_data={"efficientbert": ["py.typed"]},
     install_requires=[
         "accelerate>=1.15",
         "datasets>=5.2",
@@ -32,7 +33,16 @@ setup(
     ],
     extras_require={
         "embeddings": ["sentence-transformers>=6.2"],
-        "test": ["peft>=0.21", "pytest>=9.0", "ruff>=0.17", "sentence-transformers>=6.2", "tensorboard>=2.21"],
+        "test": [
+            "hypothesis>=6.170",
+            "mypy>=2.4",
+            "peft>=0.21",
+            "pytest>=9.0",
+            "pytest-xdist>=3.8",
+            "ruff>=0.17",
+            "sentence-transformers>=6.2",
+            "tensorboard>=2.21",
+        ],
     },
     entry_points={"console_scripts": ["efficientbert = efficientbert.__main__:main"]},
 )
