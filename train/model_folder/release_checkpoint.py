@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.ffn_efficientbert import BINARY, UNARY, Call, ExpressionError, parse, read_calls
@@ -18,7 +18,8 @@ from efficientbert.modeling_efficientbert import (
     EfficientBertForSequenceClassification,
     EfficientBertModel,
 )
-from efficientbert.train.cli.errors import InputError
+from efficientbert.train.cli.errors import InputError, one_line
+from efficientbert.train.model_folder.loading import load_tokenizer
 from efficientbert.train.model_folder.release_tasks import CHOICE_TASKS, LABELS, NOTATION, RELEASE_NAMES, SPAN_TASKS
 
 
@@ -317,21 +318,18 @@ def convert(
     try:
         model = model_class(EfficientBertConfig(**fields))
     except (ValueError, StrictDataclassError) as error:
-        raise InputError(f"checkpoint {checkpoint.path}: {' '.join(str(error).split())}") from None
+        raise InputError(f"checkpoint {checkpoint.path}: {one_line(error)}") from None
     model.load_state_dict(weights)
     return model.eval(), projection, left_out
 
 
-def load_tokenizer(name: str, vocab_size: int) -> PreTrainedTokenizerBase:
+def fitting_tokenizer(name: str, vocab_size: int) -> PreTrainedTokenizerBase:
     """A tokenizer from a folder or the Hub.
 
     Raises:
         InputError: if there is none, or it has more tokens than the model.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--tokenizer {name}: cannot be loaded: {error}") from None
+    tokenizer = load_tokenizer(name, "--tokenizer")
     if len(tokenizer) > vocab_size:
         raise InputError(f"--tokenizer {name}: has {len(tokenizer)} tokens, the checkpoint {vocab_size}")
     return tokenizer
