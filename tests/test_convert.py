@@ -492,7 +492,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, monkeypatch, capsys, write, 
         (["--task", "imdb"], "--task imdb: unknown; known are cola"),
         (["--task", "sst2"], "has no cls_pooler.dense.weight"),
         (["--task", "squad"], "has no classifier.weight"),
-        (["--tokenizer", "nowhere/to be found"], "--tokenizer nowhere/to be found: cannot be loaded"),
+        (["--tokenizer", "nowhere/to be found"], "--tokenizer nowhere/to be found: no tokenizer"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, monkeypatch, capsys, flags, message):

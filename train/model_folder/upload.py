@@ -1,20 +1,21 @@
 """Upload of a finished model folder to the Hub, after checking that it is complete and loads."""
 
 import json
+import re
 from pathlib import Path
 
-from huggingface_hub import HfApi
+from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import DEFAULT_IGNORE_PATTERNS, filter_repo_objects, validate_repo_id
 from transformers import AutoTokenizer
 
 import efficientbert
 from efficientbert.configuration_efficientbert import AUTO_MAP, EfficientBertConfig
-from efficientbert.train.cli.errors import InputError
+from efficientbert.train.cli.errors import InputError, one_line
 from efficientbert.train.distillation.embeddings import VARIANCE_FILE
 from efficientbert.train.distillation.projection import PROJECTION_FILE
 from efficientbert.train.distillation.scales import SCALES_FILE
-from efficientbert.train.model_folder.card import architecture
+from efficientbert.train.model_folder.card import architecture, make_card, parse_card
 
 
 CODE_FILES = (
@@ -23,7 +24,7 @@ CODE_FILES = (
     "modeling_efficientbert.py",
     "slicing_efficientbert.py",
 )
-REQUIRED_FILES = ("config.json", "model.safetensors", *CODE_FILES, "README.md")
+REQUIRED_FILES = ("config.json", "model.safetensors", *CODE_FILES)
 TRAINING_ONLY = [
     "run.json",
     PROJECTION_FILE,
@@ -124,13 +125,53 @@ def check_loads(folder: Path) -> None:
             raise InputError(f"folder {folder}: the tokenizer does not load: {one_line(error)}") from None
 
 
-def one_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+def card_to_upload(
+    folder: Path, repo_id: str, license: str | None = None, language: list[str] | None = None
+) -> tuple[str, str | None]:
+    """The model card as it goes to the Hub: code in it loads the model from there. The folder's own stays as it is.
+
+    Args:
+        folder: A model folder; one without a card gets one made from its configuration and record.
+        repo_id: Where it goes.
+        license: Licence to state instead of what the card states.
+        language: Languages to state instead of what the card states.
+
+    Returns:
+        The text, and the licence that it states.
+
+    Raises:
+        InputError: if the card, or the record that it is made from, cannot be read.
+    """
+    path = folder / "README.md"
+    content = path.read_bytes() if path.exists() else make_card(folder, repo_id).encode()
+    card, text = parse_card(content, path), content.decode("utf-8")
+    if license is not None or language is not None:
+        card.data.license, card.data.language = license or card.data.license, language or card.data.language
+        text = card.content
+    title = re.search(r"^# (.+?)\s*$", card.text, re.MULTILINE)
+    names = {folder.absolute().name, *([title[1]] if title else [])}  # the folder may have been renamed since
+    loads = rf'(from_pretrained|SentenceTransformer)\("(?:{"|".join(map(re.escape, names))})"'
+    return re.sub(loads, rf'\1("{repo_id}"', text), card.data.license
 
 
-def upload(folder: Path, repo_id: str, private: bool, commit_message: str, revision: str | None) -> str:
+def split_files(folder: Path) -> tuple[list[str], list[str]]:
+    """The files of a folder that are uploaded beside the card, and those that only training needs."""
+    files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = list(filter_repo_objects(files, ignore_patterns=DEFAULT_IGNORE_PATTERNS))
+    kept = list(filter_repo_objects(files, ignore_patterns=[*TRAINING_ONLY, "README.md"]))
+    return kept, [name for name in files if name not in {*kept, "README.md"}]
+
+
+def upload(folder: Path, repo_id: str, card: str, private: bool, commit_message: str, revision: str | None) -> str:
     """Makes the repository, and the branch, where they do not exist, and uploads the folder in one commit.
+
+    Args:
+        folder: The model folder.
+        repo_id: Where it goes.
+        card: Text of the model card, which goes there instead of the folder's own.
+        private: Whether a new repository is private.
+        commit_message: Of the commit.
+        revision: Branch; None for the main one.
 
     Returns:
         The address of what was uploaded.
@@ -139,17 +180,14 @@ def upload(folder: Path, repo_id: str, private: bool, commit_message: str, revis
         InputError: if the Hub refuses or cannot be reached.
     """
     api = HfApi()
+    kept, _ = split_files(folder)
     try:
         url = api.create_repo(repo_id, private=private, exist_ok=True)
         if revision:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
-        api.upload_folder(
-            repo_id=repo_id,
-            folder_path=folder,
-            commit_message=commit_message,
-            revision=revision,
-            ignore_patterns=TRAINING_ONLY,
-        )
+        operations = [CommitOperationAdd("README.md", card.encode())]
+        operations += [CommitOperationAdd(name, folder / name) for name in kept]
+        api.create_commit(repo_id, operations, commit_message=commit_message, revision=revision)
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):
