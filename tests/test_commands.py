@@ -51,6 +51,7 @@ def test_distill_from_every_family(family, teacher_folder, corpus_file, student_
     assert projection["weight"].shape == (24, 18)
     (step,) = read_provenance(tmp_path / "out")
     assert step["step"] == "distill" and 0 < step["result"]["loss"] < 100
+    assert not {"losses", "layer_map"} & step["arguments"].keys() and step["arguments"]["corpus"] == "./corpus.txt"
     assert "How it was made" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 

@@ -28,6 +28,7 @@ from efficientbert.search.costs.latency import DTYPES
 from efficientbert.search.costs.timing import time_rounds
 from efficientbert.train.cli.arguments import changed_arguments
 from efficientbert.train.cli.errors import InputError, one_line
+from efficientbert.train.files.local_paths import looks_local
 from efficientbert.train.files.tables import table
 
 
@@ -108,6 +109,8 @@ def load_config(name: str) -> PreTrainedConfig:
         )
     known = ", ".join([*PRESETS, *PUBLISHED_SIZES])
     with refusing(name, f"found (known names are {known}, .json files, folders and Hub ids)"):
+        if looks_local(name) and not Path(name).exists():  # the Hub would be asked
+            raise FileNotFoundError("there is no such file or folder")
         return AutoConfig.from_pretrained(name, trust_remote_code=False)
 
 

@@ -14,8 +14,7 @@ from efficientbert.train.distillation.loss_choice import LossRecipe, source_laye
 from efficientbert.train.distillation.projection import fit_projection, load_projection
 from efficientbert.train.distillation.student import Student, choose_attention, fit_config, read_config
 from efficientbert.train.distillation.teacher import Teacher
-from efficientbert.train.model_folder.loading import load_config
-from efficientbert.train.model_folder.loading import load_model as load_weights
+from efficientbert.train.model_folder import loading
 from efficientbert.train.start.from_checkpoint import copy_module, initialize_from_checkpoint
 from efficientbert.train.start.from_teacher import initialize_from_teacher
 from efficientbert.train.text.preparation import Text
@@ -48,9 +47,9 @@ def load_checkpoint(name: str, argument: str, otherwise: str, teacher: Teacher) 
         InputError: if it cannot be loaded, naming the `argument` and, in the words `otherwise`, what it was to be; or
             if its vocabulary is not the teacher's.
     """
-    kind, model, missing = load_config(name, argument, otherwise).model_type, None, ()
+    kind, model, missing = loading.load_config(name, argument, otherwise).model_type, None, ()
     if kind == "efficientbert":
-        model, report = load_weights(EfficientBertForMaskedLM, name, argument, otherwise)
+        model, report = loading.load_model(EfficientBertForMaskedLM, name, argument, otherwise)
         missing = [key for key in report["missing_keys"] if not key.startswith("lm_head.")]
     if model is None or missing:
         raise InputError(f"{argument} {name}: is a checkpoint of model type {kind!r}, not a whole EfficientBERT")
