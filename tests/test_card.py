@@ -207,7 +207,7 @@ def test_provenance_goes_round(tmp_path):
 @pytest.mark.parametrize("content", ["{", '{"step": "distill"}', '["distill"]', '[{"arguments": {}}]', "\xff"])
 def test_broken_provenance_is_one_line(tmp_path, content):
     (tmp_path / "provenance.json").write_text(content, encoding="latin-1")
-    with pytest.raises(InputError, match=r"provenance.json: ") as error:
+    with pytest.raises(InputError, match=r"provenance.json': ") as error:
         read_provenance(tmp_path)
     assert "\n" not in str(error.value)
 
@@ -404,10 +404,10 @@ def test_a_configuration_name_cannot_leave_the_folder(folder):
     ("name", "content", "message"),
     [
         ("README.md", None, "has no model card README.md"),
-        ("README.md", "---\n- a list\n---\n", "README.md: cannot be read: "),
-        ("README.md", "---\na: [\n---\n", "README.md: cannot be read: "),
-        (".eval_results/rte.yaml", "a: 1\n", "rte.yaml: must be a list of entries"),
-        (".eval_results/rte.yaml", "[", "rte.yaml: cannot be read: "),
+        ("README.md", "---\n- a list\n---\n", "README.md': cannot be read: "),
+        ("README.md", "---\na: [\n---\n", "README.md': cannot be read: "),
+        (".eval_results/rte.yaml", "a: 1\n", "rte.yaml': must be a list of entries"),
+        (".eval_results/rte.yaml", "[", "rte.yaml': cannot be read: "),
     ],
 )
 def test_unreadable_files_are_one_line_and_stay(folder, name, content, message):

@@ -426,7 +426,7 @@ def test_a_conversion_has_a_record_and_a_card(tmp_path):
     assert step["result"] == {"checkpoint_sha256": digest}
     card = ModelCard.load(folder / "README.md")
     assert (card.data.license, card.data.language) == ("mit", ["en"])
-    assert "efficientbert convert --checkpoint ./F.bin --ffn_expr 'tanh(" in card.text
+    assert " --checkpoint ./F.bin --ffn_expr 'tanh(" in card.text
     check_complete(folder)
     check_loads(folder)
     results = [EvalResult("text-classification", "nyu-mll/glue", "mnli", "accuracy", 0.5, dataset_config="mnli")]
@@ -530,10 +530,10 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, monkeypatch, capsys, write, 
         (["--ffn_expr", "linear1_2(gelu(x),wb1"], "expected ',' or ')'"),
         (["--ffn_expr", "__import__('os')"], "expected"),
         (["--ffn_expr", ""], "expected a name"),
-        (["--task", "imdb"], "--task imdb: unknown; known are cola"),
+        (["--task", "imdb"], "--task 'imdb': unknown; known are cola"),
         (["--task", "sst2"], "has no cls_pooler.dense.weight"),
         (["--task", "squad"], "has no classifier.weight"),
-        (["--tokenizer", "nowhere/to be found"], "--tokenizer nowhere/to be found: no tokenizer"),
+        (["--tokenizer", "nowhere/to be found"], "--tokenizer 'nowhere/to be found': no tokenizer"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, monkeypatch, capsys, flags, message):
@@ -573,7 +573,7 @@ def assert_refused(tmp_path, capsys, messages, flags):
 
 def test_width_that_leaves_nothing_is_refused():
     checkpoint = Checkpoint("F.bin", random_checkpoint(12, [3]))
-    with pytest.raises(InputError, match=r"F.bin: .*intermediate_sizes.* must be positive, not 0"):
+    with pytest.raises(InputError, match=r"F.bin': .*intermediate_sizes.* must be positive, not 0"):
         convert(checkpoint, [ReleaseFFN("linear2(gelu(linear1(x)))", 1, 4)], 3)
 
 

@@ -41,7 +41,7 @@ def test_a_path_that_is_not_there_is_refused_at_once(no_hub, tmp_path, monkeypat
     for load in loaders(name):
         with pytest.raises(InputError) as error:
             load()
-        assert str(error.value).startswith(f"model {name}: ")
+        assert str(error.value).startswith(f"model {name!r}: ")
         assert str(error.value).endswith(": there is no such file or folder")
 
 
@@ -61,8 +61,8 @@ def test_a_preset_is_no_trained_model(no_hub, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run_command(finetune.main, finetune.FinetuneArguments, "finetune", flags)
     expected = (
-        "efficientbert finetune: error: model efficientbert-tiny: is a preset, which has no weights: distil it first "
-        "with `efficientbert distill --student efficientbert-tiny`"
+        "efficientbert finetune: error: model 'efficientbert-tiny': is a preset, which has no weights: distil it "
+        "first with `efficientbert distill --student efficientbert-tiny`"
     )
     assert capsys.readouterr().err.splitlines()[-1] == expected
 
@@ -85,16 +85,16 @@ def test_the_report_is_returned_and_not_printed(encoder, capfd):
 
 
 def test_what_is_broken_is_one_line(encoder, tmp_path):
-    with pytest.raises(InputError, match="teacher efficientbert-tiny: no tokenizer: ") as error:
+    with pytest.raises(InputError, match="teacher 'efficientbert-tiny': no tokenizer: ") as error:
         load_tokenizer(encoder, "teacher")
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
     path = tmp_path / encoder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"hidden_size": 20}))
-    with pytest.raises(InputError, match="student efficientbert-tiny: is bad: ") as error:
+    with pytest.raises(InputError, match="student 'efficientbert-tiny': is bad: ") as error:
         load_model(AutoModel, encoder, "student", "is bad")
     assert "\n" not in str(error.value)
     path.write_text("{")
-    with pytest.raises(InputError, match="model efficientbert-tiny: cannot be loaded: "):
+    with pytest.raises(InputError, match="model 'efficientbert-tiny': cannot be loaded: "):
         load_config(encoder, "model")
 
 

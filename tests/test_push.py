@@ -224,7 +224,7 @@ def test_a_refused_token_is_one_line(hub, folder):
     done = push(hub, "--folder", folder, "--repo_id", "user/name", token="hf_wrong")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("efficientbert push: error: upload to user/name: the token is not accepted")
+    assert done.stderr.startswith("efficientbert push: error: upload to 'user/name': the token is not accepted")
     assert "hf_wrong" not in done.stderr and not hub.files
 
 
@@ -285,7 +285,7 @@ def test_a_refusal_is_one_line(in_process, folder, capsys, monkeypatch, part, st
     code, last, errors = run(folder, capsys, monkeypatch, "--revision", "v1")
     error = errors.splitlines()[-1]
     assert code == 2 and last == [] and not in_process.files
-    assert error.startswith("efficientbert push: error: upload to user/name: ") and message in error
+    assert error.startswith("efficientbert push: error: upload to 'user/name': ") and message in error
     assert TOKEN not in errors and "Traceback" not in errors
 
 
@@ -296,7 +296,7 @@ def test_an_unreachable_hub_is_one_line(in_process, folder, capsys, monkeypatch)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
     code, last, errors = run(folder, capsys, monkeypatch)
     assert (code, last, errors.count("\n")) == (2, [], 1)
-    assert errors.startswith("efficientbert push: error: upload to user/name: ")
+    assert errors.startswith("efficientbert push: error: upload to 'user/name': ")
 
 
 def test_offline_mode_is_one_line(in_process, folder, capsys, monkeypatch):
@@ -474,6 +474,6 @@ def test_licence_and_language_are_stated_by_flags(in_process, folder, capsys, mo
 @pytest.mark.parametrize("content", [b"---\n- a list\n---\n", b"---\na: [\n---\n", b"\xff"])
 def test_a_broken_card_is_one_line(in_process, folder, content):
     (folder / "README.md").write_bytes(content)
-    with pytest.raises(InputError, match=r"README\.md: cannot be read: ") as error:
+    with pytest.raises(InputError, match=r"README\.md': cannot be read: ") as error:
         main(PushArguments(folder=str(folder), repo_id="user/name"))
     assert "\n" not in str(error.value) and not in_process.repos

@@ -35,8 +35,8 @@ class TaskTeacher:
             InputError: if it cannot be loaded, has no trained head, other labels or another tokenizer, or its inner
                 states are wanted and cannot be captured.
         """
-        tokenizer = load_tokenizer(name, "teacher")
         model, report = load_model(task.auto_class, name, "teacher", dtype=torch.float32)
+        tokenizer = load_tokenizer(name, "teacher")
         if report["missing_keys"]:
             raise InputError(f"teacher {name}: has no trained head; fine-tune it on {task.args.title()} first")
         order = _order(task.label_names_of(model.config), task, name)

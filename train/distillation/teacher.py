@@ -223,8 +223,8 @@ class Teacher:
             InputError: if it cannot be loaded or cannot be a teacher, or lacks weights or the head.
         """
         auto_class = AutoModelForMaskedLM if masked_lm else AutoModel
-        tokenizer = load_tokenizer(name, "teacher")
         model, report = load_model(auto_class, name, "teacher", dtype=dtype)
+        tokenizer = load_tokenizer(name, "teacher")
         missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
         of_head = [key for key in missing if masked_lm and not key.startswith(model.base_model_prefix + ".")]
         if of_head:

@@ -42,7 +42,7 @@ def make_card(folder: Path, name: str) -> str:
         InputError: if there is no configuration, or the provenance cannot be read.
     """
     if not (folder / "config.json").is_file():
-        raise InputError(f"model folder {folder}: has no config.json")
+        raise InputError(f"model folder '{folder}': has no config.json")
     config = EfficientBertConfig.from_pretrained(folder)
     steps = read_provenance(folder)
     stated = steps[-1].get("arguments", {}) if steps else {}  # licences of earlier models are their own
@@ -101,7 +101,7 @@ def parse_card(content: bytes, path: Path) -> ModelCard:
     try:
         return ModelCard(content.decode("utf-8"))
     except (ValueError, yaml.YAMLError) as error:
-        raise InputError(f"model card {path}: cannot be read: {one_line(error)}") from None
+        raise InputError(f"model card '{path}': cannot be read: {one_line(error)}") from None
 
 
 def architecture(config: EfficientBertConfig) -> str:

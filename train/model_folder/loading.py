@@ -39,16 +39,16 @@ def loading(name: str, what: str, fault: str = "cannot be loaded") -> Iterator[N
     if not os.path.exists(name):
         if name in PRESETS:
             advice = f"distil it first with `efficientbert distill --student {name}`"
-            raise InputError(f"{what} {name}: is a preset, which has no weights: {advice}")
+            raise InputError(f"{what} {name!r}: is a preset, which has no weights: {advice}")
         if looks_local(name):
-            raise InputError(f"{what} {name}: {fault}: there is no such file or folder")
+            raise InputError(f"{what} {name!r}: {fault}: there is no such file or folder")
     try:
         with quiet_loading():
             yield
     except LOAD_ERRORS as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{what} {name}: {fault}: {one_line(error)}") from None
+        raise InputError(f"{what} {name!r}: {fault}: {one_line(error)}") from None
 
 
 def load_config(name: str, what: str, fault: str = "cannot be loaded") -> PreTrainedConfig:

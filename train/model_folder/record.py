@@ -29,9 +29,9 @@ def read_provenance(folder: Path) -> list[dict[str, Any]]:
     try:
         steps = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"provenance {path}: cannot be read: {one_line(error)}") from None
+        raise InputError(f"provenance '{path}': cannot be read: {one_line(error)}") from None
     if not isinstance(steps, list) or not all(isinstance(step, dict) and "step" in step for step in steps):
-        raise InputError(f"provenance {path}: must be a list of steps, each with its name under 'step'")
+        raise InputError(f"provenance '{path}': must be a list of steps, each with its name under 'step'")
     return steps
 
 

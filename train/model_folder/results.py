@@ -35,7 +35,7 @@ def add_results(folder: Path, results: list[EvalResult]) -> None:
     """
     path = folder / "README.md"
     if not path.exists():
-        raise InputError(f"model folder {folder}: has no model card README.md")
+        raise InputError(f"model folder '{folder}': has no model card README.md")
     results = [replace(result, dataset_type=without_path(result.dataset_type)) for result in results]
     card = parse_card(path.read_bytes(), path)
     files = eval_result_files(folder, results)
@@ -103,9 +103,9 @@ def read_entries(file: Path) -> list[dict[str, Any]]:
     try:
         entries = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"evaluation results {file}: cannot be read: {one_line(error)}") from None
+        raise InputError(f"evaluation results '{file}': cannot be read: {one_line(error)}") from None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise InputError(f"evaluation results {file}: must be a list of entries, each with dataset and value")
+        raise InputError(f"evaluation results '{file}': must be a list of entries, each with dataset and value")
     return entries
 
 

@@ -74,17 +74,17 @@ def check_complete(folder: Path) -> None:
         InputError: naming the first thing that is missing.
     """
     if not folder.is_dir():
-        raise InputError(f"folder {folder}: does not exist")
+        raise InputError(f"folder '{folder}': does not exist")
     if folder.absolute().name.endswith(".partial"):
-        raise InputError(f"folder {folder}: is the work of an unfinished run; let it finish first")
+        raise InputError(f"folder '{folder}': is the work of an unfinished run; let it finish first")
     for name in REQUIRED_FILES:
         if not (folder / name).is_file():
-            raise InputError(f"folder {folder}: has no {name}")
+            raise InputError(f"folder '{folder}': has no {name}")
     for name in CODE_FILES:
         try:
             compile((folder / name).read_bytes(), name, "exec")
         except (SyntaxError, ValueError) as error:
-            raise InputError(f"folder {folder}: {name} is no Python: {one_line(error)}") from None
+            raise InputError(f"folder '{folder}': {name} is no Python: {one_line(error)}") from None
 
 
 def check_loads(folder: Path) -> None:
@@ -97,32 +97,32 @@ def check_loads(folder: Path) -> None:
         written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         model_type, auto_map = written.get("model_type"), written.get("auto_map") or {}
     except (ValueError, AttributeError) as error:
-        raise InputError(f"folder {folder}: config.json is no JSON object: {one_line(error)}") from None
+        raise InputError(f"folder '{folder}': config.json is no JSON object: {one_line(error)}") from None
     if model_type != "efficientbert":
-        raise InputError(f"folder {folder}: config.json has model_type {model_type!r}, not 'efficientbert'")
+        raise InputError(f"folder '{folder}': config.json has model_type {model_type!r}, not 'efficientbert'")
     for auto_class, name in AUTO_MAP.items():
         if auto_map.get(auto_class) != name:
             found = f"{auto_class} as {auto_map.get(auto_class)!r}, not {name!r}"
-            raise InputError(f"folder {folder}: auto_map in config.json has {found}")
+            raise InputError(f"folder '{folder}': auto_map in config.json has {found}")
     # Files of unknown origin fail in any way.
     try:
         config = EfficientBertConfig.from_pretrained(folder)
     except Exception as error:
-        raise InputError(f"folder {folder}: config.json does not load: {one_line(error)}") from None
+        raise InputError(f"folder '{folder}': config.json does not load: {one_line(error)}") from None
     try:
         model_class = getattr(efficientbert, architecture(config))
         _, info = model_class.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
     except Exception as error:
-        raise InputError(f"folder {folder}: model.safetensors does not load: {one_line(error)}") from None
+        raise InputError(f"folder '{folder}': model.safetensors does not load: {one_line(error)}") from None
     for kind in ("missing_keys", "mismatched_keys"):
         if info[kind]:
             some = ", ".join(sorted(map(str, info[kind]))[:3])
-            raise InputError(f"folder {folder}: model.safetensors has {kind.replace('_', ' ')}: {some}")
+            raise InputError(f"folder '{folder}': model.safetensors has {kind.replace('_', ' ')}: {some}")
     if (folder / "tokenizer_config.json").exists():
         try:
             AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         except Exception as error:
-            raise InputError(f"folder {folder}: the tokenizer does not load: {one_line(error)}") from None
+            raise InputError(f"folder '{folder}': the tokenizer does not load: {one_line(error)}") from None
 
 
 def card_to_upload(
@@ -192,8 +192,8 @@ def upload(folder: Path, repo_id: str, card: str, private: bool, commit_message:
         status = error.response.status_code
         if status in (401, 403):
             advice = "the token is not accepted; log in with `hf auth login`, with a token that may write there"
-            raise InputError(f"upload to {repo_id}: {advice} (HTTP {status})") from None
-        raise InputError(f"upload to {repo_id}: {one_line(error)}") from None
+            raise InputError(f"upload to {repo_id!r}: {advice} (HTTP {status})") from None
+        raise InputError(f"upload to {repo_id!r}: {one_line(error)}") from None
     except (OSError, ValueError, HTTPError, RuntimeError) as error:
-        raise InputError(f"upload to {repo_id}: {one_line(error)}") from None
+        raise InputError(f"upload to {repo_id!r}: {one_line(error)}") from None
     return f"{url}/tree/{revision}" if revision else str(url)

@@ -148,8 +148,8 @@ def load_masked_lm(args: AugmentArguments) -> tuple[PreTrainedModel, PreTrainedT
     Raises:
         InputError: if it cannot be loaded, has no trained head, or reads fewer tokens than are asked for.
     """
-    tokenizer = load_tokenizer(args.model)
     model, report = load_model(AutoModelForMaskedLM, args.model, "model", dtype=torch.float32)
+    tokenizer = load_tokenizer(args.model)
     if report["missing_keys"]:
         raise InputError(
             f"model {args.model}: has no trained masked-LM head (no {sorted(report['missing_keys'])[0]}); choose a "
