@@ -37,7 +37,7 @@ from efficientbert.train.distillation.capture import Captures
 from efficientbert.train.distillation.loss_choice import make_recipe
 from efficientbert.train.distillation.objective import GeneralDistillation
 from efficientbert.train.distillation.scales import Scales
-from efficientbert.train.distillation.student import Student, choose_attention, fit_config, load_config
+from efficientbert.train.distillation.student import Student, choose_attention, fit_config, read_config
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.engine.arguments import LoopArguments
 from efficientbert.train.engine.optimizer import make_optimizer
@@ -78,7 +78,7 @@ class Bench:
         self.precision = precision
         self.teacher = Teacher.load(args.teacher, self.device)
         preset = args.student in PRESETS
-        config = EfficientBertConfig.from_preset(args.student) if preset else load_config(Path(args.student))
+        config = EfficientBertConfig.from_preset(args.student) if preset else read_config(Path(args.student))
         self.config = fit_config(config, self.teacher)
         torch.manual_seed(0)
         self.student = Student(EfficientBertModel(self.config), self.teacher.hidden_size).to(self.device).train()

@@ -29,7 +29,11 @@ class SearchArguments(GeneralArguments):
 
     student: str = field(
         default="efficientbert",
-        metadata={"help": f"Sizes that are not searched: a preset ({', '.join(PRESETS)}) or a config.json."},
+        metadata={
+            "help": f"Sizes that are not searched: a preset ({', '.join(PRESETS)}) or a config.json.",
+            "path": True,
+            "words": PRESETS,
+        },
     )
     depths: list[int] | None = field(default=None, metadata={"help": "Numbers of layers to search among."})
     hidden_sizes: list[int] | None = field(default=None, metadata={"help": "Hidden sizes to search among."})
@@ -109,13 +113,18 @@ class SearchArguments(GeneralArguments):
         default=None,
         metadata={
             "help": f"Tasks to score on ({', '.join(TASKS)}, or YAML files with the flags of `finetune` for the "
-            "data). Stages 1 and 2 and probes use the first."
+            "data). Stages 1 and 2 and probes use the first.",
+            "path": True,
+            "words": TASKS,
         },
     )
     task_teachers: list[str] | None = field(
-        default=None, metadata={"help": "A teacher fine-tuned on each task, in their order; probes need none."}
+        default=None,
+        metadata={"help": "A teacher fine-tuned on each task, in their order; probes need none.", "path": True},
     )
-    task_data: str | None = field(default=None, metadata={"help": "Hub id or folder of the known tasks."})
+    task_data: str | None = field(
+        default=None, metadata={"help": "Hub id or folder of the known tasks.", "path": True}
+    )
     task_split: str = field(
         default="train", metadata={"help": "Train split of the known tasks, or a slice: train[:1000]."}
     )

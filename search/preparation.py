@@ -17,7 +17,7 @@ from efficientbert.search.space.sizes import Choices
 from efficientbert.search.space.space import SearchSpace
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.loss_choice import make_recipe
-from efficientbert.train.distillation.student import fit_config, load_config
+from efficientbert.train.distillation.student import fit_config, read_config
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.tasks.kinds import task_of_data
 from efficientbert.train.tasks.task import Task, TaskData
@@ -37,7 +37,7 @@ def make_space(args: SearchArguments, teacher: Teacher) -> SearchSpace:
     if args.student in PRESETS:
         base = EfficientBertConfig.from_preset(args.student)
     elif Path(args.student).suffix == ".json":
-        base = load_config(Path(args.student))
+        base = read_config(Path(args.student))
     else:
         raise InputError(f"student {args.student}: no preset ({', '.join(PRESETS)}) and no .json file")
     base = fit_config(base, teacher)

@@ -458,7 +458,10 @@ class Stages:
         result |= score_student(student, material.objective(architecture), material.held_out)
         work = folder.with_name(folder.name + ".partial")
         shutil.rmtree(work, ignore_errors=True)
-        write_checkpoint(work, student.encoder, material.teacher.tokenizer, "search", self.args, result)
+        sources = [self.args.corpus, *(training.task.args.source() for training in material.tasks)]
+        write_checkpoint(
+            work, student.encoder, material.teacher.tokenizer, "search", self.args, result, sources=sources
+        )
         save_projection(student.projection, work)
         move(work, folder)
 

@@ -219,7 +219,7 @@ def test_command_gives_the_arguments_back():
         (["--models", "no/such-model"], "model 'no/such-model': cannot be found"),
         (["--models", "."], "model '.': cannot be found"),
         (["--models", "bert-base", "bert-huge"], "model 'bert-huge': cannot be found"),
-        (["--models", "nowhere.json"], "model 'nowhere.json': cannot be found"),
+        (["--models", "nowhere.json"], "there is no such file or folder"),
         (["--batch_sizes", "0"], "--batch_sizes [0]: must be positive"),
         (["--batch_sizes", "2", "2"], "--batch_sizes [2, 2]: must be positive and different"),
         (["--sequence_length", "0"], "--sequence_length 0: must be positive"),

@@ -1,5 +1,6 @@
 """Model cards and provenance: what is given is said, nothing else, and nothing is lost."""
 
+import dataclasses
 import json
 
 import pytest
@@ -8,10 +9,24 @@ from huggingface_hub import EvalResult, ModelCard, parse_eval_result_entries
 
 import efficientbert
 from efficientbert import EfficientBertConfig, EfficientBertForMaskedLM
+from efficientbert.search.arguments import SearchArguments
+from efficientbert.search.costs.arguments import BenchmarkArguments
+from efficientbert.train.cli.arguments import field_kinds
 from efficientbert.train.cli.errors import InputError
-from efficientbert.train.model_folder.card import HEADS, ModelCardInfo, count_parameters, write_card
-from efficientbert.train.model_folder.record import read_provenance, without_paths, write_provenance
+from efficientbert.train.convert import ConvertArguments
+from efficientbert.train.distillation.arguments import DistillArguments, EmbedArguments
+from efficientbert.train.files.local_paths import without_path
+from efficientbert.train.model_folder.card import HEADS, count_parameters, make_card, write_card
+from efficientbert.train.model_folder.record import read_provenance, recorded, write_provenance
 from efficientbert.train.model_folder.results import add_results
+from efficientbert.train.push import PushArguments
+from efficientbert.train.tasks.arguments import (
+    AugmentArguments,
+    EvaluateArguments,
+    FinetuneArguments,
+    LabelledData,
+    MultitaskArguments,
+)
 
 
 def tiny_config(**changes):
@@ -32,7 +47,7 @@ def folder(tmp_path):
 STEPS = [
     {
         "step": "search",
-        "arguments": {"teacher": "thenlper/gte-small", "corpus": "/home/author/texts/wiki.txt", "budget": 9000000},
+        "arguments": {"teacher": "thenlper/gte-small", "corpus": "./wiki.txt", "budget": 9000000},
         "result": {"score": 0.123456789, "cost": {"parameters": 8999000}},
         "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
     },
@@ -52,28 +67,52 @@ def card(folder):
     return yaml.safe_load(metadata), text
 
 
-def test_metadata(folder, tmp_path, monkeypatch):
-    (tmp_path / "own_data").mkdir()
-    monkeypatch.chdir(tmp_path)
-    write_provenance(folder, STEPS)
-    datasets = ["wikimedia/wikipedia", str(tmp_path / "own_data"), "own_data", "glue"]
-    write_card(folder, ModelCardInfo(license="mit", language="en", datasets=datasets))
+def test_metadata(folder):
+    stated = {"license": "mit", "language": ["en", "de"]}
+    steps = [{**STEPS[0], "datasets": ["wikimedia/wikipedia", "glue"]}, {**STEPS[1], "datasets": ["glue", "squad"]}]
+    steps[1]["arguments"] = STEPS[1]["arguments"] | stated
+    write_provenance(folder, steps)
+    write_card(folder)
     metadata, _ = card(folder)
     assert metadata == {
         "license": "mit",
-        "language": "en",
+        "language": ["en", "de"],
         "library_name": "transformers",
         "base_model": "thenlper/gte-small",
-        "datasets": ["wikimedia/wikipedia", "glue"],
+        "datasets": ["wikimedia/wikipedia", "glue", "squad"],
         "pipeline_tag": "fill-mask",
         "tags": ["efficientbert", "knowledge-distillation", "nas"],
     }
     assert ModelCard.load(folder / "README.md").data.to_dict() == metadata
+    # The licence of a model that this one began with is not this one's.
+    write_provenance(folder, [*steps, {"step": "finetune", "arguments": {"model": "./student"}}])
+    write_card(folder)
+    assert not {"license", "language"} & card(folder)[0].keys()
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ([("finetune", {"model": "me/student", "teacher": "me/teacher"})], ("me/student", "finetune")),
+        ([("distill", {"student": "me/student", "teacher": "me/teacher"})], ("me/student", "finetune")),
+        ([("distill", {"student": "efficientbert-tiny", "teacher": "me/teacher"})], ("me/teacher", None)),
+        ([("distill", {"student": "./sizes.json", "teacher": "me/teacher"})], ("me/teacher", None)),
+        ([("distill", {"teacher": "me/teacher"}), ("finetune", {"model": "./student"})], ("me/teacher", None)),
+        ([("multitask", {"model": "me/student"}), ("finetune", {"model": "./x"})], ("me/student", "finetune")),
+        ([("distill", {"teacher": "./teacher"})], (None, None)),
+        ([("convert", {"tokenizer": "bert-base-uncased"})], (None, None)),
+    ],
+)
+def test_the_base_model_is_what_training_began_with(folder, steps, expected):
+    write_provenance(folder, [{"step": step, "arguments": arguments} for step, arguments in steps])
+    write_card(folder)
+    metadata, _ = card(folder)
+    assert (metadata.get("base_model"), metadata.get("base_model_relation")) == expected
 
 
 def test_the_text_tells_architecture_and_every_step(folder):
     write_provenance(folder, STEPS)
-    write_card(folder, ModelCardInfo())
+    write_card(folder)
     _, text = card(folder)
     assert text.lstrip().startswith("# small-student\n")
     assert (
@@ -101,19 +140,12 @@ def test_the_text_tells_architecture_and_every_step(folder):
 
 def test_the_tokenizer_is_loaded_where_there_is_one(folder):
     (folder / "tokenizer_config.json").write_text("{}")
-    write_card(folder, ModelCardInfo())
+    write_card(folder)
     assert card(folder)[1].count('tokenizer = AutoTokenizer.from_pretrained("small-student")\n') == 2
 
 
-def test_a_record_of_other_origin_is_cut_down_too(folder):
-    arguments = {"corpus": "/home/author/wiki.txt", "seed": 0, "bf16": False, "tasks": [], "limit": None}
-    (folder / "provenance.json").write_text(json.dumps([{"step": "distill", "arguments": arguments}]))
-    write_card(folder, ModelCardInfo())
-    assert "efficientbert distill --corpus ./wiki.txt --seed 0 --bf16 False\n" in card(folder)[1]
-
-
 def test_nothing_is_said_that_is_not_known(folder):
-    write_card(folder, ModelCardInfo())
+    write_card(folder)
     metadata, text = card(folder)
     assert metadata == {"library_name": "transformers", "pipeline_tag": "fill-mask", "tags": ["efficientbert"]}
     for word in ("Teacher", "Corpus", "How it was made", "Results", "None", "license", "licence"):
@@ -121,25 +153,29 @@ def test_nothing_is_said_that_is_not_known(folder):
 
 
 def test_a_local_teacher_is_no_base_model(folder, tmp_path, monkeypatch):
-    (tmp_path / "models" / "gte-small").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    for teacher in ("models/gte-small", str(tmp_path / "models" / "gte-small"), "./models/gte-small"):
-        write_card(folder, ModelCardInfo(teacher=teacher))
-        metadata, text = card(folder)
-        assert "base_model" not in metadata and "knowledge-distillation" in metadata["tags"]
-        assert "* Teacher: gte-small (local)\n" in text
-    # Also when the record is read on a machine that has no such folder.
-    write_provenance(folder, [{"step": "distill", "arguments": {"teacher": "models/gte-small"}}])
-    monkeypatch.chdir(folder)
-    write_card(folder, ModelCardInfo())
+    write_provenance(folder, [{"step": "distill", "arguments": {"teacher": "./gte-small"}}])
+    write_card(folder)
     metadata, text = card(folder)
-    assert "base_model" not in metadata and "* Teacher: gte-small (local)\n" in text
+    assert "base_model" not in metadata and "knowledge-distillation" in metadata["tags"]
+    assert "* Teacher: gte-small (local)\n" in text
+
+
+def test_a_card_does_not_depend_on_where_it_is_made(folder, tmp_path, monkeypatch):
+    """A record says what was a path; a folder of the same name beside it later says nothing."""
+    write_provenance(folder, [{**STEPS[1], "datasets": ["glue"]}])
+    expected = make_card(folder, "me/student")
+    for name in ("thenlper/gte-small", "glue", "linear2(gelu(linear1(x)))"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").touch()
+    monkeypatch.chdir(tmp_path)
+    assert make_card(folder, "me/student") == expected
+    assert expected.count('from_pretrained("me/student"') == 2 and "\n# student\n" in expected
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_every_class_names_its_auto_class_and_pipeline(tmp_path, name):
     tiny_config(architectures=[name]).save_pretrained(tmp_path)
-    write_card(tmp_path, ModelCardInfo())
+    write_card(tmp_path)
     metadata, text = card(tmp_path)
     auto_class, pipeline_tag = HEADS[name]
     assert "AutoTokenizer" not in text
@@ -151,31 +187,27 @@ def test_every_class_names_its_auto_class_and_pipeline(tmp_path, name):
 
 def test_the_name_of_a_folder_in_work_is_that_of_the_finished_one(folder):
     work = folder.rename(folder.with_name("small-student.partial"))
-    write_card(work, ModelCardInfo())
+    write_card(work)
     assert "# small-student\n" in card(work)[1] and ".partial" not in card(work)[1]
 
 
 def test_a_folder_without_our_configuration_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"has no config\.json$") as error:
-        write_card(tmp_path, ModelCardInfo())
+        write_card(tmp_path)
     assert "\n" not in str(error.value) and not (tmp_path / "README.md").exists()
 
 
-def test_provenance_goes_round_without_local_paths(tmp_path):
+def test_provenance_goes_round(tmp_path):
     assert read_provenance(tmp_path) == []
     write_provenance(tmp_path, STEPS)
-    (search, distill) = read_provenance(tmp_path)
-    assert search == {**STEPS[0], "arguments": {**STEPS[0]["arguments"], "corpus": "./wiki.txt"}}
-    assert distill == STEPS[1]
-    write_provenance(tmp_path, [search, distill])
-    assert read_provenance(tmp_path) == [search, distill]
+    assert read_provenance(tmp_path) == STEPS
     assert not list(tmp_path.glob("*.partial"))
 
 
 @pytest.mark.parametrize("content", ["{", '{"step": "distill"}', '["distill"]', '[{"arguments": {}}]', "\xff"])
 def test_broken_provenance_is_one_line(tmp_path, content):
     (tmp_path / "provenance.json").write_text(content, encoding="latin-1")
-    with pytest.raises(InputError, match=r"provenance.json: ") as error:
+    with pytest.raises(InputError, match=r"provenance.json': ") as error:
         read_provenance(tmp_path)
     assert "\n" not in str(error.value)
 
@@ -188,36 +220,88 @@ def test_broken_provenance_is_one_line(tmp_path, content):
         ("~/model", "./model"),
         ("../author/model", "./model"),
         ("./model", "./model"),
+        ("../author/..", "./{above}"),
         ("file:///home/author/x.txt", "./x.txt"),
-        ("text:/home/author/x.txt", "text:./x.txt"),
-        ("/home/author/x.txt,/home/author/y.txt", "./x.txt,./y.txt"),
-        ("see /home/author/x.txt and ~/y.txt", "see ./x.txt and ./y.txt"),
-        ("user/model", "user/model"),
+        ("C:\\models\\student", "./student"),
+        ("author/gone.csv", "./gone.csv"),
+        ("author/data", "./data"),  # is there
+        ("author/nothing", "author/nothing"),
+        ("word", "./word"),  # is there
         ("bert-base-uncased", "bert-base-uncased"),
-        ("https://huggingface.co/user/model", "https://huggingface.co/user/model"),
         ("hf://datasets/user/data", "hf://datasets/user/data"),
-        ("m" * 300, "m" * 300),
-        ("linear2(relu(mul(linear1(x), x)))", "linear2(relu(mul(linear1(x), x)))"),
-        ("1/2 and/or ~3", "1/2 and/or ~3"),
         ("", ""),
-        (3, 3),
-        (None, None),
-        ({"a": ["/home/author/x", 0.5]}, {"a": ["./x", 0.5]}),
     ],
 )
-def test_without_paths(value, expected):
-    assert without_paths(value) == expected
+def test_a_path_is_cut_down(tmp_path, monkeypatch, value, expected):
+    (tmp_path / "here" / "author" / "data").mkdir(parents=True)
+    (tmp_path / "here" / "word").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert without_path(value) == expected.format(above=tmp_path.name)
 
 
-def test_an_existing_relative_path_is_one_too(tmp_path, monkeypatch):
-    (tmp_path / "author" / "data").mkdir(parents=True)
-    (tmp_path / "search").mkdir()
-    (tmp_path / "student").mkdir()
-    (tmp_path / "student" / "config.json").touch()
+ARGUMENTS = [
+    *(AugmentArguments, BenchmarkArguments, ConvertArguments, DistillArguments, EmbedArguments, EvaluateArguments),
+    *(FinetuneArguments, LabelledData, MultitaskArguments, PushArguments, SearchArguments),
+]
+PATHS = {  # what a user names files, folders or things on the Hub with
+    *("augmented_data", "checkpoint", "corpus", "data", "folder", "initialization", "model", "models", "output_dir"),
+    *("output_file", "output_json", "student", "submission_dir", "task_data", "task_teachers", "tasks", "teacher"),
+    *("teachers", "tokenizer"),
+}
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS)
+@pytest.mark.parametrize("word", ["rte", "author/rte"])
+def test_only_paths_are_cut_down(tmp_path, monkeypatch, arguments, word):
+    """With a model folder of that very name in the working directory, every argument is that word."""
+    (tmp_path / word).mkdir(parents=True)
+    (tmp_path / word / "config.json").touch()
     monkeypatch.chdir(tmp_path)
-    assert without_paths(["author/data", "author/nothing", tmp_path / "x"]) == ["./data", "author/nothing", "./x"]
-    # A single word says too little, unless it is a model folder.
-    assert without_paths(["search", "student"]) == ["search", "./student"]
+    kinds = field_kinds(arguments)
+    values = {
+        name: [word, "me/other"] if several else word for name, (kind, several, _) in kinds.items() if kind is str
+    }
+    others = {name: 1 for name, (kind, _, _) in kinds.items() if kind is not str and required(arguments, name)}
+    record = recorded(arguments(**values, **others))
+    no_paths = {"tasks"} if word == "rte" else set()
+    no_paths |= {"initialization"} if arguments is EmbedArguments else set()  # teacher or random, nothing else
+    for name, value in values.items():
+        if name in ("output_dir", "storage"):
+            assert name not in record
+        elif name in PATHS - no_paths:
+            assert record[name] == (["./rte", "me/other"] if isinstance(value, list) else "./rte")
+        else:
+            assert record[name] == value
+
+
+def required(arguments, name):
+    (field,) = (field for field in dataclasses.fields(arguments) if field.name == name)
+    return field.default is field.default_factory is dataclasses.MISSING
+
+
+@pytest.mark.parametrize(
+    ("arguments", "values"),
+    [
+        (DistillArguments, {"student": "efficientbert-tiny", "initialization": "random"}),
+        (EmbedArguments, {"student": "efficientbert-tiny", "initialization": "random"}),
+        (SearchArguments, {"student": "efficientbert-plus", "tasks": ["mrpc", "rte"]}),
+    ],
+)
+def test_words_that_mean_something_are_no_paths(tmp_path, monkeypatch, arguments, values):
+    monkeypatch.chdir(tmp_path)
+    words = [word for value in values.values() for word in ([value] if isinstance(value, str) else value)]
+    for word in words:
+        (tmp_path / word).mkdir()
+    given = {"teacher": "me/teacher", "corpus": "me/corpus"} | values
+    assert recorded(arguments(output_dir="out", **given)) == given
+
+
+def test_defaults_are_not_recorded():
+    """Also those that a factory makes; a list of the default's values is the default."""
+    given = {"teacher": "me/teacher", "corpus": "me/corpus"}
+    assert recorded(DistillArguments(output_dir="out", **given)) == given
+    args = DistillArguments(output_dir="out", layer_map=["uniform"], losses=["logits"], seed=1, **given)
+    assert recorded(args) == given | {"losses": ["logits"], "seed": 1}
 
 
 def result(metric="accuracy", value=0.5, config="rte", dataset="nyu-mll/glue", split="validation"):
@@ -237,7 +321,8 @@ def entries(folder, task):
 
 
 def test_results_in_both_forms(folder):
-    write_card(folder, ModelCardInfo(license="mit"))
+    write_provenance(folder, [{"step": "distill", "arguments": {"license": "mit"}}])
+    write_card(folder)
     before = card(folder)
     add_results(folder, [result("accuracy", 0.8125, "mrpc"), result("f1", 0.875, "mrpc"), result(value=0.6)])
     metadata, text = card(folder)
@@ -257,7 +342,8 @@ def test_results_in_both_forms(folder):
 
 
 def test_results_are_added_and_replaced_and_nothing_is_lost(folder):
-    write_card(folder, ModelCardInfo(license="mit"))
+    write_provenance(folder, [{"step": "distill", "arguments": {"license": "mit"}}])
+    write_card(folder)
     path = folder / "README.md"
     add_results(folder, [result(value=0.5), result(value=0.25, split="test")])
     # What a person, or another program, wrote in between.
@@ -293,7 +379,7 @@ def test_results_on_a_card_of_others(folder):
 
 
 def test_results_on_local_data_stay_out_of_eval_results(folder, tmp_path):
-    write_card(folder, ModelCardInfo())
+    write_card(folder)
     (tmp_path / "own.csv").touch()
     add_results(folder, [result(dataset=str(tmp_path / "own.csv"), config=None)])
     assert card(folder)[0]["model-index"][0]["results"][0]["dataset"]["type"] == "./own.csv"
@@ -302,30 +388,30 @@ def test_results_on_local_data_stay_out_of_eval_results(folder, tmp_path):
 
 
 def test_a_dataset_without_configurations(folder):
-    write_card(folder, ModelCardInfo())
+    write_card(folder)
     add_results(folder, [result("f1", 80.0, config=None, dataset="rajpurkar/squad", split=None)])
     (entry,) = entries(folder, "squad")
     assert (entry.dataset_id, entry.task_id, entry.notes) == ("rajpurkar/squad", "default", "f1")
 
 
 def test_a_configuration_name_cannot_leave_the_folder(folder):
-    write_card(folder, ModelCardInfo())
+    write_card(folder)
     add_results(folder, [result(config="../../x y")])
-    assert [file.name for file in (folder / ".eval_results").iterdir()] == ["--x-y.yaml"]
+    assert [file.name for file in (folder / ".eval_results").iterdir()] == ["------x-y.yaml"]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("README.md", None, "has no model card README.md"),
-        ("README.md", "---\n- a list\n---\n", "README.md: cannot be read: "),
-        ("README.md", "---\na: [\n---\n", "README.md: cannot be read: "),
-        (".eval_results/rte.yaml", "a: 1\n", "rte.yaml: must be a list of entries"),
-        (".eval_results/rte.yaml", "[", "rte.yaml: cannot be read: "),
+        ("README.md", "---\n- a list\n---\n", "README.md': cannot be read: "),
+        ("README.md", "---\na: [\n---\n", "README.md': cannot be read: "),
+        (".eval_results/rte.yaml", "a: 1\n", "rte.yaml': must be a list of entries"),
+        (".eval_results/rte.yaml", "[", "rte.yaml': cannot be read: "),
     ],
 )
 def test_unreadable_files_are_one_line_and_stay(folder, name, content, message):
-    write_card(folder, ModelCardInfo())
+    write_card(folder)
     path = folder / name
     path.parent.mkdir(exist_ok=True)
     path.unlink() if content is None else path.write_text(content)
@@ -340,5 +426,5 @@ def test_cells_cannot_break_a_table(folder):
     steps = [{"step": "finetune", "arguments": {}, "result": {"labels": "yes | no\nmaybe", "best": [1, 2]}}]
     write_provenance(folder, steps)
     assert json.loads((folder / "provenance.json").read_text()) == steps
-    write_card(folder, ModelCardInfo())
+    write_card(folder)
     assert "| labels | yes \\| no maybe |\n| best | [1, 2] |" in card(folder)[1]

@@ -1,5 +1,6 @@
 """Conversion of original release checkpoints, against golden tensors and a slow float64 computation of our own."""
 
+import hashlib
 import json
 import math
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import EvalResult, ModelCard
 from safetensors.torch import load_file
 from transformers import (
     AutoModel,
@@ -21,6 +23,7 @@ from transformers import (
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.convert import ConvertArguments, main
+from efficientbert.train.model_folder.record import read_provenance
 from efficientbert.train.model_folder.release_checkpoint import (
     Checkpoint,
     ReleaseFFN,
@@ -28,6 +31,8 @@ from efficientbert.train.model_folder.release_checkpoint import (
     read_expression,
     read_task,
 )
+from efficientbert.train.model_folder.results import add_results
+from efficientbert.train.model_folder.upload import card_to_upload, check_complete, check_loads
 
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
@@ -409,6 +414,42 @@ def test_the_same_conversion_again_is_kept_and_another_refused(tmp_path, capsys)
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
 
 
+def test_a_conversion_has_a_record_and_a_card(tmp_path):
+    path = save(tmp_path / "F.bin", random_checkpoint(12, [12], classifier=3, pooler=True))
+    folder = main(arguments(tmp_path, path, task="mnli_matched", license="mit", language=["en"]))
+    (step,) = read_provenance(folder)
+    given = {"checkpoint": "./F.bin", "ffn_expr": [EXPRESSION], "num_attention_heads": 3, "task": "mnli_matched"}
+    assert step["step"] == "convert"
+    assert step["arguments"] == given | {"license": "mit", "language": ["en"]}
+    assert step["task_arguments"] == {"task": "mnli"}  # what `evaluate` scores it on
+    digest = hashlib.sha256((tmp_path / "F.bin").read_bytes()).hexdigest()
+    assert step["result"] == {"checkpoint_sha256": digest}
+    card = ModelCard.load(folder / "README.md")
+    assert (card.data.license, card.data.language) == ("mit", ["en"])
+    assert " --checkpoint ./F.bin --ffn_expr 'tanh(" in card.text
+    check_complete(folder)
+    check_loads(folder)
+    results = [EvalResult("text-classification", "nyu-mll/glue", "mnli", "accuracy", 0.5, dataset_config="mnli")]
+    add_results(folder, results)
+    assert "| mnli | mnli |  | accuracy | 0.5 |" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_conversion_of_an_earlier_version_is_complete(tmp_path, capsys):
+    """It has neither record nor card; its run.json is what it was."""
+    path = save(tmp_path / "F.bin", random_checkpoint(12, [12]))
+    folder = main(arguments(tmp_path, path))
+    digest = hashlib.sha256((tmp_path / "F.bin").read_bytes()).hexdigest()
+    earlier = {"command": "convert", "checkpoint_sha256": digest, "ffn_expr": [EXPRESSION], "num_attention_heads": 3}
+    (folder / "run.json").write_text(json.dumps(earlier | {"task": None, "tokenizer": None}))
+    (folder / "README.md").unlink()
+    (folder / "provenance.json").unlink()
+    assert main(arguments(tmp_path, path, license="mit")) == folder
+    assert "holds this conversion already" in capsys.readouterr().out
+    assert not (folder / "README.md").exists()
+    check_complete(folder)
+    assert "AutoModel.from_pretrained" in card_to_upload(folder, "me/model")[0]
+
+
 class Hostile:
     def __reduce__(self):
         return (exec, ("open('pwned', 'w').close()",))
@@ -489,10 +530,10 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, monkeypatch, capsys, write, 
         (["--ffn_expr", "linear1_2(gelu(x),wb1"], "expected ',' or ')'"),
         (["--ffn_expr", "__import__('os')"], "expected"),
         (["--ffn_expr", ""], "expected a name"),
-        (["--task", "imdb"], "--task imdb: unknown; known are cola"),
+        (["--task", "imdb"], "--task 'imdb': unknown; known are cola"),
         (["--task", "sst2"], "has no cls_pooler.dense.weight"),
         (["--task", "squad"], "has no classifier.weight"),
-        (["--tokenizer", "nowhere/to be found"], "--tokenizer nowhere/to be found: cannot be loaded"),
+        (["--tokenizer", "nowhere/to be found"], "--tokenizer 'nowhere/to be found': no tokenizer"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, monkeypatch, capsys, flags, message):
@@ -532,7 +573,7 @@ def assert_refused(tmp_path, capsys, messages, flags):
 
 def test_width_that_leaves_nothing_is_refused():
     checkpoint = Checkpoint("F.bin", random_checkpoint(12, [3]))
-    with pytest.raises(InputError, match=r"F.bin: .*intermediate_sizes.* must be positive, not 0"):
+    with pytest.raises(InputError, match=r"F.bin': .*intermediate_sizes.* must be positive, not 0"):
         convert(checkpoint, [ReleaseFFN("linear2(gelu(linear1(x)))", 1, 4)], 3)
 
 

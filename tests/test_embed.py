@@ -365,7 +365,7 @@ def test_what_cannot_be_scored_is_refused(teacher):
         pair_cosines(teacher, rows, ("a", "d", "score"), 8, "cpu")
     with pytest.raises(InputError, match="at least 2 rows, not 1"):
         pair_cosines(teacher, rows[:1], ("a", "b", "score"), 8, "cpu")
-    with pytest.raises(InputError, match="model nowhere/here: cannot be loaded"):
+    with pytest.raises(InputError, match="model 'nowhere/here': cannot be loaded"):
         pair_cosines("nowhere/here", rows, ("a", "b", "score"), 8, "cpu")
 
 
@@ -407,8 +407,8 @@ def test_a_student_of_another_tokenizer_is_refused(distilled, teacher, sentences
         (["--held_out", "5000"], "too few"),
         (["--packing", "true"], "packing: is not for embeddings"),
         (["--initialization", "none"], "initialization: must be teacher or random, not 'none'"),
-        (["--student", "nowhere/here"], "student nowhere/here: no preset, config.json or checkpoint"),
-        (["--teacher", "nowhere/here"], "teacher nowhere/here: cannot be loaded"),
+        (["--student", "nowhere/here"], "student 'nowhere/here': no preset, config.json or checkpoint"),
+        (["--teacher", "nowhere/here"], "teacher 'nowhere/here': cannot be loaded"),
     ],
 )
 def test_bad_arguments_are_refused(more, words, teacher, sentences, student_file, tmp_path, capsys):

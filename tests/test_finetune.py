@@ -254,7 +254,7 @@ def test_two_processes_give_the_weights_of_one_with_the_double_batch(
         (["--temperature", "2"], "are for learning from a --teacher, and there is none"),
         (["--metric", "no_such_metric"], "metric 'no_such_metric'"),
         (["--seeds", "1", "2", "--data", "nothere.csv"], "nothere.csv"),
-        (["--teacher", "nowhere"], "teacher nowhere: cannot be loaded"),
+        (["--teacher", "nowhere"], "teacher 'nowhere': cannot be loaded"),
         (["--eval_split", "dev"], "split 'dev' cannot be loaded"),
     ],
 )

@@ -9,7 +9,8 @@ import pytest
 
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.files.output_folder import OutputFolder, run_arguments
-from efficientbert.train.files.writing import write_json
+from efficientbert.train.files.tables import table
+from efficientbert.train.files.writing import write_json, write_text, writing
 
 
 def test_a_folder_appears_only_when_finished(tmp_path):
@@ -80,6 +81,8 @@ def test_what_does_not_decide_the_result_is_not_compared():
         log_steps: int = 10
         max_skipped_steps: int = 10
         tracker: str | None = None
+        license: str | None = None
+        language: list[str] | None = None
 
     assert run_arguments(Arguments("far/away/out")) == {"output_dir": "out", "seed": 0, "losses": ["a"]}
 
@@ -106,3 +109,31 @@ def test_json_is_written_whole(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"b": object()})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"b": [1, 2]}
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "first\r\nline\n")
+    assert path.read_bytes() == b"first\r\nline\n"
+
+    class Killed(Exception):
+        pass
+
+    with pytest.raises(Killed), writing(path) as temporary:
+        temporary.write_text("half", encoding="utf-8")
+        assert temporary.parent == tmp_path and temporary.name.endswith(".partial")
+        raise Killed
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+    assert path.read_bytes() == b"first\r\nline\n"
+    with writing(path) as temporary:
+        temporary.write_text("second", encoding="utf-8")
+        assert path.read_bytes() == b"first\r\nline\n"
+    assert path.read_text() == "second" and not temporary.exists()
+
+
+def test_tables_are_markdown():
+    rows = [("a|b", 1.234567, None), ("two\nlines", 10, "x")]
+    plain = "| name \\| n | value | note |\n| --- | --- | --- |\n| a\\|b | 1.2346 | None |\n| two lines | 10 | x |"
+    assert table(("name | n", "value", "note"), rows) == plain
+    lines = table(("name", "value"), [("a", 1.5), ("longer", 100)], aligned=True).splitlines()
+    assert lines == ["| name   | value |", "| ------ | ----: |", "| a      |   1.5 |", "| longer |   100 |"]

@@ -6,7 +6,13 @@ from collections import Counter
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+)
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForSequenceClassification, EfficientBertModel
@@ -15,7 +21,9 @@ from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.multitask_objective import MultitaskModel, MultitaskObjective, TaskBatches
 from efficientbert.train.distillation.task_objective import TaskStudent
 from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.model_folder.record import read_provenance
 from efficientbert.train.tasks.arguments import MultitaskArguments
+from efficientbert.train.tasks.trained import recorded_arguments
 
 
 CONFIG = {"vocab_size": 65, "hidden_size": 18, "num_hidden_layers": 2, "num_attention_heads": 3, "embedding_size": 8}
@@ -136,6 +144,21 @@ def test_the_command(student_folder, task_files, tmp_path):
             assert torch.equal(tensor, model.efficientbert.state_dict()[key])
         assert json.loads((output / name / "results.json").read_text(encoding="utf-8")) == results[name]
         assert model.config.num_labels == labels
+    # Every head records what ran, and the data that `evaluate` scores it on.
+    for name, data in (
+        ("task", {"data": "./task.csv", "text_column": "text"}),
+        ("numbers", {"data": "./numbers.csv", "text_column": "first", "text_pair_column": "second"}),
+    ):
+        (step,) = read_provenance(output / name)
+        assert (step["step"], step["result"]) == ("multitask", results[name])
+        assert step["arguments"]["tasks"] == ["./classes.yaml", "./numbers.yaml"]
+        assert step["arguments"]["num_epochs"] == 6 and "output_dir" not in step["arguments"]
+        assert step["task_arguments"].items() >= data.items() and "losses" not in step["arguments"]
+        found = recorded_arguments(str(output / name), AutoConfig.from_pretrained(output / name))
+        assert found == step["task_arguments"]
+        assert "efficientbert multitask --" in (output / name / "README.md").read_text(encoding="utf-8")
+    (step,) = read_provenance(output / "encoder")
+    assert step["step"] == "multitask" and "task_arguments" not in step
 
 
 def test_the_command_under_teachers(student_folder, task_files, tokenizer, tmp_path):

@@ -15,16 +15,18 @@ import huggingface_hub
 import pytest
 import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, Trainer, TrainingArguments
 
 from efficientbert import EfficientBertConfig, EfficientBertForSequenceClassification
 from efficientbert.configuration_efficientbert import AUTO_MAP
 from efficientbert.train.cli.errors import InputError
+from efficientbert.train.model_folder.card import write_card
+from efficientbert.train.model_folder.record import write_provenance
 from efficientbert.train.push import PushArguments, cli, main
 
 
 ROOT = Path(__file__).parents[1]
-CODE_FILES = {"configuration_efficientbert.py", "ffn_efficientbert.py", "modeling_efficientbert.py"}
+CODE_FILES = {f"{name}_efficientbert.py" for name in ("configuration", "ffn", "modeling", "slicing")}
 TOKEN = "hf_of_the_test"
 
 
@@ -222,7 +224,7 @@ def test_a_refused_token_is_one_line(hub, folder):
     done = push(hub, "--folder", folder, "--repo_id", "user/name", token="hf_wrong")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("efficientbert push: error: upload to user/name: the token is not accepted")
+    assert done.stderr.startswith("efficientbert push: error: upload to 'user/name': the token is not accepted")
     assert "hf_wrong" not in done.stderr and not hub.files
 
 
@@ -283,7 +285,7 @@ def test_a_refusal_is_one_line(in_process, folder, capsys, monkeypatch, part, st
     code, last, errors = run(folder, capsys, monkeypatch, "--revision", "v1")
     error = errors.splitlines()[-1]
     assert code == 2 and last == [] and not in_process.files
-    assert error.startswith("efficientbert push: error: upload to user/name: ") and message in error
+    assert error.startswith("efficientbert push: error: upload to 'user/name': ") and message in error
     assert TOKEN not in errors and "Traceback" not in errors
 
 
@@ -294,7 +296,7 @@ def test_an_unreachable_hub_is_one_line(in_process, folder, capsys, monkeypatch)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
     code, last, errors = run(folder, capsys, monkeypatch)
     assert (code, last, errors.count("\n")) == (2, [], 1)
-    assert errors.startswith("efficientbert push: error: upload to user/name: ")
+    assert errors.startswith("efficientbert push: error: upload to 'user/name': ")
 
 
 def test_offline_mode_is_one_line(in_process, folder, capsys, monkeypatch):
@@ -317,7 +319,7 @@ def test_bad_repo_ids(in_process, folder, repo_id):
     assert not in_process.repos
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "README.md", *sorted(CODE_FILES)])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", *sorted(CODE_FILES)])
 def test_a_missing_file_is_named(in_process, folder, name):
     (folder / name).unlink()
     with pytest.raises(InputError, match=f"has no {name}$"):
@@ -403,3 +405,75 @@ def test_a_folder_without_tokenizer_is_complete(in_process, folder):
         file.unlink()
     main(PushArguments(folder=str(folder), repo_id="user/name"))
     assert in_process.files == {"main": contents(folder)}
+
+
+def pushed_card(hub):
+    """Metadata and text of the card that arrived."""
+    _, metadata, text = hub.files["main"]["README.md"].decode().split("---\n", 2)
+    return yaml.safe_load(metadata), text
+
+
+def test_a_folder_of_the_trainer_gets_a_card(in_process, tmp_path, capsys):
+    """transformers' Trainer writes no card; the folder stays as the Trainer left it."""
+    folder = tmp_path / "by-trainer"
+    settings = TrainingArguments(str(folder), report_to=[], use_cpu=True)
+    Trainer(tiny_model(), settings, processing_class=tiny_tokenizer()).save_model(str(folder))
+    before = contents(folder)
+    assert "README.md" not in before and "training_args.bin" in before
+    flags = {"license": "apache-2.0", "language": ["en", "de"]}
+    main(PushArguments(folder=str(folder), repo_id="user/name", **flags))
+    assert contents(folder) == before
+    assert in_process.files["main"].keys() == {*before, "README.md"} - {"training_args.bin"}
+    metadata, text = pushed_card(in_process)
+    assert metadata.items() >= (flags | {"pipeline_tag": "text-classification"}).items()
+    assert text.lstrip().startswith("# name\n") and "by-trainer" not in text
+    for argument in ("", ", trust_remote_code=True"):
+        assert f'AutoModelForSequenceClassification.from_pretrained("user/name"{argument})' in text
+    assert text.count('AutoTokenizer.from_pretrained("user/name")') == 2
+    output = capsys.readouterr().out
+    assert "left out, as only training needs it: training_args.bin\n" in output and "licence" not in output
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_the_card_loads_the_model_from_where_it_is_pushed_to(in_process, folder, tmp_path, capsys, renamed):
+    arguments = {"model": "me/start", "license": "mit"}
+    write_provenance(folder, [{"step": "finetune", "arguments": arguments, "datasets": ["nyu-mll/glue"]}])
+    write_card(folder)
+    with open(folder / "README.md", "a") as file:
+        file.write('\nSentenceTransformer("student") is not AutoModel.from_pretrained("bert-base") or "student".\n')
+    folder = folder.rename(tmp_path / "other") if renamed else folder
+    local = contents(folder)
+    main(PushArguments(folder=str(folder), repo_id="user/name"))
+    assert contents(folder) == local
+    expected = local["README.md"].decode().replace('from_pretrained("student"', 'from_pretrained("user/name"')
+    expected = expected.replace('SentenceTransformer("student")', 'SentenceTransformer("user/name")')
+    assert in_process.files == {"main": local | {"README.md": expected.encode()}}
+    metadata, text = pushed_card(in_process)
+    assert text.count('from_pretrained("user/name"') == 4
+    assert (metadata["license"], metadata["base_model"], metadata["base_model_relation"]) == (
+        "mit",
+        "me/start",
+        "finetune",
+    )
+    assert metadata["datasets"] == ["nyu-mll/glue"] and "licence" not in capsys.readouterr().out
+
+
+def test_licence_and_language_are_stated_by_flags(in_process, folder, capsys, monkeypatch):
+    local = contents(folder)
+    code, *_ = run(folder, capsys, monkeypatch)
+    assert code == 0 and in_process.files["main"] == local
+    main(PushArguments(folder=str(folder), repo_id="user/name"))
+    assert "licence: not stated; push again with --license to state it\n" in capsys.readouterr().out
+    code, *_ = run(folder, capsys, monkeypatch, "--license", "mit", "--language", "en", "de")
+    assert code == 0 and contents(folder) == local
+    metadata, text = pushed_card(in_process)
+    assert metadata == {"library_name": "transformers", "license": "mit", "language": ["en", "de"]}
+    assert text == "# student\n"
+
+
+@pytest.mark.parametrize("content", [b"---\n- a list\n---\n", b"---\na: [\n---\n", b"\xff"])
+def test_a_broken_card_is_one_line(in_process, folder, content):
+    (folder / "README.md").write_bytes(content)
+    with pytest.raises(InputError, match=r"README\.md': cannot be read: ") as error:
+        main(PushArguments(folder=str(folder), repo_id="user/name"))
+    assert "\n" not in str(error.value) and not in_process.repos

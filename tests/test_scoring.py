@@ -15,7 +15,7 @@ from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForSequenceClassification
 from efficientbert.train import scoring
 from efficientbert.train.cli.command import run_command
-from efficientbert.train.model_folder.card import ModelCardInfo, write_card
+from efficientbert.train.model_folder.card import write_card
 from efficientbert.train.model_folder.results import add_results
 from efficientbert.train.tasks.arguments import EvaluateArguments, TaskArguments
 from efficientbert.train.tasks.evaluation import Result, card_results, glue_score
@@ -278,7 +278,7 @@ def test_intervals_in_the_card(tmp_path, student_file):
     """A second evaluation takes the place of the first, whatever its interval."""
     folder = tmp_path / "m"
     EfficientBertForSequenceClassification(EfficientBertConfig.from_json_file(student_file)).save_pretrained(folder)
-    write_card(folder, ModelCardInfo())
+    write_card(folder)
     add_results(folder, results_of(folder, task="rte"))
     add_results(folder, results_of(folder, (0.75, 0.95), 0.85, task="rte"))
     card = (folder / "README.md").read_text(encoding="utf-8")

@@ -10,11 +10,13 @@ from pathlib import Path
 
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.files.output_folder import OutputFolder
+from efficientbert.train.model_folder.arguments import CardArguments
 from efficientbert.train.model_folder.release_tasks import CHOICE_TASKS, LABELS, NOTATION, SPAN_TASKS
+from efficientbert.train.tasks.arguments import TASKS, TaskArguments
 
 
 @dataclass
-class ConvertArguments:
+class ConvertArguments(CardArguments):
     """Converts a checkpoint of the original EfficientBERT release into a folder that `from_pretrained` loads.
 
     Sizes are read off the tensors. `fit_dense`, the projection to the teacher's width that only training needs, is
@@ -22,7 +24,7 @@ class ConvertArguments:
     classifiers (classifiers.N.*) are left out, and so is every task head when --task is not given.
     """
 
-    checkpoint: str = field(metadata={"help": "The release's .bin file."})
+    checkpoint: str = field(metadata={"help": "The release's .bin file.", "path": True})
     ffn_expr: list[str] = field(
         metadata={
             "help": "What the feed-forward networks compute, in the release's notation: one expression for all "
@@ -31,7 +33,7 @@ class ConvertArguments:
         }
     )
     num_attention_heads: int = field(metadata={"help": "Attention heads of every layer."})
-    output_dir: str = field(metadata={"help": "The folder to write."})
+    output_dir: str = field(metadata={"help": "The folder to write.", "path": True})
     task: str | None = field(
         default=None,
         metadata={
@@ -41,7 +43,10 @@ class ConvertArguments:
     )
     tokenizer: str | None = field(
         default=None,
-        metadata={"help": "Folder or Hub id of a tokenizer to save with the model; the release has none of its own."},
+        metadata={
+            "help": "Folder or Hub id of a tokenizer to save with the model; the release has none of its own.",
+            "path": True,
+        },
     )
 
 
@@ -50,15 +55,17 @@ def main(args: ConvertArguments) -> Path:
     from safetensors.torch import save_file
     from transformers.utils import logging
 
+    from efficientbert.train.distillation.projection import PROJECTION_FILE
     from efficientbert.train.model_folder.release_checkpoint import (
         Checkpoint,
         convert,
-        load_tokenizer,
+        fitting_tokenizer,
         read_bytes,
         read_expression,
         read_task,
         read_weights,
     )
+    from efficientbert.train.model_folder.write import write_checkpoint
 
     task = read_task(args.task)
     ffns = [read_expression(text) for text in args.ffn_expr]
@@ -77,14 +84,17 @@ def main(args: ConvertArguments) -> Path:
         return folder.path
     checkpoint = Checkpoint(args.checkpoint, read_weights(args.checkpoint, file))
     model, projection, left_out = convert(checkpoint, ffns, args.num_attention_heads, task)
-    tokenizer = load_tokenizer(args.tokenizer, model.config.vocab_size) if args.tokenizer else None
+    tokenizer = fitting_tokenizer(args.tokenizer, model.config.vocab_size) if args.tokenizer else None
     folder.open()
     logging.disable_progress_bar()
-    model.save_pretrained(folder.work)
+    result = {"checkpoint_sha256": record["checkpoint_sha256"]} | (
+        {"left_out": ", ".join(left_out)} if left_out else {}
+    )
+    known = task and task.removesuffix("_matched").removesuffix("_mismatched")  # MNLI's two sets are one task
+    data = TaskArguments(task=known) if known in TASKS else None
+    write_checkpoint(folder.work, model, tokenizer, "convert", args, result, task=data)
     if projection:
-        save_file(projection, folder.work / "distillation_projection.safetensors")
-    if tokenizer:
-        tokenizer.save_pretrained(folder.work)
+        save_file(projection, folder.work / PROJECTION_FILE)
     folder.finish()
     print(f"{type(model).__name__} with {model.num_parameters():,} parameters written to {folder.path}")
     if task in LABELS and model.config.num_labels != max(1, len(LABELS[task])):

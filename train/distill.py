@@ -60,7 +60,16 @@ def main(args: DistillArguments) -> None:
     )
     if accelerator.is_main_process:
         result = score_student(student, objective, capture_held_out(text, teacher, accelerator.device, masking))
-        write_checkpoint(folder.work, student.shipped(), teacher.tokenizer, "distill", args, result, args.student)
+        write_checkpoint(
+            folder.work,
+            student.shipped(),
+            teacher.tokenizer,
+            "distill",
+            args,
+            result,
+            args.student,
+            sources=[args.corpus],
+        )
         save_projection(student.projection, folder.work)
         write_json(folder.work / "training_log.json", log)
         print("held-out " + "  ".join(f"{name} {value:.4f}" for name, value in result.items()))

@@ -64,7 +64,9 @@ def main(args: EmbedArguments) -> dict[str, Any] | None:
     if accelerator.is_main_process:
         held_out = list(batches(text.held_out, 32, text.collator, device))
         result = score_student(student, objective, held_out)
-        write_checkpoint(folder.work, student.encoder, teacher.tokenizer, "embed", args, result, args.student)
+        write_checkpoint(
+            folder.work, student.encoder, teacher.tokenizer, "embed", args, result, args.student, sources=[args.corpus]
+        )
         save_embedder(folder.work, student, teacher)
         write_json(folder.work / "training_log.json", log)
         print("held-out " + "  ".join(f"{name} {value:.4f}" for name, value in result.items()))

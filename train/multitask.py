@@ -108,10 +108,15 @@ def main(args: MultitaskArguments) -> dict[str, dict[str, float]]:
             }
             results[source.title()] = figures
             print(f"{source.title()}: {figures}")
-            write_checkpoint(folder.work / source.title(), single, tokenizer, "finetune", source, figures, args.model)
-            write_json(folder.work / source.title() / "results.json", figures)
+            task_folder, data = folder.work / source.title(), [one.source() for one in sources]
+            write_checkpoint(
+                task_folder, single, tokenizer, "multitask", args, figures, args.model, source.task_arguments(), data
+            )
+            write_json(task_folder / "results.json", figures)
         encoder = folder.work / "encoder"
-        write_checkpoint(encoder, model.models[0].base_model, tokenizer, "multitask", args, results, args.model)
+        write_checkpoint(
+            encoder, model.models[0].base_model, tokenizer, "multitask", args, results, args.model, sources=data
+        )
         if isinstance(model.students[0], TaskStudent):
             save_projection(model.students[0].projection, encoder)
         write_json(folder.work / "results.json", results)

@@ -9,14 +9,19 @@ from pathlib import Path
 
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
+from efficientbert.train.model_folder.arguments import CardArguments
 
 
 @dataclass
-class PushArguments:
+class PushArguments(CardArguments):
     """Uploads a finished model folder to the Hub: weights, tokenizer, code, card and results, after checking that it
-    is complete and loads. What only training needs stays here."""
+    is complete and loads. What only training needs stays here.
 
-    folder: str = field(metadata={"help": "The finished model folder."})
+    The card that goes there loads the model by its id on the Hub, and states --license and --language where they are
+    given. A folder without a card gets one, made from its configuration and record. The folder itself is not changed.
+    """
+
+    folder: str = field(metadata={"help": "The finished model folder.", "path": True})
     repo_id: str = field(metadata={"help": "Where to upload it, as user/name; made where it does not exist."})
     private: bool = field(default=False, metadata={"help": "Make the repository private where it does not exist."})
     commit_message: str = field(default="Upload model", metadata={"help": "Message of the commit."})
@@ -29,13 +34,13 @@ def main(args: PushArguments) -> None:
     """Checks the folder, uploads it, prints its address."""
     import transformers
     from huggingface_hub import get_token
-    from huggingface_hub.utils import filter_repo_objects
 
     from efficientbert.train.model_folder.upload import (
-        TRAINING_ONLY,
+        card_to_upload,
         check_complete,
         check_loads,
         check_repo_id,
+        split_files,
         upload,
     )
 
@@ -46,14 +51,15 @@ def main(args: PushArguments) -> None:
     transformers.logging.disable_progress_bar()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     check_loads(folder)
+    card, license = card_to_upload(folder, args.repo_id, args.license, args.language)
     if get_token() is None:
         raise InputError("no token for the Hub: log in with `hf auth login` or set HF_TOKEN")
-    url = upload(args)
-    files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-    kept = set(filter_repo_objects(files, ignore_patterns=TRAINING_ONLY))
-    left_out = [name for name in files if name not in kept]
+    url = upload(folder, args.repo_id, card, args.private, args.commit_message, args.revision)
+    _, left_out = split_files(folder)
     if left_out:
         print(f"left out, as only training needs it: {', '.join(left_out)}")
+    if license is None:
+        print("licence: not stated; push again with --license to state it")
     print(url)
 
 

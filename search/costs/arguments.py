@@ -27,7 +27,9 @@ class BenchmarkArguments:
     models: list[str] = field(
         metadata={
             "help": f"Presets ({', '.join(PRESETS)}), published sizes ({', '.join(PUBLISHED_SIZES)}), config.json "
-            "files, folders or Hub ids. Speed-ups are relative to the first."
+            "files, folders or Hub ids. Speed-ups are relative to the first.",
+            "path": True,
+            "words": (*PRESETS, *PUBLISHED_SIZES),
         }
     )
     batch_sizes: list[int] = field(default_factory=lambda: [1, 16], metadata={"help": "Sequences of a batch."})
@@ -37,4 +39,6 @@ class BenchmarkArguments:
     dtype: str = field(default="float32", metadata={"help": "Weights and activations: float32, float16 or bfloat16."})
     compile: bool = field(default=False, metadata={"help": "Time the models as torch.compile makes them."})
     rounds: int = field(default=20, metadata={"help": "How often every model is timed at every batch size."})
-    output_json: str | None = field(default=None, metadata={"help": "File for the results; replaced if it exists."})
+    output_json: str | None = field(
+        default=None, metadata={"help": "File for the results; replaced if it exists.", "path": True}
+    )

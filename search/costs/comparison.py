@@ -1,6 +1,5 @@
 """Parameters, FLOPs, latency and memory of models side by side."""
 
-import dataclasses
 import multiprocessing
 import os
 import resource
@@ -27,7 +26,10 @@ from efficientbert.search.costs.arguments import PUBLISHED_SIZES, BenchmarkArgum
 from efficientbert.search.costs.cost import count_flops
 from efficientbert.search.costs.latency import DTYPES
 from efficientbert.search.costs.timing import time_rounds
-from efficientbert.train.cli.errors import InputError
+from efficientbert.train.cli.arguments import changed_arguments
+from efficientbert.train.cli.errors import InputError, one_line
+from efficientbert.train.files.local_paths import looks_local
+from efficientbert.train.files.tables import table
 
 
 @dataclass(frozen=True)
@@ -74,15 +76,14 @@ def check_arguments(args: BenchmarkArguments) -> None:
 
 
 @contextmanager
-def one_line(model: str, doing: str) -> Iterator[None]:
+def refusing(model: str, doing: str) -> Iterator[None]:
     """Turns whatever a foreign model raises into an [`InputError`] of one line."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:  # any architecture's own code runs here
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"model {model!r}: cannot be {doing}: {reason}") from None
+        raise InputError(f"model {model!r}: cannot be {doing}: {one_line(error)}") from None
 
 
 def has_weights(name: str) -> bool:
@@ -107,7 +108,9 @@ def load_config(name: str) -> PreTrainedConfig:
             intermediate_size=intermediate_size,
         )
     known = ", ".join([*PRESETS, *PUBLISHED_SIZES])
-    with one_line(name, f"found (known names are {known}, .json files, folders and Hub ids)"):
+    with refusing(name, f"found (known names are {known}, .json files, folders and Hub ids)"):
+        if looks_local(name) and not Path(name).exists():  # the Hub would be asked
+            raise FileNotFoundError("there is no such file or folder")
         return AutoConfig.from_pretrained(name, trust_remote_code=False)
 
 
@@ -119,7 +122,7 @@ def load_model(name: str, dtype: str) -> PreTrainedModel:
     """
     config = load_config(name)
     options = {"attn_implementation": "eager", "dtype": DTYPES[dtype]}
-    with one_line(name, "loaded"):
+    with refusing(name, "loaded"):
         if has_weights(name):
             return AutoModel.from_pretrained(name, trust_remote_code=False, **options).eval()
         return AutoModel.from_config(config, **options).eval()
@@ -160,7 +163,7 @@ def prepare(name: str, model: PreTrainedModel, args: BenchmarkArguments, device:
     Raises:
         InputError: if the model or the machine lacks this attention.
     """
-    with one_line(name, f"run with attention {args.attention!r}"):
+    with refusing(name, f"run with attention {args.attention!r}"):
         model.set_attn_implementation(args.attention)
     return model.to(device)
 
@@ -171,7 +174,7 @@ def check_length(name: str, model: PreTrainedModel, sequence_length: int) -> Non
     Raises:
         InputError: if the model cannot run it.
     """
-    with one_line(name, f"run on {sequence_length} tokens"), torch.inference_mode():
+    with refusing(name, f"run on {sequence_length} tokens"), torch.inference_mode():
         model(**make_inputs([model], 1, sequence_length, "cpu"))
 
 
@@ -197,7 +200,7 @@ def peak_memory(name: str, args: BenchmarkArguments) -> dict[int, int]:
     quieten()
     torch.set_num_threads(args.threads)
     device = pick_device()
-    with one_line(name, "built"), torch.device("meta"):
+    with refusing(name, "built"), torch.device("meta"):
         AutoModel.from_config(load_config(name))  # imports its code, allocates nothing
     before = psutil.Process().memory_info().rss
     model = load_model(name, args.dtype)
@@ -208,7 +211,7 @@ def peak_memory(name: str, args: BenchmarkArguments) -> dict[int, int]:
     peaks = {}
     for batch_size in sorted(args.batch_sizes):
         inputs = make_inputs([model], batch_size, args.sequence_length, device)
-        with one_line(name, f"run on {batch_size} sequences"), torch.inference_mode():
+        with refusing(name, f"run on {batch_size} sequences"), torch.inference_mode():
             model(**inputs)
         peaks[batch_size] = torch.cuda.max_memory_allocated() if device == "cuda" else peak_resident_bytes() - before
     return peaks
@@ -294,11 +297,8 @@ def quieten() -> None:
 def command_of(args: BenchmarkArguments) -> str:
     """The shortest command line that gives these arguments."""
     words = ["efficientbert", "benchmark"]
-    defaults = dataclasses.asdict(BenchmarkArguments([]))
-    for argument in dataclasses.fields(args):
-        value = getattr(args, argument.name)
-        if value != defaults[argument.name]:
-            words += [f"--{argument.name}", *map(str, value if isinstance(value, list) else [value])]
+    for name, value in changed_arguments(args).items():
+        words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     return shlex.join(words)
 
 
@@ -307,7 +307,7 @@ def format_table(reports: Sequence[Report]) -> str:
     header = ["model", "encoder parameters (no pooler)", "FLOPs per sequence"]
     for timing in reports[0].timings:
         header += [f"batch {timing.batch_size}: ms (quartiles)", "speed-up", "peak MiB"]
-    rows = [header]
+    rows = []
     for report in reports:
         row = [report.model, f"{report.parameters / 1e6:.2f}M", f"{report.flops_per_sequence / 1e9:.2f}G"]
         for timing in report.timings:
@@ -315,7 +315,4 @@ def format_table(reports: Sequence[Report]) -> str:
             row += [f"{timing.median_ms:.1f} ({quartiles})", f"{timing.speed_up:.1f}x"]
             row.append(f"{timing.peak_memory_bytes / 2**20:.0f}")
         rows.append(row)
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    rows.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
-    aligned = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in aligned)
+    return table(header, rows, aligned=True)

@@ -1,6 +1,5 @@
 """Pictures of a search."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 
 from efficientbert.search.study.pareto import pareto_front
 from efficientbert.search.study.record import Record
+from efficientbert.train.files.writing import writing
 
 
 matplotlib.use("Agg")
@@ -61,10 +61,9 @@ def plot_front(records: Sequence[Record], cost: str, objective: str, path: Path)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a PNG under a temporary name and moves it, so that a reader never sees half a picture."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")  # other processes may write theirs just now
-    figure.savefig(temporary, dpi=120, format="png")
-    os.replace(temporary, path)
+    """Writes a PNG whole or not at all."""
+    with writing(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
     pyplot.close(figure)
 
 

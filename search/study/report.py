@@ -1,7 +1,6 @@
 """The report of a study: its stages, where the time went, the Pareto front, winners and failures, as Markdown."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from efficientbert.search.study.pareto import pareto_front
 from efficientbert.search.study.plot import plot_front, plot_history
 from efficientbert.search.study.record import Record
 from efficientbert.search.study.workers import Attempts
+from efficientbert.train.files.tables import table
+from efficientbert.train.files.writing import write_text
 
 
 REPORT = "report.md"
@@ -98,9 +99,7 @@ def write_report(storage: BaseStorage, name: str, folder: Path, cost: str | None
         parts += ["## Jobs", _job_table(jobs)]
     parts += [_stage_section(stage, folder, cost) for stage in stages]
     path = folder / REPORT
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")  # other workers may write theirs just now
-    temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, "\n\n".join(parts) + "\n")
     return path
 
 
@@ -156,7 +155,7 @@ def _stage_section(stage: Stage, folder: Path, cost: str | None) -> str:
             parts.append(f"![front]({stem}-front.png)")
     reasons = Counter((record.state, record.reason) for record in stage.records if record.state == "FAIL")
     if reasons:
-        rows = [{"failures": count, "reason": _cell(reason)} for (_, reason), count in reasons.most_common()]
+        rows = [{"failures": count, "reason": reason} for (_, reason), count in reasons.most_common()]
         parts += ["### Failures", _table(rows)]
     return "\n\n".join(parts)
 
@@ -180,9 +179,4 @@ def _figures(stage: Stage, record: Record) -> dict[str, str]:
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     """A Markdown table; a row may lack columns."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    lines = [columns, ["---"] * len(columns)] + [[str(row.get(column, "")) for column in columns] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    return table(columns, [[row.get(column, "") for column in columns] for row in rows])

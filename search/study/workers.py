@@ -24,6 +24,8 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from efficientbert.train.cli.errors import one_line
+
 
 INTERVAL = 15.0  # seconds between heartbeats
 GRACE = 120.0  # seconds without a heartbeat after which a worker elsewhere counts as dead
@@ -364,5 +366,5 @@ def _do(attempts: Attempts, trial: FrozenTrial, job: Callable[[], Any]) -> Any:
 
 def describe(error: BaseException) -> str:
     """The kind and the message of an error, in one line."""
-    message = " ".join(str(error).split())
-    return f"{type(error).__name__}: {message[:500]}" if message else type(error).__name__
+    kind, message = type(error).__name__, one_line(error, 500)
+    return kind if message == kind else f"{kind}: {message}"

@@ -1,21 +1,18 @@
 """Weights of supernets and candidates that a search keeps."""
 
-import os
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from efficientbert.train.files.writing import writing
+
 
 def save_weights(module: nn.Module, path: Path) -> None:
     """Keeps all weights of a module, those that several of its parts share once."""
-    temporary = path.with_suffix(f".{os.getpid()}.partial")
-    try:
+    with writing(path) as temporary:
         save_file({name: weight.detach().cpu().contiguous() for name, weight in module.named_parameters()}, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @torch.no_grad()

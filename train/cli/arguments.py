@@ -59,6 +59,17 @@ def parse_arguments(arguments_class: type, argv: list[str], prog: str, descripti
     return arguments_class(**values)
 
 
+def default_of(field: dataclasses.Field) -> Any:
+    """The default of a dataclass's field; `dataclasses.MISSING` where it has none."""
+    return field.default_factory() if callable(field.default_factory) else field.default
+
+
+def changed_arguments(args: Any) -> dict[str, Any]:
+    """The fields of a dataclass whose values are not the defaults."""
+    values = {field.name: (getattr(args, field.name), default_of(field)) for field in dataclasses.fields(args)}
+    return {name: value for name, (value, default) in values.items() if value != default}
+
+
 def make_parser(arguments_class: type, prog: str, description: str = "") -> argparse.ArgumentParser:
     """The parser of a dataclass's flags. Flags that are not given are not in its namespace."""
     parser = argparse.ArgumentParser(
@@ -234,7 +245,7 @@ def _group_title(arguments_class: type, name: str) -> str:
 def _help(field: dataclasses.Field) -> str:
     """What a field is, and its default."""
     text = field.metadata["help"].replace("%", "%%")
-    default = field.default_factory() if callable(field.default_factory) else field.default
+    default = default_of(field)
     if default is None or default is dataclasses.MISSING or default == [] or "by default" in text.lower():
         return text
     shown = " ".join(map(str, default)) if isinstance(default, list) else str(default).lower()

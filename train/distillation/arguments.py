@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.engine.arguments import LoopArguments
+from efficientbert.train.model_folder.arguments import CardArguments
 from efficientbert.train.text.arguments import CorpusArguments
 
 
@@ -75,14 +76,14 @@ def parse_losses(words: Sequence[str] | str) -> dict[str, float]:
 
 
 @dataclass(kw_only=True)
-class GeneralArguments(LoopArguments, CorpusArguments, LossArguments):
+class GeneralArguments(LoopArguments, CorpusArguments, LossArguments, CardArguments):
     """What all distillation on unlabelled text can be told."""
 
     group = "teacher and output"
     least_held_out: ClassVar[int] = 0
 
-    teacher: str = field(metadata={"help": "Hub id or folder of the teacher."})
-    output_dir: str = field(metadata={"help": "Folder to write; an interrupted run into it is resumed."})
+    teacher: str = field(metadata={"help": "Hub id or folder of the teacher.", "path": True})
+    output_dir: str = field(metadata={"help": "Folder to write; an interrupted run into it is resumed.", "path": True})
     learning_rate: float = field(default=1.5e-3, metadata={"help": "Peak learning rate of AdamW."})
     batch_size: int = field(default=16, metadata={"help": "Sequences, or packed rows, a process takes at a time."})
 
@@ -104,7 +105,9 @@ class StudentArguments:
     student: str = field(
         default="efficientbert",
         metadata={
-            "help": f"Preset ({', '.join(PRESETS)}), config.json, or a checkpoint folder or Hub id to go on from."
+            "help": f"Preset ({', '.join(PRESETS)}), config.json, or a checkpoint folder or Hub id to go on from.",
+            "path": True,
+            "words": PRESETS,
         },
     )
     max_steps: int = field(default=1000, metadata={"help": "Optimizer steps."})
@@ -127,7 +130,9 @@ class DistillArguments(StudentArguments, GeneralArguments):
         default="teacher",
         metadata={
             "help": "Of a preset or config: 'teacher', 'random', or the folder or Hub id of a checkpoint of any width "
-            "and depth, whose leading dimensions are copied."
+            "and depth, whose leading dimensions are copied.",
+            "path": True,
+            "words": ("teacher", "random"),
         },
     )
 
@@ -143,14 +148,16 @@ class DistillArguments(StudentArguments, GeneralArguments):
 
 
 @dataclass(kw_only=True)
-class EmbedArguments(StudentArguments, LoopArguments, CorpusArguments):
+class EmbedArguments(StudentArguments, LoopArguments, CorpusArguments, CardArguments):
     """Distils a sentence-transformers teacher's embeddings and writes a folder that sentence-transformers loads."""
 
     group = "embeddings"
     first = ("teacher", "corpus", "student", "max_steps", "output_dir")
 
-    teacher: str = field(metadata={"help": "Hub id or folder of the teacher; a bare encoder gets mean pooling."})
-    output_dir: str = field(metadata={"help": "Folder to write; an interrupted run into it is resumed."})
+    teacher: str = field(
+        metadata={"help": "Hub id or folder of the teacher; a bare encoder gets mean pooling.", "path": True}
+    )
+    output_dir: str = field(metadata={"help": "Folder to write; an interrupted run into it is resumed.", "path": True})
     initialization: str = field(
         default="teacher", metadata={"help": "Of a preset or config: from the 'teacher', or 'random'."}
     )

@@ -19,10 +19,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from efficientbert.modeling_efficientbert import EfficientBertModel
-from efficientbert.train.cli.errors import LOAD_ERRORS, InputError
+from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.files.writing import write_json
-from efficientbert.train.model_folder.loading import quiet_loading
+from efficientbert.train.model_folder.loading import loading
 
 
 POOLINGS = ("mean", "cls")
@@ -56,13 +56,9 @@ def load_embedder(name: str, device: torch.device | str, role: str) -> Any:
         InputError: if it cannot be loaded.
     """
     package = library()
-    try:
-        with quiet_loading():  # of poolers, which no embedding uses
-            model = package.SentenceTransformer(name, device=str(device), model_kwargs={"dtype": torch.float32})
-        return model.eval()
-    except LOAD_ERRORS as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise InputError(f"{role} {name}: cannot be loaded: {reason}") from None
+    with loading(name, role):
+        model = package.SentenceTransformer(name, device=str(device), model_kwargs={"dtype": torch.float32})
+    return model.eval()
 
 
 def pool(states: torch.Tensor, attention_mask: torch.Tensor, pooling: str) -> torch.Tensor:

@@ -1,6 +1,5 @@
 """The projection of a student's hidden states to its teacher's width, which is not shipped."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from efficientbert.train.distillation.student import Student
 from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.files.writing import writing
 
 
 PROJECTION_FILE = "distillation_projection.safetensors"
@@ -18,9 +18,8 @@ PROJECTION_FILE = "distillation_projection.safetensors"
 def save_projection(projection: nn.Linear, folder: Path) -> None:
     """Keeps a projection beside a saved encoder, for later training."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in projection.state_dict().items()}
-    temporary = folder / (PROJECTION_FILE + ".partial")
-    save_file(tensors, temporary)
-    os.replace(temporary, folder / PROJECTION_FILE)
+    with writing(folder / PROJECTION_FILE) as temporary:
+        save_file(tensors, temporary)
 
 
 def load_projection(projection: nn.Linear, folder: Path) -> bool:

@@ -6,9 +6,10 @@ import torch
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
-from efficientbert.train.cli.errors import LOAD_ERRORS, InputError
+from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.capture import Captures
 from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.model_folder.loading import load_model, load_tokenizer
 from efficientbert.train.tasks.task import Task
 
 
@@ -34,11 +35,8 @@ class TaskTeacher:
             InputError: if it cannot be loaded, has no trained head, other labels or another tokenizer, or its inner
                 states are wanted and cannot be captured.
         """
-        try:
-            tokenizer = type(task.tokenizer).from_pretrained(name)
-            model, report = task.auto_class.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
-        except LOAD_ERRORS as error:
-            raise InputError(f"teacher {name}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+        model, report = load_model(task.auto_class, name, "teacher", dtype=torch.float32)
+        tokenizer = load_tokenizer(name, "teacher")
         if report["missing_keys"]:
             raise InputError(f"teacher {name}: has no trained head; fine-tune it on {task.args.title()} first")
         order = _order(task.label_names_of(model.config), task, name)

@@ -7,11 +7,11 @@ from operator import attrgetter
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from efficientbert.train.cli.errors import LOAD_ERRORS, InputError
+from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.capture import CaptureError, Captures, Recorder
-from efficientbert.train.model_folder.loading import quiet_loading
+from efficientbert.train.model_folder.loading import load_model, load_tokenizer
 from efficientbert.train.text.batches import encoder_inputs
 
 
@@ -223,13 +223,8 @@ class Teacher:
             InputError: if it cannot be loaded or cannot be a teacher, or lacks weights or the head.
         """
         auto_class = AutoModelForMaskedLM if masked_lm else AutoModel
-        try:
-            with quiet_loading():
-                tokenizer = AutoTokenizer.from_pretrained(name)
-                model, report = auto_class.from_pretrained(name, dtype=dtype, output_loading_info=True)
-        except LOAD_ERRORS as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise InputError(f"teacher {name}: cannot be loaded: {reason}") from None
+        model, report = load_model(auto_class, name, "teacher", dtype=dtype)
+        tokenizer = load_tokenizer(name, "teacher")
         missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
         of_head = [key for key in missing if masked_lm and not key.startswith(model.base_model_prefix + ".")]
         if of_head:

@@ -1,13 +1,14 @@
 """The best weights of a training, chosen on rows kept aside, so that dev sets stay tests."""
 
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
+
+from efficientbert.train.files.writing import writing
 
 
 class Selection:
@@ -44,9 +45,8 @@ class Selection:
         if best is not None and (score, -step) <= (best[1], -best[0]):
             return
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
-        temporary = self.path.with_suffix(".partial")
-        save_file(tensors, temporary, {"step": str(step), "score": repr(score)})
-        os.replace(temporary, self.path)
+        with writing(self.path) as temporary:
+            save_file(tensors, temporary, {"step": str(step), "score": repr(score)})
 
     def best(self) -> tuple[int, float] | None:
         """Step and score of the best weights so far."""

@@ -9,7 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
-from efficientbert.train.cli.errors import InputError, disk_full
+from efficientbert.train.cli.errors import InputError, disk_full, one_line
 
 
 @dataclass
@@ -52,7 +52,7 @@ def save_checkpoint(accelerator: Accelerator, checkpoints: Path, step: int) -> N
         full = disk_full(error) or any(writer in str(error) for writer in ("PytorchStreamWriter", "inline_container"))
         if not full and not isinstance(error, OSError):
             raise
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         free = shutil.disk_usage(next(path for path in temporary.parents if path.exists())).free / 1e6
         raise InputError(
             f"checkpoint {final}: cannot be written, with {free:.1f} MB free: {reason}; "

@@ -9,7 +9,7 @@ import pyarrow
 from datasets.exceptions import DatasetsError
 from pyarrow import parquet
 
-from efficientbert.train.cli.errors import InputError
+from efficientbert.train.cli.errors import InputError, one_line
 
 
 FILE_FORMATS = {".txt": "text", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv"}
@@ -39,7 +39,7 @@ def check_parquet(path: Path, what: str) -> None:
             try:
                 parquet.read_metadata(file)
             except (OSError, pyarrow.ArrowException) as error:
-                raise InputError(f"{what} {file}: is no whole parquet file: {' '.join(str(error).split())}") from None
+                raise InputError(f"{what} {file}: is no whole parquet file: {one_line(error)}") from None
 
 
 @contextmanager
@@ -56,5 +56,5 @@ def reading(what: str) -> Iterator[None]:
     except (OSError, ValueError, DatasetsError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise InputError(f"{what}: cannot be read: {reason or type(error).__name__}") from None
+        reason = one_line(error.__cause__ or error)
+        raise InputError(f"{what}: cannot be read: {reason}") from None

@@ -12,7 +12,8 @@ from efficientbert.train.files.writing import write_json
 
 
 LOCK = ".lock"
-UNDECISIVE = ("max_skipped_steps", "tracker", "log_steps")  # how a run is watched, not what comes out of it
+# How a run is watched and what its card says, not what comes out of it.
+UNDECISIVE = ("max_skipped_steps", "tracker", "log_steps", "license", "language")
 
 
 class OutputFolder:

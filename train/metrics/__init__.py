@@ -6,7 +6,7 @@ from typing import Any
 
 import evaluate
 
-from efficientbert.train.cli.errors import InputError
+from efficientbert.train.cli.errors import InputError, one_line
 
 
 GLUE = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "mnli_matched", "mnli_mismatched", "qnli", "rte", "wnli", "ax")
@@ -34,9 +34,7 @@ def load_metric(name: str) -> evaluate.EvaluationModule:
     # The module is foreign code: what fails in it can raise anything.
     except Exception as error:
         known = ", ".join((*GLUE, "accuracy", "squad", "squad_v2", "entities", "tags"))
-        raise InputError(
-            f"metric {name!r}: {' '.join(str(error).split())}; known without the Hub are {known}"
-        ) from None
+        raise InputError(f"metric {name!r}: {one_line(error)}; known without the Hub are {known}") from None
 
 
 def compute_metric(name: str, predictions: list[Any], references: list[Any], **options: Any) -> dict[str, float]:
@@ -54,7 +52,7 @@ def compute_metric(name: str, predictions: list[Any], references: list[Any], **o
     try:
         figures = numbers(metric.compute(predictions=predictions, references=references, **options))
     except Exception as error:  # as in `load_metric`
-        raise InputError(f"metric {name!r}: cannot be computed: {' '.join(str(error).split())}") from None
+        raise InputError(f"metric {name!r}: cannot be computed: {one_line(error)}") from None
     if not figures:
         raise InputError(f"metric {name!r}: gives no numbers")
     return figures

@@ -14,7 +14,7 @@ import evaluate
 import numpy as np
 from tqdm.auto import tqdm
 
-from efficientbert.train.cli.errors import InputError
+from efficientbert.train.cli.errors import InputError, one_line
 from efficientbert.train.metrics import load_metric, numbers
 from efficientbert.train.metrics.entities import entities
 from efficientbert.train.metrics.glue import TASKS as GLUE_FIGURES
@@ -204,7 +204,7 @@ def foreign_figures(
             result = metric._compute(predictions=predicted, references=true, **options)
         except Exception as error:  # foreign code can raise anything
             raise InputError(
-                f"metric {name!r}: cannot be computed on a draw of the rows: {' '.join(str(error).split())}; "
+                f"metric {name!r}: cannot be computed on a draw of the rows: {one_line(error)}; "
                 "--bootstrap 0 leaves the intervals out"
             ) from None
         for figure, value in numbers(result).items():

@@ -1,19 +1,19 @@
 """The model card and the record it is rendered from: what was done to make a model, with which result."""
 
 import shlex
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ModelCardData
+import yaml
+from huggingface_hub import ModelCard, ModelCardData
 
 import efficientbert
-from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.train.cli.errors import InputError
+from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
+from efficientbert.train.cli.errors import InputError, one_line
 from efficientbert.train.files.tables import flatten, table
 from efficientbert.train.files.writing import write_text
-from efficientbert.train.model_folder.record import first_argument, is_hub_id, read_provenance, shown, without_paths
+from efficientbert.train.model_folder.record import is_hub_id, read_provenance, recorded_values, shown
 
 
 HEADS = {  # class: the Auto class that loads it, and its pipeline
@@ -26,59 +26,45 @@ HEADS = {  # class: the Auto class that loads it, and its pipeline
 }
 
 
-@dataclass(frozen=True)
-class ModelCardInfo:
-    """What a card says beside `config.json` and `provenance.json`. What is not given is not said.
+def write_card(folder: Path) -> None:
+    """Writes `README.md` for the model in `folder`; see `make_card`."""
+    write_text(folder / "README.md", make_card(folder, folder.absolute().name.removesuffix(".partial")))
+
+
+def make_card(folder: Path, name: str) -> str:
+    """The model card of a folder, from its `config.json` and `provenance.json`. What is not known is not said.
 
     Args:
-        license: Licence of the weights, as the Hub spells it.
-        language: Language code or codes of the training text.
-        teacher: Hub id or folder of the teacher; by default the first one in the provenance.
-        corpus: The training text; by default the first one in the provenance.
-        datasets: Data that it was trained on; those that are Hub ids enter the metadata.
-    """
-
-    license: str | None = None
-    language: str | list[str] | None = None
-    teacher: str | None = None
-    corpus: str | None = None
-    datasets: list[str] = field(default_factory=list)
-
-
-def write_card(folder: Path, card: ModelCardInfo) -> None:
-    """Writes `README.md` for the model in `folder`, from its `config.json` and `provenance.json`.
-
-    Args:
-        folder: Folder of the saved model and its tokenizer; a trailing `.partial` is no part of the model's name.
-        card: What else is known.
+        folder: Folder of the saved model and its tokenizer.
+        name: What it is loaded by: the name of the folder, or an id on the Hub.
 
     Raises:
         InputError: if there is no configuration, or the provenance cannot be read.
     """
     if not (folder / "config.json").is_file():
-        raise InputError(f"model folder {folder}: has no config.json")
+        raise InputError(f"model folder '{folder}': has no config.json")
     config = EfficientBertConfig.from_pretrained(folder)
     steps = read_provenance(folder)
-    teacher = card.teacher or first_argument(steps, "teacher")
-    corpus = card.corpus or first_argument(steps, "corpus")
-    name = folder.absolute().name.removesuffix(".partial")
+    stated = steps[-1].get("arguments", {}) if steps else {}  # licences of earlier models are their own
+    teacher, corpus = (next(iter(recorded_values(steps, name)), None) for name in ("teacher", "corpus"))
     auto_class, pipeline_tag = HEADS[architecture(config)]
 
     tags = ["efficientbert"]
     tags += ["knowledge-distillation"] if teacher else []
     tags += ["nas"] if any(step["step"] == "search" for step in steps) else []
-    datasets = [dataset for dataset in card.datasets if is_hub_id(dataset)]
+    base_model, relation = find_base_model(steps)
     data = ModelCardData(
         library_name="transformers",
-        license=card.license,
-        language=card.language,
-        base_model=teacher if teacher and is_hub_id(teacher) else None,
-        datasets=datasets or None,
+        license=stated.get("license"),
+        language=stated.get("language"),
+        base_model=base_model,
+        base_model_relation=relation,
+        datasets=list(dict.fromkeys(name for step in steps for name in step.get("datasets", []))) or None,
         pipeline_tag=pipeline_tag,
         tags=tags,
     )
     sections = [
-        f"# {name}",
+        f"# {name.split('/')[-1]}",
         "An EfficientBERT encoder (Dong et al., Findings of EMNLP 2021): BERT-like, every layer with feed-forward "
         "networks of its own shape.",
         architecture_section(config),
@@ -86,7 +72,36 @@ def write_card(folder: Path, card: ModelCardInfo) -> None:
         loading_section(name, auto_class, (folder / "tokenizer_config.json").exists()),
     ]
     text = "\n\n".join(section for section in sections if section)
-    write_text(folder / "README.md", f"---\n{data.to_yaml()}\n---\n\n{text}\n")
+    return f"---\n{data.to_yaml()}\n---\n\n{text}\n"
+
+
+def find_base_model(steps: list[dict[str, Any]]) -> tuple[str | None, str | None]:
+    """The Hub id of the model that training began with, and the Hub's word for what was done to it.
+
+    A student that was distilled from a configuration has its teacher as base; the Hub has no word for that.
+    """
+    first = steps[0].get("arguments", {}) if steps else {}
+    start = first.get("model") or first.get("student")
+    if start and start not in PRESETS and is_hub_id(start):
+        return start, "finetune"
+    teacher = next(iter(recorded_values(steps, "teacher")), None)
+    return (teacher if teacher and is_hub_id(teacher) else None), None
+
+
+def parse_card(content: bytes, path: Path) -> ModelCard:
+    """A model card that a person or another program may have changed.
+
+    Args:
+        content: Its text in UTF-8.
+        path: Its file, for messages.
+
+    Raises:
+        InputError: if it is no text, or its metadata no YAML mapping.
+    """
+    try:
+        return ModelCard(content.decode("utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise InputError(f"model card '{path}': cannot be read: {one_line(error)}") from None
 
 
 def architecture(config: EfficientBertConfig) -> str:
@@ -135,14 +150,14 @@ def origin_section(steps: list[dict[str, Any]], teacher: str | None, corpus: str
 def step_section(number: int, step: dict[str, Any]) -> str:
     """One step: the command, the versions it ran on, its final numbers."""
     words = ["efficientbert", str(step["step"])]
-    for name, value in without_paths(step.get("arguments", {})).items():
+    for name, value in step.get("arguments", {}).items():
         if value is not None and value != []:
             words += [f"--{name}", *(str(entry) for entry in (value if isinstance(value, list) else [value]))]
     parts = [f"### {number}. {step['step']}", f"```bash\n{shlex.join(words)}\n```"]
     if step.get("versions"):
         parts.append("With " + ", ".join(f"{name} {version}" for name, version in step["versions"].items()) + ".")
     if step.get("result"):
-        parts.append(table(("result", "value"), list(flatten(without_paths(step["result"])).items())))
+        parts.append(table(("result", "value"), list(flatten(step["result"]).items())))
     return "\n\n".join(parts)
 
 
@@ -159,7 +174,7 @@ def loading_section(name: str, auto_class: str, has_tokenizer: bool) -> str:
     return "\n\n".join(
         [
             "## How to load it",
-            "From its folder, or by its id on the Hub once it is there. With the package `efficientbert` installed:",
+            "From its folder, or by its id on the Hub. With the package `efficientbert` installed:",
             code("efficientbert", ""),
             "Without it, with the code that lies beside the weights:",
             code("", ", trust_remote_code=True"),

@@ -1,12 +1,16 @@
-"""Loading models and tokenizers of users."""
+"""Loading what users name: configurations, tokenizers, models."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from efficientbert.train.cli.errors import LOAD_ERRORS, InputError
+from efficientbert.configuration_efficientbert import PRESETS
+from efficientbert.train.cli.errors import LOAD_ERRORS, InputError, one_line
+from efficientbert.train.files.local_paths import looks_local
 
 
 @contextmanager
@@ -20,13 +24,59 @@ def quiet_loading() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model.
+@contextmanager
+def loading(name: str, what: str, fault: str = "cannot be loaded") -> Iterator[None]:
+    """Refuses at once what no loader can find, and turns what a loader raises into bad input.
+
+    Args:
+        name: Folder or Hub id.
+        what: What it is to be, for messages: `model`, `teacher`, …
+        fault: What is said where a loader fails, before its reason.
 
     Raises:
-        InputError: if it has none.
+        InputError: naming it.
     """
+    if not os.path.exists(name):
+        if name in PRESETS:
+            advice = f"distil it first with `efficientbert distill --student {name}`"
+            raise InputError(f"{what} {name!r}: is a preset, which has no weights: {advice}")
+        if looks_local(name):
+            raise InputError(f"{what} {name!r}: {fault}: there is no such file or folder")
     try:
-        return AutoTokenizer.from_pretrained(name)
+        with quiet_loading():
+            yield
     except LOAD_ERRORS as error:
-        raise InputError(f"model {name}: no tokenizer: {' '.join(str(error).split())[:300]}") from None
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{what} {name!r}: {fault}: {one_line(error)}") from None
+
+
+def load_config(name: str, what: str, fault: str = "cannot be loaded") -> PreTrainedConfig:
+    """The configuration of a model. Arguments and errors as of `loading`."""
+    with loading(name, what, fault):
+        return AutoConfig.from_pretrained(name)
+
+
+def load_tokenizer(name: str, what: str = "model") -> PreTrainedTokenizerBase:
+    """The tokenizer of a model. Arguments and errors as of `loading`."""
+    with loading(name, what, "no tokenizer"):
+        return AutoTokenizer.from_pretrained(name)
+
+
+def load_model(
+    auto_class: type, name: str, what: str, fault: str = "cannot be loaded", **options: Any
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A model, and the library's report of weights that are missing or left over, which it does not print.
+
+    Args:
+        auto_class: What loads it.
+        name: As of `loading`.
+        what: As of `loading`.
+        fault: As of `loading`.
+        **options: Of `from_pretrained`.
+
+    Raises:
+        InputError: if it cannot be loaded.
+    """
+    with loading(name, what, fault):
+        return auto_class.from_pretrained(name, output_loading_info=True, **options)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.ffn_efficientbert import BINARY, UNARY, Call, ExpressionError, parse, read_calls
@@ -18,7 +18,8 @@ from efficientbert.modeling_efficientbert import (
     EfficientBertForSequenceClassification,
     EfficientBertModel,
 )
-from efficientbert.train.cli.errors import InputError
+from efficientbert.train.cli.errors import InputError, one_line
+from efficientbert.train.model_folder.loading import load_tokenizer
 from efficientbert.train.model_folder.release_tasks import CHOICE_TASKS, LABELS, NOTATION, RELEASE_NAMES, SPAN_TASKS
 
 
@@ -73,7 +74,7 @@ def read_task(name: str | None) -> str | None:
     task = RELEASE_NAMES.get(name.lower(), name.lower())
     known = (*LABELS, *SPAN_TASKS, *CHOICE_TASKS)
     if task not in known:
-        raise InputError(f"--task {name}: unknown; known are {', '.join(known)}")
+        raise InputError(f"--task {name!r}: unknown; known are {', '.join(known)}")
     return task
 
 
@@ -101,11 +102,11 @@ class Checkpoint:
             InputError: if it is missing or has another shape.
         """
         if name not in self.weights:
-            raise InputError(f"checkpoint {self.path}: has no {name}")
+            raise InputError(f"checkpoint '{self.path}': has no {name}")
         tensor = self.weights.pop(name)
         if len(shape) != tensor.dim() or any(size not in (None, found) for size, found in zip(shape, tensor.shape)):
             wanted = ", ".join("any" if size is None else str(size) for size in shape)
-            raise InputError(f"checkpoint {self.path}: {name} has shape {tuple(tensor.shape)}, not ({wanted})")
+            raise InputError(f"checkpoint '{self.path}': {name} has shape {tuple(tensor.shape)}, not ({wanted})")
         return tensor.float()
 
     def take_affine(self, name: str, *shape: int | None) -> dict[str, torch.Tensor]:
@@ -136,7 +137,7 @@ def read_bytes(path: str | Path) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise InputError(f"checkpoint {path}: cannot be read: {error.strerror}") from None
+        raise InputError(f"checkpoint '{path}': cannot be read: {error.strerror}") from None
 
 
 def read_weights(path: str | Path, file: bytes) -> dict[str, torch.Tensor]:
@@ -152,14 +153,14 @@ def read_weights(path: str | Path, file: bytes) -> dict[str, torch.Tensor]:
     try:
         content = torch.load(io.BytesIO(file), map_location="cpu", weights_only=True)
     except Exception:  # what torch.load raises on a damaged, foreign or hostile file is not documented
-        raise InputError(f"checkpoint {path}: is no file of plain tensors written by torch.save") from None
+        raise InputError(f"checkpoint '{path}': is no file of plain tensors written by torch.save") from None
     weights = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(weights, dict) or not weights:
-        raise InputError(f"checkpoint {path}: holds no state dict")
+        raise InputError(f"checkpoint '{path}': holds no state dict")
     for name, tensor in weights.items():
         dense = isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu"
         if not isinstance(name, str) or not dense or not tensor.is_floating_point():
-            raise InputError(f"checkpoint {path}: {name!r} in its state dict is no floating-point tensor")
+            raise InputError(f"checkpoint '{path}': {name!r} in its state dict is no floating-point tensor")
     return weights
 
 
@@ -226,7 +227,7 @@ def take_encoder(
         )
     num_layers = checkpoint.num_layers()
     if num_layers == 0:
-        raise InputError(f"checkpoint {checkpoint.path}: has no encoder.0")
+        raise InputError(f"checkpoint '{checkpoint.path}': has no encoder.0")
     if len(ffns) not in (1, num_layers):
         raise InputError(
             f"--ffn_expr: {len(ffns)} expressions for the {num_layers} layers of {checkpoint.path}; "
@@ -274,7 +275,7 @@ def take_head(
         fields["problem_type"] = "regression"
     elif num_labels == 1:
         raise InputError(
-            f"checkpoint {checkpoint.path}: its classifier has one output, {task} has {len(labels)} labels"
+            f"checkpoint '{checkpoint.path}': its classifier has one output, {task} has {len(labels)} labels"
         )
     else:
         fields["problem_type"] = "single_label_classification"
@@ -313,25 +314,24 @@ def convert(
         weights, fields = under("efficientbert", weights) | head, fields | head_fields
     if checkpoint.weights:
         names = ", ".join(sorted(checkpoint.weights)[:5]) + (", ..." if len(checkpoint.weights) > 5 else "")
-        raise InputError(f"checkpoint {checkpoint.path}: does not belong in a {task or 'release'} checkpoint: {names}")
+        raise InputError(
+            f"checkpoint '{checkpoint.path}': does not belong in a {task or 'release'} checkpoint: {names}"
+        )
     try:
         model = model_class(EfficientBertConfig(**fields))
     except (ValueError, StrictDataclassError) as error:
-        raise InputError(f"checkpoint {checkpoint.path}: {' '.join(str(error).split())}") from None
+        raise InputError(f"checkpoint '{checkpoint.path}': {one_line(error)}") from None
     model.load_state_dict(weights)
     return model.eval(), projection, left_out
 
 
-def load_tokenizer(name: str, vocab_size: int) -> PreTrainedTokenizerBase:
+def fitting_tokenizer(name: str, vocab_size: int) -> PreTrainedTokenizerBase:
     """A tokenizer from a folder or the Hub.
 
     Raises:
         InputError: if there is none, or it has more tokens than the model.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--tokenizer {name}: cannot be loaded: {error}") from None
+    tokenizer = load_tokenizer(name, "--tokenizer")
     if len(tokenizer) > vocab_size:
-        raise InputError(f"--tokenizer {name}: has {len(tokenizer)} tokens, the checkpoint {vocab_size}")
+        raise InputError(f"--tokenizer {name!r}: has {len(tokenizer)} tokens, the checkpoint {vocab_size}")
     return tokenizer

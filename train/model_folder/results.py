@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, eval_result_entries_to_yaml
+from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
 
-from efficientbert.train.cli.errors import InputError
+from efficientbert.train.cli.errors import InputError, one_line
+from efficientbert.train.files.local_paths import without_path
 from efficientbert.train.files.tables import number, table
 from efficientbert.train.files.writing import write_text
-from efficientbert.train.model_folder.record import is_hub_id, without_paths
+from efficientbert.train.model_folder.card import parse_card
+from efficientbert.train.model_folder.record import is_hub_id
 
 
 INTERVAL_NOTE = "95% interval"
@@ -33,12 +35,9 @@ def add_results(folder: Path, results: list[EvalResult]) -> None:
     """
     path = folder / "README.md"
     if not path.exists():
-        raise InputError(f"model folder {folder}: has no model card README.md")
-    results = [EvalResult(**without_paths(vars(result))) for result in results]
-    try:
-        card = ModelCard.load(path)
-    except (ValueError, yaml.YAMLError) as error:
-        raise InputError(f"model card {path}: cannot be read: {' '.join(str(error).split())}") from None
+        raise InputError(f"model folder '{folder}': has no model card README.md")
+    results = [replace(result, dataset_type=without_path(result.dataset_type)) for result in results]
+    card = parse_card(path.read_bytes(), path)
     files = eval_result_files(folder, results)
 
     known = [old for old in card.data.eval_results or [] if not any(same_figure(old, new) for new in results)]
@@ -104,9 +103,9 @@ def read_entries(file: Path) -> list[dict[str, Any]]:
     try:
         entries = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"evaluation results {file}: cannot be read: {' '.join(str(error).split())}") from None
+        raise InputError(f"evaluation results '{file}': cannot be read: {one_line(error)}") from None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise InputError(f"evaluation results {file}: must be a list of entries, each with dataset and value")
+        raise InputError(f"evaluation results '{file}': must be a list of entries, each with dataset and value")
     return entries
 
 

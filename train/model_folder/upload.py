@@ -1,20 +1,21 @@
 """Upload of a finished model folder to the Hub, after checking that it is complete and loads."""
 
 import json
+import re
 from pathlib import Path
 
-from huggingface_hub import HfApi
+from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import DEFAULT_IGNORE_PATTERNS, filter_repo_objects, validate_repo_id
 from transformers import AutoTokenizer
 
 import efficientbert
 from efficientbert.configuration_efficientbert import AUTO_MAP, EfficientBertConfig
-from efficientbert.train.cli.errors import InputError
+from efficientbert.train.cli.errors import InputError, one_line
 from efficientbert.train.distillation.embeddings import VARIANCE_FILE
 from efficientbert.train.distillation.projection import PROJECTION_FILE
 from efficientbert.train.distillation.scales import SCALES_FILE
-from efficientbert.train.model_folder.card import architecture
+from efficientbert.train.model_folder.card import architecture, make_card, parse_card
 
 
 CODE_FILES = (
@@ -23,7 +24,7 @@ CODE_FILES = (
     "modeling_efficientbert.py",
     "slicing_efficientbert.py",
 )
-REQUIRED_FILES = ("config.json", "model.safetensors", *CODE_FILES, "README.md")
+REQUIRED_FILES = ("config.json", "model.safetensors", *CODE_FILES)
 TRAINING_ONLY = [
     "run.json",
     PROJECTION_FILE,
@@ -73,17 +74,17 @@ def check_complete(folder: Path) -> None:
         InputError: naming the first thing that is missing.
     """
     if not folder.is_dir():
-        raise InputError(f"folder {folder}: does not exist")
+        raise InputError(f"folder '{folder}': does not exist")
     if folder.absolute().name.endswith(".partial"):
-        raise InputError(f"folder {folder}: is the work of an unfinished run; let it finish first")
+        raise InputError(f"folder '{folder}': is the work of an unfinished run; let it finish first")
     for name in REQUIRED_FILES:
         if not (folder / name).is_file():
-            raise InputError(f"folder {folder}: has no {name}")
+            raise InputError(f"folder '{folder}': has no {name}")
     for name in CODE_FILES:
         try:
             compile((folder / name).read_bytes(), name, "exec")
         except (SyntaxError, ValueError) as error:
-            raise InputError(f"folder {folder}: {name} is no Python: {one_line(error)}") from None
+            raise InputError(f"folder '{folder}': {name} is no Python: {one_line(error)}") from None
 
 
 def check_loads(folder: Path) -> None:
@@ -96,41 +97,81 @@ def check_loads(folder: Path) -> None:
         written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         model_type, auto_map = written.get("model_type"), written.get("auto_map") or {}
     except (ValueError, AttributeError) as error:
-        raise InputError(f"folder {folder}: config.json is no JSON object: {one_line(error)}") from None
+        raise InputError(f"folder '{folder}': config.json is no JSON object: {one_line(error)}") from None
     if model_type != "efficientbert":
-        raise InputError(f"folder {folder}: config.json has model_type {model_type!r}, not 'efficientbert'")
+        raise InputError(f"folder '{folder}': config.json has model_type {model_type!r}, not 'efficientbert'")
     for auto_class, name in AUTO_MAP.items():
         if auto_map.get(auto_class) != name:
             found = f"{auto_class} as {auto_map.get(auto_class)!r}, not {name!r}"
-            raise InputError(f"folder {folder}: auto_map in config.json has {found}")
+            raise InputError(f"folder '{folder}': auto_map in config.json has {found}")
     # Files of unknown origin fail in any way.
     try:
         config = EfficientBertConfig.from_pretrained(folder)
     except Exception as error:
-        raise InputError(f"folder {folder}: config.json does not load: {one_line(error)}") from None
+        raise InputError(f"folder '{folder}': config.json does not load: {one_line(error)}") from None
     try:
         model_class = getattr(efficientbert, architecture(config))
         _, info = model_class.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
     except Exception as error:
-        raise InputError(f"folder {folder}: model.safetensors does not load: {one_line(error)}") from None
+        raise InputError(f"folder '{folder}': model.safetensors does not load: {one_line(error)}") from None
     for kind in ("missing_keys", "mismatched_keys"):
         if info[kind]:
             some = ", ".join(sorted(map(str, info[kind]))[:3])
-            raise InputError(f"folder {folder}: model.safetensors has {kind.replace('_', ' ')}: {some}")
+            raise InputError(f"folder '{folder}': model.safetensors has {kind.replace('_', ' ')}: {some}")
     if (folder / "tokenizer_config.json").exists():
         try:
             AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         except Exception as error:
-            raise InputError(f"folder {folder}: the tokenizer does not load: {one_line(error)}") from None
+            raise InputError(f"folder '{folder}': the tokenizer does not load: {one_line(error)}") from None
 
 
-def one_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+def card_to_upload(
+    folder: Path, repo_id: str, license: str | None = None, language: list[str] | None = None
+) -> tuple[str, str | None]:
+    """The model card as it goes to the Hub: code in it loads the model from there. The folder's own stays as it is.
+
+    Args:
+        folder: A model folder; one without a card gets one made from its configuration and record.
+        repo_id: Where it goes.
+        license: Licence to state instead of what the card states.
+        language: Languages to state instead of what the card states.
+
+    Returns:
+        The text, and the licence that it states.
+
+    Raises:
+        InputError: if the card, or the record that it is made from, cannot be read.
+    """
+    path = folder / "README.md"
+    content = path.read_bytes() if path.exists() else make_card(folder, repo_id).encode()
+    card, text = parse_card(content, path), content.decode("utf-8")
+    if license is not None or language is not None:
+        card.data.license, card.data.language = license or card.data.license, language or card.data.language
+        text = card.content
+    title = re.search(r"^# (.+?)\s*$", card.text, re.MULTILINE)
+    names = {folder.absolute().name, *([title[1]] if title else [])}  # the folder may have been renamed since
+    loads = rf'(from_pretrained|SentenceTransformer)\("(?:{"|".join(map(re.escape, names))})"'
+    return re.sub(loads, rf'\1("{repo_id}"', text), card.data.license
 
 
-def upload(folder: Path, repo_id: str, private: bool, commit_message: str, revision: str | None) -> str:
+def split_files(folder: Path) -> tuple[list[str], list[str]]:
+    """The files of a folder that are uploaded beside the card, and those that only training needs."""
+    files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = list(filter_repo_objects(files, ignore_patterns=DEFAULT_IGNORE_PATTERNS))
+    kept = list(filter_repo_objects(files, ignore_patterns=[*TRAINING_ONLY, "README.md"]))
+    return kept, [name for name in files if name not in {*kept, "README.md"}]
+
+
+def upload(folder: Path, repo_id: str, card: str, private: bool, commit_message: str, revision: str | None) -> str:
     """Makes the repository, and the branch, where they do not exist, and uploads the folder in one commit.
+
+    Args:
+        folder: The model folder.
+        repo_id: Where it goes.
+        card: Text of the model card, which goes there instead of the folder's own.
+        private: Whether a new repository is private.
+        commit_message: Of the commit.
+        revision: Branch; None for the main one.
 
     Returns:
         The address of what was uploaded.
@@ -139,23 +180,20 @@ def upload(folder: Path, repo_id: str, private: bool, commit_message: str, revis
         InputError: if the Hub refuses or cannot be reached.
     """
     api = HfApi()
+    kept, _ = split_files(folder)
     try:
         url = api.create_repo(repo_id, private=private, exist_ok=True)
         if revision:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
-        api.upload_folder(
-            repo_id=repo_id,
-            folder_path=folder,
-            commit_message=commit_message,
-            revision=revision,
-            ignore_patterns=TRAINING_ONLY,
-        )
+        operations = [CommitOperationAdd("README.md", card.encode())]
+        operations += [CommitOperationAdd(name, folder / name) for name in kept]
+        api.create_commit(repo_id, operations, commit_message=commit_message, revision=revision)
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):
             advice = "the token is not accepted; log in with `hf auth login`, with a token that may write there"
-            raise InputError(f"upload to {repo_id}: {advice} (HTTP {status})") from None
-        raise InputError(f"upload to {repo_id}: {one_line(error)}") from None
+            raise InputError(f"upload to {repo_id!r}: {advice} (HTTP {status})") from None
+        raise InputError(f"upload to {repo_id!r}: {one_line(error)}") from None
     except (OSError, ValueError, HTTPError, RuntimeError) as error:
-        raise InputError(f"upload to {repo_id}: {one_line(error)}") from None
+        raise InputError(f"upload to {repo_id!r}: {one_line(error)}") from None
     return f"{url}/tree/{revision}" if revision else str(url)

@@ -1,6 +1,6 @@
 """A finished model folder: weights, tokenizer, code, the record of how it was made, and the card made from that."""
 
-import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,39 +8,45 @@ import torch
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from efficientbert.train.model_folder.card import ModelCardInfo, write_card
-from efficientbert.train.model_folder.record import read_provenance, write_provenance
+from efficientbert.train.files.local_paths import is_local
+from efficientbert.train.model_folder.card import write_card
+from efficientbert.train.model_folder.record import is_hub_id, read_provenance, recorded, write_provenance
 
 
 def write_checkpoint(
     folder: Path,
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | None,
     step: str,
     args: Any,
     result: dict[str, Any],
     start: str | None = None,
+    task: Any = None,
+    sources: Sequence[str] = (),
 ) -> None:
     """Saves a model with everything the Hub shows of it.
 
     Args:
         folder: Where to.
         model: Any model; only ours get a card.
-        tokenizer: Its tokenizer.
+        tokenizer: Its tokenizer, where it has one.
         step: The command that made it.
         args: Dataclass of the command's arguments; those that differ from the defaults are recorded.
         result: Final figures.
         start: What the command started from; if that is a folder with a record of its own, this step is added to it.
+        task: `TaskArguments` of the labelled data that the model is for; `evaluate` finds it by them.
+        sources: What the model learned from: ids on the Hub, which the card names, files and folders.
     """
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    fields = [field for field in dataclasses.fields(args) if field.name != "output_dir"]
-    arguments = {
-        field.name: getattr(args, field.name) for field in fields if getattr(args, field.name) != field.default
-    }
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    record = {"step": step, "arguments": recorded(args)}
+    if task is not None:
+        record["task_arguments"] = recorded(task)
+    record["datasets"] = [source for source in dict.fromkeys(sources) if is_hub_id(source) and not is_local(source)]
+    record["result"] = result
+    record["versions"] = {"torch": torch.__version__, "transformers": transformers.__version__}
     earlier = read_provenance(Path(start)) if start is not None and Path(start).is_dir() else []
-    record = {"step": step, "arguments": arguments, "result": result, "versions": versions}
     write_provenance(folder, [*earlier, record])
     if model.config.model_type == "efficientbert":
-        write_card(folder, ModelCardInfo())
+        write_card(folder)

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer
 
 from efficientbert.slicing_efficientbert import nearest_layers
-from efficientbert.train.cli.errors import LOAD_ERRORS, InputError
+from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.arguments import EmbedArguments
 from efficientbert.train.distillation.embeddings import EmbeddingStudent, EmbeddingTeacher, start_dense
 from efficientbert.train.distillation.projection import fit_projection, load_projection
 from efficientbert.train.distillation.student import Student, choose_attention
+from efficientbert.train.model_folder.loading import load_tokenizer
 from efficientbert.train.start.from_teacher import initialize_from_teacher
 from efficientbert.train.start.student_start import load_model
 from efficientbert.train.text.preparation import Text
@@ -24,11 +24,7 @@ def check_tokenizer(student: str, teacher: EmbeddingTeacher) -> None:
     """
     if not Path(student, "tokenizer_config.json").is_file():
         return
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(student)
-    except LOAD_ERRORS as error:
-        raise InputError(f"student {student}: no tokenizer: {' '.join(str(error).split())[:200]}") from None
-    mine, theirs = tokenizer.get_vocab(), teacher.tokenizer.get_vocab()
+    mine, theirs = load_tokenizer(student, "student").get_vocab(), teacher.tokenizer.get_vocab()
     if mine != theirs:
         odd = min(mine.items() ^ theirs.items())[0]
         raise InputError(

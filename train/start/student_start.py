@@ -4,18 +4,17 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoConfig
 
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForMaskedLM
-from efficientbert.train.cli.errors import LOAD_ERRORS, InputError
+from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.arguments import DistillArguments
 from efficientbert.train.distillation.layer_map import even_states
 from efficientbert.train.distillation.loss_choice import LossRecipe, source_layers
 from efficientbert.train.distillation.projection import fit_projection, load_projection
-from efficientbert.train.distillation.student import Student, choose_attention, fit_config, load_config
+from efficientbert.train.distillation.student import Student, choose_attention, fit_config, read_config
 from efficientbert.train.distillation.teacher import Teacher
-from efficientbert.train.model_folder.loading import quiet_loading
+from efficientbert.train.model_folder import loading
 from efficientbert.train.start.from_checkpoint import copy_module, initialize_from_checkpoint
 from efficientbert.train.start.from_teacher import initialize_from_teacher
 from efficientbert.train.text.preparation import Text
@@ -30,7 +29,7 @@ def load_model(args: DistillArguments, teacher: Teacher) -> tuple[EfficientBertF
     """
     path = Path(args.student)
     if args.student in PRESETS or path.suffix == ".json":
-        config = EfficientBertConfig.from_preset(args.student) if args.student in PRESETS else load_config(path)
+        config = EfficientBertConfig.from_preset(args.student) if args.student in PRESETS else read_config(path)
         return EfficientBertForMaskedLM(fit_config(config, teacher)), True
     model = load_checkpoint(args.student, "student", "no preset, config.json or checkpoint", teacher)
     if model.config.max_position_embeddings < args.max_length:
@@ -48,15 +47,10 @@ def load_checkpoint(name: str, argument: str, otherwise: str, teacher: Teacher) 
         InputError: if it cannot be loaded, naming the `argument` and, in the words `otherwise`, what it was to be; or
             if its vocabulary is not the teacher's.
     """
-    try:
-        kind, model, missing = AutoConfig.from_pretrained(name).model_type, None, ()
-        if kind == "efficientbert":
-            with quiet_loading():
-                model, report = EfficientBertForMaskedLM.from_pretrained(name, output_loading_info=True)
-            missing = [key for key in report["missing_keys"] if not key.startswith("lm_head.")]
-    except LOAD_ERRORS as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{argument} {name}: {otherwise}: {reason}") from None
+    kind, model, missing = loading.load_config(name, argument, otherwise).model_type, None, ()
+    if kind == "efficientbert":
+        model, report = loading.load_model(EfficientBertForMaskedLM, name, argument, otherwise)
+        missing = [key for key in report["missing_keys"] if not key.startswith("lm_head.")]
     if model is None or missing:
         raise InputError(f"{argument} {name}: is a checkpoint of model type {kind!r}, not a whole EfficientBERT")
     if model.config.vocab_size != teacher.vocab_size:

@@ -1,12 +1,13 @@
 """Which labelled data, which of its columns, and how it is read."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from efficientbert.train.cli.arguments import parse_arguments
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.arguments import LossArguments
 from efficientbert.train.engine.arguments import LoopArguments
+from efficientbert.train.model_folder.arguments import CardArguments
 
 
 KINDS = ("text-classification", "question-answering", "token-classification", "multiple-choice")
@@ -49,7 +50,11 @@ class TaskArguments:
         metadata={"help": f"What is predicted ({', '.join(KINDS)}); by default the task's, else text-classification."},
     )
     data: str | None = field(
-        default=None, metadata={"help": "Hub id, folder, or a .csv, .json, .jsonl or .parquet; by default the task's."}
+        default=None,
+        metadata={
+            "help": "Hub id, folder, or a .csv, .json, .jsonl or .parquet; by default the task's.",
+            "path": True,
+        },
     )
     data_name: str | None = field(
         default=None, metadata={"help": "Configuration of the data; by default the GLUE task."}
@@ -89,6 +94,10 @@ class TaskArguments:
         if self.max_length < 8:
             raise InputError(f"max_length: must be at least 8, not {self.max_length}")
 
+    def task_arguments(self) -> "TaskArguments":
+        """These arguments alone, without what a command adds to them."""
+        return TaskArguments(**{field.name: getattr(self, field.name) for field in fields(TaskArguments)})
+
     def task_kind(self) -> str:
         """What is predicted, one of `KINDS`."""
         return self.kind or ("question-answering" if self.task in SQUAD else "text-classification")
@@ -115,7 +124,10 @@ class LabelledData(TaskArguments):
     train_split: str = field(default="train", metadata={"help": "Split, or slice of it, to train on."})
     augmented_data: str | None = field(
         default=None,
-        metadata={"help": "File of `efficientbert augment` to train on: rows of the split, with variants of them."},
+        metadata={
+            "help": "File of `efficientbert augment` to train on: rows of the split, with variants of them.",
+            "path": True,
+        },
     )
     eval_split: list[str] | None = field(
         default=None,
@@ -161,11 +173,13 @@ DISTILLATIONS = ("outputs", "together", "sequence")
 
 
 @dataclass(kw_only=True)
-class TaskTrainingArguments(LoopArguments, LossArguments):
+class TaskTrainingArguments(LoopArguments, LossArguments, CardArguments):
     """How a model is trained on labelled tasks, whether one or several."""
 
-    model: str = field(metadata={"help": "Folder or Hub id to start from: a student, or a teacher to be."})
-    output_dir: str = field(metadata={"help": "Folder to write; an interrupted run into it is resumed."})
+    model: str = field(
+        metadata={"help": "Folder or Hub id to start from: a student, or a teacher to be.", "path": True}
+    )
+    output_dir: str = field(metadata={"help": "Folder to write; an interrupted run into it is resumed.", "path": True})
     distillation: str = field(
         default="together",
         metadata={
@@ -205,7 +219,7 @@ class FinetuneArguments(TaskTrainingArguments, LabelledData):
     """Fine-tunes a model on a labelled task and writes a folder that every Auto class loads."""
 
     teacher: str | None = field(
-        default=None, metadata={"help": "Folder or Hub id of a teacher fine-tuned on the same task."}
+        default=None, metadata={"help": "Folder or Hub id of a teacher fine-tuned on the same task.", "path": True}
     )
     seeds: list[int] | None = field(
         default=None, metadata={"help": "Train once with every one of these seeds, and report mean and deviation."}
@@ -227,13 +241,15 @@ class MultitaskArguments(TaskTrainingArguments):
 
     tasks: list[str] = field(
         metadata={
-            "help": f"Known tasks ({', '.join(TASKS)}), or YAML files with the flags of `finetune` for the data."
+            "help": f"Known tasks ({', '.join(TASKS)}), or YAML files with the flags of `finetune` for the data.",
+            "path": True,
+            "words": TASKS,
         }
     )
     teachers: list[str] | None = field(
-        default=None, metadata={"help": "A teacher fine-tuned on each task, in the order of the tasks."}
+        default=None, metadata={"help": "A teacher fine-tuned on each task, in the order of the tasks.", "path": True}
     )
-    data: str | None = field(default=None, metadata={"help": "Hub id or folder of the known tasks."})
+    data: str | None = field(default=None, metadata={"help": "Hub id or folder of the known tasks.", "path": True})
     sampling: float = field(
         default=0.5,
         metadata={"help": "A task's share of the batches is its rows to this power: 1 by size, 0 all alike."},
@@ -263,8 +279,10 @@ class AugmentArguments(TaskArguments):
     Variants keep the label and all other columns; those equal to the original or to one another are dropped.
     """
 
-    model: str = field(metadata={"help": "Hub id or folder of a masked language model."})
-    output_file: str = field(metadata={"help": "Parquet file to write; an interrupted run into it is resumed."})
+    model: str = field(metadata={"help": "Hub id or folder of a masked language model.", "path": True})
+    output_file: str = field(
+        metadata={"help": "Parquet file to write; an interrupted run into it is resumed.", "path": True}
+    )
     split: str = field(
         default="train", metadata={"help": "Split, or slice of it, to augment: the rows that are trained on."}
     )
@@ -304,7 +322,9 @@ class EvaluateArguments(TaskArguments):
     Task, data and lengths are those that a model was fine-tuned with, where they are not given.
     """
 
-    model: str = field(metadata={"help": "Folder or Hub id of a fine-tuned model, or a folder of model folders."})
+    model: str = field(
+        metadata={"help": "Folder or Hub id of a fine-tuned model, or a folder of model folders.", "path": True}
+    )
     split: str | None = field(default=None, metadata={"help": "Split to score; by default the task's validation."})
     batch_size: int = field(default=64, metadata={"help": "Rows at a time."})
     device: str | None = field(
@@ -314,10 +334,14 @@ class EvaluateArguments(TaskArguments):
         default=1000, metadata={"help": "Draws of the rows for the confidence intervals; 0 leaves them out."}
     )
     seed: int = field(default=0, metadata={"help": "Of these draws."})
-    output_json: str | None = field(default=None, metadata={"help": "File to write the figures to."})
+    output_json: str | None = field(default=None, metadata={"help": "File to write the figures to.", "path": True})
     update_card: bool = field(default=False, metadata={"help": "Add the figures to the model card in every folder."})
     submission_dir: str | None = field(
-        default=None, metadata={"help": "Folder for predictions of the GLUE test splits, as the GLUE site takes them."}
+        default=None,
+        metadata={
+            "help": "Folder for predictions of the GLUE test splits, as the GLUE site takes them.",
+            "path": True,
+        },
     )
     max_length: int | None = field(default=None, metadata={"help": "Tokens in a sequence; longer ones are cut."})
     doc_stride: int | None = field(default=None, metadata={"help": "Tokens that windows of a long context share."})

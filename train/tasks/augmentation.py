@@ -3,7 +3,6 @@
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from datasets import Dataset
-from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from efficientbert.train.cli.errors import LOAD_ERRORS, InputError
+from efficientbert.train.cli.errors import InputError
 from efficientbert.train.engine.device import find_device
-from efficientbert.train.files.writing import write_json
+from efficientbert.train.files.writing import write_json, writing
+from efficientbert.train.model_folder.loading import load_model, load_tokenizer
 from efficientbert.train.tasks.arguments import AugmentArguments
 from efficientbert.train.tasks.word_replacement import Replacer, rewrite
 
@@ -116,22 +116,19 @@ class AugmentedFile:
         return self.work / f"{first:010d}.parquet"
 
     def write_block(self, first: int, table: pa.Table) -> None:
-        """Writes a block under a temporary name and moves it."""
-        temporary = self.block(first).with_suffix(".writing")
-        pq.write_table(table, temporary)
-        os.replace(temporary, self.block(first))
+        """Writes a block whole or not at all."""
+        with writing(self.block(first)) as temporary:
+            pq.write_table(table, temporary)
 
     def finish(self) -> int:
         """Puts the blocks together, moves the file to its name and removes them; returns the number of rows."""
         blocks = sorted(self.work.glob("*.parquet"))
         schema = pq.read_schema(blocks[0])
         schema = schema.with_metadata(schema.metadata | {METADATA_KEY: json.dumps(self.record).encode()})
-        temporary = self.work / "whole.writing"
-        with pq.ParquetWriter(temporary, schema) as writer:
+        with writing(self.path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
             for block in blocks:
                 writer.write_table(pq.read_table(block).replace_schema_metadata(schema.metadata))
-        count = pq.read_metadata(temporary).num_rows
-        os.replace(temporary, self.path)
+        count = pq.read_metadata(self.path).num_rows
         shutil.rmtree(self.work)
         self.lock.close()
         return count
@@ -151,11 +148,8 @@ def load_masked_lm(args: AugmentArguments) -> tuple[PreTrainedModel, PreTrainedT
     Raises:
         InputError: if it cannot be loaded, has no trained head, or reads fewer tokens than are asked for.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(args.model)
-        model, report = AutoModelForMaskedLM.from_pretrained(args.model, dtype=torch.float32, output_loading_info=True)
-    except LOAD_ERRORS as error:
-        raise InputError(f"model {args.model}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+    model, report = load_model(AutoModelForMaskedLM, args.model, "model", dtype=torch.float32)
+    tokenizer = load_tokenizer(args.model)
     if report["missing_keys"]:
         raise InputError(
             f"model {args.model}: has no trained masked-LM head (no {sorted(report['missing_keys'])[0]}); choose a "

@@ -93,7 +93,17 @@ def finish(
 ) -> None:
     """Writes the model with its record, figures and log, and moves the folder to its name."""
     write_json(folder.work / "results.json", results)
-    write_checkpoint(folder.work, model, tokenizer, "finetune", args, results, args.model)
+    write_checkpoint(
+        folder.work,
+        model,
+        tokenizer,
+        "finetune",
+        args,
+        results,
+        args.model,
+        args.task_arguments(),
+        [args.source()],
+    )
     if isinstance(trained, TaskStudent):
         save_projection(trained.projection, folder.work)
     write_json(folder.work / "training_log.json", log)

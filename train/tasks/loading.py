@@ -4,7 +4,7 @@ from pathlib import Path
 
 from datasets import Dataset, DatasetDict, load_dataset
 
-from efficientbert.train.cli.errors import InputError
+from efficientbert.train.cli.errors import InputError, one_line
 from efficientbert.train.files.data_files import FILE_FORMATS, READER_OPTIONS, check_not_empty
 from efficientbert.train.tasks.arguments import GLUE_COLUMNS, TaskArguments
 
@@ -34,7 +34,7 @@ def load_split(args: TaskArguments, split: str, columns: tuple[str, ...]) -> Dat
     except InputError:
         raise
     except Exception as error:  # datasets raises what its readers raise
-        reason = " ".join(str(error.__cause__ or error).split())
+        reason = one_line(error.__cause__ or error)
         raise InputError(f"data {source}: split {split!r} cannot be loaded: {reason}") from None
     if isinstance(rows, DatasetDict) or len(rows) == 0:
         raise InputError(f"data {source}: split {split!r} is empty")

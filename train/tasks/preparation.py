@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from torch import nn
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from efficientbert.train.cli.errors import LOAD_ERRORS, InputError
+from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.loss_choice import LossRecipe
 from efficientbert.train.distillation.projection import load_projection
 from efficientbert.train.distillation.student import choose_attention
@@ -19,7 +19,7 @@ from efficientbert.train.distillation.task_objective import (
     inner_recipe,
 )
 from efficientbert.train.distillation.task_teacher import TaskTeacher
-from efficientbert.train.model_folder.loading import quiet_loading
+from efficientbert.train.model_folder.loading import load_config, load_model
 from efficientbert.train.tasks.arguments import LabelledData, TaskTrainingArguments
 from efficientbert.train.tasks.division import training_data
 from efficientbert.train.tasks.kinds import task_of_data
@@ -36,16 +36,12 @@ def load_for_task(name: str, task: Task) -> PreTrainedModel:
     Raises:
         InputError: if it cannot be loaded, or its encoder lacks weights.
     """
-    try:
-        config = AutoConfig.from_pretrained(name)
-        head_fits = task.label_names_of(config) == task.label_names
-        task.configure(config)
-        with quiet_loading():
-            model, report = task.auto_class.from_pretrained(
-                name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
-            )
-    except LOAD_ERRORS as error:
-        raise InputError(f"model {name}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+    config = load_config(name, "model")
+    head_fits = task.label_names_of(config) == task.label_names
+    task.configure(config)
+    model, report = load_model(
+        task.auto_class, name, "model", config=config, dtype=torch.float32, ignore_mismatched_sizes=True
+    )
     prefix = model.base_model_prefix + "."
     missing = sorted(key for key in report["missing_keys"] if key.startswith(prefix) and ".pooler." not in key)
     if missing:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from efficientbert.train.cli.errors import LOAD_ERRORS, InputError
+from efficientbert.train.cli.errors import InputError, one_line
+from efficientbert.train.model_folder.loading import load_config, load_model, load_tokenizer
 from efficientbert.train.model_folder.record import read_provenance
 from efficientbert.train.tasks.arguments import TASKS, TaskArguments
 from efficientbert.train.tasks.kinds import task_of_model
@@ -68,7 +69,7 @@ def has_head(folder: Path) -> bool:
     try:
         names = json.loads(path.read_text(encoding="utf-8")).get("architectures") or []
     except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"config {path}: cannot be read: {' '.join(str(error).split())}") from None
+        raise InputError(f"config {path}: cannot be read: {one_line(error)}") from None
     return any(name.endswith(HEADS) for name in names)
 
 
@@ -79,12 +80,19 @@ def recorded_arguments(path: str, config: PreTrainedConfig) -> dict[str, Any]:
         path: The model's folder, or a Hub id, of which only the configuration is known.
         config: Its configuration.
     """
-    steps = [step for step in read_provenance(Path(path)) if step["step"] == "finetune"] if Path(path).is_dir() else []
-    arguments = steps[-1].get("arguments", {}) if steps else {}
+    steps = read_provenance(Path(path)) if Path(path).is_dir() else []
+    # Records of earlier versions have them among the other arguments.
+    of_tasks = [step.get("task_arguments", step.get("arguments", {})) for step in steps if is_of_task(step)]
     known = {field.name for field in fields(TaskArguments)}
-    recorded = {name: value for name, value in arguments.items() if name in known and value is not None}
+    if of_tasks:
+        return {name: value for name, value in of_tasks[-1].items() if name in known and value is not None}
     task = getattr(config, "finetuning_task", None)
-    return recorded if steps or task not in TASKS else {"task": task}
+    return {"task": task} if task in TASKS else {}
+
+
+def is_of_task(step: dict[str, Any]) -> bool:
+    """Whether a recorded step made a model for labelled data."""
+    return "task_arguments" in step or step["step"] == "finetune"
 
 
 def settle_arguments(path: str, config: PreTrainedConfig, given: TaskArguments) -> TaskArguments:
@@ -121,19 +129,9 @@ def load_trained(path: str, given: TaskArguments, device: torch.device | str) ->
     Raises:
         InputError: if it cannot be loaded, or has no trained head for the task.
     """
-    try:
-        config = AutoConfig.from_pretrained(path)
-    except LOAD_ERRORS as error:
-        raise InputError(f"model {path}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except LOAD_ERRORS as error:
-        raise InputError(f"model {path}: no tokenizer: {' '.join(str(error).split())[:300]}") from None
+    config, tokenizer = load_config(path, "model"), load_tokenizer(path, "model")
     task = task_of_model(settle_arguments(path, config, given), tokenizer, config)
-    try:
-        model, report = task.auto_class.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
-    except LOAD_ERRORS as error:
-        raise InputError(f"model {path}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+    model, report = load_model(task.auto_class, path, "model", dtype=torch.float32)
     if report["missing_keys"]:
         raise InputError(f"model {path}: has no trained head for this task; run `efficientbert finetune` first")
     return task, model.to(device)

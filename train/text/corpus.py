@@ -6,7 +6,7 @@ from typing import Any
 from datasets import Dataset, IterableDataset, load_dataset
 from transformers import PreTrainedTokenizerBase
 
-from efficientbert.train.cli.errors import InputError
+from efficientbert.train.cli.errors import InputError, one_line
 from efficientbert.train.files.data_files import FILE_FORMATS, READER_OPTIONS, check_not_empty, check_parquet, reading
 
 
@@ -47,7 +47,7 @@ def load_documents(
     except InputError:
         raise
     except Exception as error:  # datasets raises what its readers raise
-        reason = " ".join(str(error.__cause__ or error).split())
+        reason = one_line(error.__cause__ or error)
         raise InputError(f"corpus {source}: cannot be loaded: {reason}") from None
     with reading(f"corpus {source}"):
         columns = documents.column_names or list(next(iter(documents), {}))

@@ -1,0 +1,17 @@
+"""What the model card can be told."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(kw_only=True)
+class CardArguments:
+    """What the model card says beside what was done."""
+
+    group = "model card"
+
+    license: str | None = field(
+        default=None, metadata={"help": "Licence of the weights, as the Hub spells it: mit, apache-2.0, …"}
+    )
+    language: list[str] | None = field(
+        default=None, metadata={"help": "Languages that the model is for, as codes: en de."}
+    )
