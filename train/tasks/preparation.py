@@ -19,6 +19,7 @@ from efficientbert.train.distillation.task_objective import (
     inner_recipe,
 )
 from efficientbert.train.distillation.task_teacher import TaskTeacher
+from efficientbert.train.metrics import load_metric
 from efficientbert.train.model_folder.loading import quiet_loading
 from efficientbert.train.tasks.arguments import LabelledData, TaskTrainingArguments
 from efficientbert.train.tasks.division import training_data
@@ -99,6 +100,7 @@ def prepare(
     """
     with accelerator.main_process_first():
         task = task_of_data(source, tokenizer, source.train_split)
+        load_metric(task.metric())  # refuses one that is unknown before anything is tokenised
         data, kept_aside = training_data(source, task, args.selection)
         scored = [task.load(split) for split in source.scored_splits()]
     model = load_for_task(args.model, task).to(accelerator.device)
@@ -111,9 +113,9 @@ def prepare(
         teacher = TaskTeacher.load(teacher_name, task, inner_states, accelerator.device)
         recipe = inner_recipe(args, model, teacher) if inner_states else None
     for part in (data, *scored):
-        check_length(model, part, f"model {args.model}")
+        check_length(model, part, f"model {args.model!r}")
     if teacher is not None:
-        check_length(teacher.model, data, f"teacher {teacher_name}")
+        check_length(teacher.model, data, f"teacher {teacher_name!r}")
     for part in ([] if kept_aside is None else [kept_aside]) + scored:
         few = task.data(part.rows.select(range(min(REHEARSED, len(part.rows)))), part.split)
         score(task, predict(model, task, few, REHEARSED), few)

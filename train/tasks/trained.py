@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
-from efficientbert.train.cli.errors import LOAD_ERRORS, InputError
+from efficientbert.train.cli.errors import LOAD_ERRORS, InputError, one_line
+from efficientbert.train.distillation.arguments import PRESETS
 from efficientbert.train.model_folder.record import read_provenance
 from efficientbert.train.tasks.arguments import TASKS, TaskArguments
 from efficientbert.train.tasks.kinds import task_of_model
@@ -39,7 +40,7 @@ def find_models(path: str) -> dict[str, str]:
             if is_model(second) and (is_embedder(second) or has_head(second)):
                 found[second.relative_to(folder).as_posix()] = str(second)
     if not found:
-        raise InputError(f"model folder {path}: is neither a model nor holds folders of fine-tuned models")
+        raise InputError(f"model folder {path!r}: is neither a model nor holds folders of fine-tuned models")
     return found
 
 
@@ -68,7 +69,7 @@ def has_head(folder: Path) -> bool:
     try:
         names = json.loads(path.read_text(encoding="utf-8")).get("architectures") or []
     except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"config {path}: cannot be read: {' '.join(str(error).split())}") from None
+        raise InputError(f"config '{path}': cannot be read: {one_line(error)}") from None
     return any(name.endswith(HEADS) for name in names)
 
 
@@ -106,7 +107,9 @@ def settle_arguments(path: str, config: PreTrainedConfig, given: TaskArguments) 
     settled = recorded | chosen
     local = "data" not in chosen and settled.get("data", "").startswith("./")
     if local and settled.get("task") is None:
-        raise InputError(f"model {path}: was fine-tuned on a local {settled['data'][2:]}; say with --data where it is")
+        raise InputError(
+            f"model {path!r}: was fine-tuned on a local {settled['data'][2:]!r}; say with --data where it is"
+        )
     return TaskArguments(**{name: value for name, value in settled.items() if name != "data" or not local})
 
 
@@ -121,19 +124,27 @@ def load_trained(path: str, given: TaskArguments, device: torch.device | str) ->
     Raises:
         InputError: if it cannot be loaded, or has no trained head for the task.
     """
+    if path in PRESETS and not Path(path).exists():
+        raise InputError(
+            f"model {path!r}: is a preset, which has no weights; train a model of it with `efficientbert distill "
+            f"--student {path}`, and on a task with `efficientbert finetune`"
+        )
     try:
         config = AutoConfig.from_pretrained(path)
     except LOAD_ERRORS as error:
-        raise InputError(f"model {path}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+        raise InputError(f"model {path!r}: cannot be loaded: {one_line(error)}") from None
+    untrained = f"model {path!r}: has no trained head for the task; `efficientbert finetune --model {path}` trains one"
+    if config.architectures and not any(name.endswith(HEADS) for name in config.architectures):
+        raise InputError(untrained)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except LOAD_ERRORS as error:
-        raise InputError(f"model {path}: no tokenizer: {' '.join(str(error).split())[:300]}") from None
+        raise InputError(f"model {path!r}: no tokenizer: {one_line(error)}") from None
     task = task_of_model(settle_arguments(path, config, given), tokenizer, config)
     try:
         model, report = task.auto_class.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
     except LOAD_ERRORS as error:
-        raise InputError(f"model {path}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+        raise InputError(f"model {path!r}: cannot be loaded: {one_line(error)}") from None
     if report["missing_keys"]:
-        raise InputError(f"model {path}: has no trained head for this task; run `efficientbert finetune` first")
+        raise InputError(untrained)
     return task, model.to(device)
