@@ -82,7 +82,7 @@ def random_logits(rng: random.Random, features: Dataset, whole: bool = False) ->
 
 @pytest.mark.parametrize("roberta", [False, True])
 def test_windows_cover_every_context_and_label_every_answer(roberta, make_task):
-    task = make_task(roberta)
+    task = make_task(roberta, metric="squad_v2")
     rows, places = random_rows(random.Random(0), 60, unanswerable=True)
     features = task.data(rows, "train").features
     vocabulary = task.tokenizer.get_vocab()
@@ -288,7 +288,7 @@ def test_calibration_notes_the_threshold_where_questions_have_no_answers(make_ta
 @pytest.fixture(scope="module")
 def batch(make_task):
     """Four windows of different length, and the logits of a student and a teacher for them."""
-    task = make_task()
+    task = make_task(metric="squad_v2")
     rows = [make_row("word3 word4 word5", "word4 word5"), make_row("word3", "word3"), make_row("word3 word4")]
     features = task.data(Dataset.from_list([*rows, make_row("word7 " * 9, "word7")]), "train").features
     torch.manual_seed(0)
