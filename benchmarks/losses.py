@@ -22,7 +22,7 @@ from efficientbert.train.cli.command import run_command
 from efficientbert.train.distillation.student import Student
 from efficientbert.train.files.tables import table
 from efficientbert.train.files.writing import write_json
-from efficientbert.train.metrics import load_metric
+from efficientbert.train.metrics import compute_metric
 from efficientbert.train.model_folder.record import read_provenance
 from efficientbert.train.tasks.arguments import TaskArguments
 from efficientbert.train.tasks.kinds import task_of_data
@@ -93,7 +93,7 @@ def stsb_cosine(encoder: EfficientBertModel, folder: Path, args: ComparisonArgum
         return torch.cat(vectors)
 
     cosines = torch.nn.functional.cosine_similarity(embed(rows["sentence1"][:]), embed(rows["sentence2"][:]))
-    return load_metric("stsb").compute(predictions=cosines.tolist(), references=rows["label"][:])["spearmanr"]
+    return compute_metric("stsb", cosines.tolist(), rows["label"][:])["spearmanr"]
 
 
 def score(folder: Path, args: ComparisonArguments) -> dict[str, float]:

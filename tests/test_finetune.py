@@ -23,11 +23,13 @@ from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.model_folder.record import read_provenance
+from efficientbert.train.tasks import finetuning
 from efficientbert.train.tasks.arguments import FinetuneArguments, LabelledData
 from efficientbert.train.tasks.division import training_data
 from efficientbert.train.tasks.finetuning import summarize
 from efficientbert.train.tasks.kinds import task_of_data
 from efficientbert.train.tasks.prediction import main_score
+from efficientbert.train.tasks.texts import TextTask
 
 
 ROOT = Path(__file__).parents[1]
@@ -145,8 +147,8 @@ def test_summary_of_seeds():
 def test_the_best_weights_on_rows_kept_aside(student_folder, task_file, tmp_path, monkeypatch):
     """With a rate that ruins the model behind its best pass, selection keeps that pass."""
     scores = iter([0.25, 0.75, 0.5])
-    real = finetune.main_score
-    monkeypatch.setattr(finetune, "main_score", lambda result: next(scores) if real(result) >= 0 else None)
+    real = finetuning.main_score
+    monkeypatch.setattr(finetuning, "main_score", lambda *found: next(scores) if real(*found) >= 0 else None)
     more = ["--selection", "0.25", "--num_epochs", "3"]
     call(*arguments(student_folder, task_file, tmp_path / "f", *more))
     assert read(tmp_path / "f")["selection"] == {"step": 12, "score": 0.75}
@@ -154,6 +156,18 @@ def test_the_best_weights_on_rows_kept_aside(student_folder, task_file, tmp_path
     call(*arguments(student_folder, task_file, tmp_path / "last", "--num_epochs", "3"))
     assert not same_weights(tmp_path / "f", tmp_path / "last")
     assert not list((tmp_path / "f").glob("selected*"))
+
+
+def test_an_unknown_metric_is_refused_before_anything_is_tokenised(
+    student_folder, task_file, tmp_path, monkeypatch, capsys
+):
+    """Also where nothing is to be scored: the metric goes into the model's record."""
+    monkeypatch.setattr(TextTask, "encode", lambda *_: pytest.fail("tokenises before the metric is known"))
+    with pytest.raises(SystemExit):
+        call(*arguments(student_folder, task_file, tmp_path / "f", "--metric", "acuracy", "--eval_split", "none"))
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "metric 'acuracy': " in last and "; known without the Hub are 'cola', " in last
+    assert not list(tmp_path.iterdir())
 
 
 def test_questions_about_one_context_stay_on_one_side(tmp_path, teacher_folder):
@@ -175,9 +189,11 @@ def test_questions_about_one_context_stay_on_one_side(tmp_path, teacher_folder):
 
 
 def test_the_number_that_weights_are_chosen_by():
-    assert main_score({"accuracy": 0.1, "f1": 0.2}) == 0.2
-    assert main_score({"exact": 0.1, "f1": 0.2, "best_f1": 0.3}) == 0.3
-    assert main_score({"pearson": 0.5, "spearmanr": 0.4}) == 0.5
+    assert main_score({"accuracy": 0.1, "f1": 0.2}, "mrpc") == 0.2
+    assert main_score({"pearson": 0.5, "spearmanr": 0.4}, "stsb") == 0.5
+    # Percentages become fractions.
+    assert main_score({"exact": 10.0, "f1": 20.0, "best_f1": 30.0}, "squad_v2") == 0.3
+    assert main_score({"exact_match": 10.0, "f1": 20.0}, "squad") == 0.2
 
 
 def test_augmented_rows_are_trained_on_in_place_of_the_split(student_folder, task_file, tmp_path):

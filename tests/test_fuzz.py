@@ -70,7 +70,9 @@ def test_recipes_of_any_text(tmp_path, text):
         one_line(error)
 
 
-WORDS = st.one_of(st.sampled_from([f"--{name}" for name in NAMES]), st.text(string.printable, max_size=8), st.just("-"))
+WORDS = st.one_of(
+    st.sampled_from([f"--{name}" for name in NAMES]), st.text(string.printable, max_size=8), st.just("-")
+)
 
 
 @given(st.lists(WORDS, max_size=8))
@@ -87,7 +89,9 @@ def test_command_lines_of_any_words(words):
 FIELDS = ["hidden_size", "num_hidden_layers", "num_attention_heads", "head_dim", "embedding_size", "vocab_size"]
 FIELDS += ["ffn_expressions", "ffn_stacks", "intermediate_sizes", "hidden_act", "type_vocab_size", "id2label"]
 EXPRESSIONS = st.text("linear12gatexmul(),. ", max_size=30) | st.just("linear2(gelu(linear1(x)))")
-CONFIG_VALUES = st.integers(-2, 40) | st.floats() | st.none() | EXPRESSIONS | st.lists(st.integers(-1, 40) | EXPRESSIONS)
+CONFIG_VALUES = (
+    st.integers(-2, 40) | st.floats() | st.none() | EXPRESSIONS | st.lists(st.integers(-1, 40) | EXPRESSIONS)
+)
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), CONFIG_VALUES, max_size=5))

@@ -1,4 +1,4 @@
-"""The metric modules against slow, obvious versions and numbers worked out by hand."""
+"""The metrics against slow, obvious versions, other libraries and numbers worked out by hand."""
 
 import math
 import random
@@ -9,10 +9,13 @@ from pathlib import Path
 import evaluate
 import numpy as np
 import pytest
+from scipy.stats import pearsonr, rankdata, spearmanr
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from efficientbert.train import metrics
 from efficientbert.train.cli.errors import InputError
-from efficientbert.train.metrics import load_metric
+from efficientbert.train.metrics import OURS, compute_metric, load_metric
+from efficientbert.train.metrics import glue as glue_metrics
 
 
 def slow_accuracy(predictions, references):
@@ -80,15 +83,60 @@ def test_glue_task_against_slow_versions(task):
     else:
         references = [rng.randrange(3 if task in ("mnli", "ax") else 2) for _ in range(57)]
         predictions = [reference if rng.random() < 0.6 else rng.randrange(2) for reference in references]
-    result = load_metric(task).compute(predictions=predictions, references=references)
+    result = compute_metric(task, predictions, references)
     assert list(result) == EXPECTED[task]
     for name, value in result.items():
         assert type(value) is float
         assert value == pytest.approx(SLOW[name](predictions, references), abs=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_glue_figures_against_scikit_learn_and_scipy(seed):
+    rng = np.random.default_rng(seed)
+    for count in (2, 3, 5):
+        references, predictions = rng.integers(count, size=(2, 40))
+        predictions = np.where(rng.random(40) < 0.5, references, predictions)
+        figures = {name: function(predictions, references) for name, function in glue_metrics.METRICS.items()}
+        assert figures == pytest.approx(
+            {
+                "accuracy": accuracy_score(references, predictions),
+                "f1": f1_score(references == 1, predictions == 1),
+                "matthews_correlation": matthews_corrcoef(references, predictions),
+                "pearson": pearsonr(predictions, references).statistic,
+                "spearmanr": spearmanr(predictions, references).statistic,
+            },
+            abs=1e-12,
+        )
+    values = np.round(rng.normal(size=50), 1)
+    assert np.array_equal(glue_metrics.ranks(values), rankdata(values))
+
+
+def test_matthews_correlation_whatever_the_ids_are():
+    predictions, references = np.array([7, 2, 2, 9, 7, -9]), np.array([7, 2, 9, 9, 2, 2])
+    found = glue_metrics.matthews_correlation(predictions, references)
+    assert found == pytest.approx(matthews_corrcoef(references, predictions))
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_modules_of_evaluate_give_the_same(name):
+    """Every one of our metrics is also a module of `evaluate`, which adds nothing of its own."""
+    predictions, references, file = [1, 0, 1, 1], [1, 0, 0, 1], "glue.py"
+    if name == "stsb":
+        predictions = [1.5, 0.25, 1.0, 2.0]
+    elif name in ("squad", "squad_v2"):
+        file, references = "squad.py", [answer(str(row), "cat") for row in range(4)]
+        predictions = [say(str(row), text, row / 4) for row, text in enumerate(["cat", "black cat", "dog", ""])]
+        if name == "squad":
+            predictions = [{key: entry[key] for key in ("id", "prediction_text")} for entry in predictions]
+    elif name in ("entities", "tags"):
+        file, references, predictions = "entities.py", [["B-A", "I-A"], ["O"]], [["B-A", "O"], ["O"]]
+    module = evaluate.load(str(Path(metrics.__file__).parent / file), name, keep_in_memory=True)
+    found = module.compute(predictions=predictions, references=references)
+    assert found == compute_metric(name, predictions, references) and found
+
+
 def test_every_glue_name_is_known_to_the_module():
-    assert {*metrics.GLUE, "accuracy"} == set(EXPECTED)
+    assert set(glue_metrics.TASKS) == set(EXPECTED)
     with pytest.raises(ValueError, match="unknown GLUE task 'sst-3'"):
         evaluate.load(str(Path(metrics.__file__).parent / "glue.py"), "sst-3")
 
@@ -96,22 +144,22 @@ def test_every_glue_name_is_known_to_the_module():
 def test_glue_by_hand():
     # 3 hits, 1 miss, 1 false alarm, 1 correct rejection.
     predictions, references = [1, 1, 1, 0, 1, 0], [1, 1, 1, 1, 0, 0]
-    assert load_metric("mrpc").compute(predictions=predictions, references=references) == {
+    assert compute_metric("mrpc", predictions, references) == {
         "accuracy": pytest.approx(4 / 6),
         "f1": pytest.approx(0.75),
     }
-    result = load_metric("cola").compute(predictions=predictions, references=references)
+    result = compute_metric("cola", predictions, references)
     assert result["matthews_correlation"] == pytest.approx((3 * 1 - 1 * 1) / math.sqrt(4 * 4 * 2 * 2))
 
 
 def test_glue_counts_over_the_whole_corpus_not_per_batch():
-    metric = load_metric("mrpc")
+    metric = evaluate.load(str(Path(metrics.__file__).parent / "glue.py"), "mrpc", keep_in_memory=True)
     batches = [([1, 0], [1, 0]), ([0, 1], [1, 1]), ([0, 0], [0, 1])]
     for predictions, references in batches:
         metric.add_batch(predictions=np.array(predictions), references=np.array(references))
     result = metric.compute()
     assert result["f1"] == pytest.approx(slow_f1([1, 0, 0, 1, 0, 0], [1, 0, 1, 1, 0, 1]))
-    per_batch = [load_metric("mrpc").compute(predictions=p, references=r)["f1"] for p, r in batches]
+    per_batch = [compute_metric("mrpc", p, r)["f1"] for p, r in batches]
     assert result["f1"] != pytest.approx(sum(per_batch) / 3)
 
 
@@ -128,11 +176,28 @@ def test_glue_counts_over_the_whole_corpus_not_per_batch():
     ],
 )
 def test_degenerate_glue_inputs(task, predictions, references, expected):
-    assert load_metric(task).compute(predictions=predictions, references=references) == expected
+    assert compute_metric(task, predictions, references) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "predictions", "references", "message"),
+    [
+        ("accuracy", ["cat"], [1], "predictions must be the whole number of a class in every row"),
+        ("accuracy", [1], [0.5], "references must be the whole number"),
+        ("mrpc", [[1, 2]], [[1, 2]], "predictions must be the whole number"),
+        ("stsb", ["cat"], [0.5], "predictions must be a number in every row"),
+        ("squad", [1], [1], "needed is a dict with 'id' and 'prediction_text' for every question"),
+        ("squad", [{"id": "1", "prediction_text": "a"}], [{"id": "1"}], "'id' and 'answers' for every question"),
+        ("entities", [1], [1], "predictions must be a list of tags in every row"),
+    ],
+)
+def test_rows_of_another_kind(name, predictions, references, message):
+    with pytest.raises(InputError, match=f"^metric '{name}': cannot be computed: .*{message}"):
+        compute_metric(name, predictions, references)
 
 
 def test_not_a_number_is_not_hidden():
-    result = load_metric("stsb").compute(predictions=[1.0, math.nan, 2.0], references=[1.0, 2.0, 3.0])
+    result = compute_metric("stsb", [1.0, math.nan, 2.0], [1.0, 2.0, 3.0])
     assert math.isnan(result["pearson"]) and math.isnan(result["spearmanr"])
 
 
@@ -146,7 +211,7 @@ def say(identity, text, probability=None):
 
 def squad(predictions, references):
     predictions = [{key: p[key] for key in ("id", "prediction_text")} for p in predictions]
-    return load_metric("squad").compute(predictions=predictions, references=references)
+    return compute_metric("squad", predictions, references)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +258,7 @@ def test_squad_v2_by_hand():
     texts = ["cat", "dog", "", "fish", "", ""]
     predictions = [say(str(i + 1), text) for i, text in enumerate(texts)]
     # f1: 2/3, 1, 1, 0, 1 and 0, for "the" is no answer to compare with where there is another.
-    assert load_metric("squad_v2").compute(predictions=predictions, references=references) == {
+    assert compute_metric("squad_v2", predictions, references) == {
         "exact": pytest.approx(50.0),
         "f1": pytest.approx(100 * (2 / 3 + 3) / 6),
         "total": 6,
@@ -207,7 +272,7 @@ def test_squad_v2_by_hand():
 
 
 def test_squad_v2_leaves_out_a_kind_that_does_not_occur():
-    result = load_metric("squad_v2").compute(predictions=[say("1", "cat")], references=[answer("1", "cat")])
+    result = compute_metric("squad_v2", [say("1", "cat")], [answer("1", "cat")])
     assert result == {"exact": 100.0, "f1": 100.0, "total": 1, "HasAns_exact": 100.0, "HasAns_f1": 100.0} | {
         "HasAns_total": 1
     }
@@ -236,7 +301,7 @@ def slow_average(scores, column, threshold):
 
 def test_squad_v2_best_thresholds_against_all_thresholds():
     predictions, references, scores = squad_v2_cases()
-    result = load_metric("squad_v2").compute(predictions=predictions, references=references)
+    result = compute_metric("squad_v2", predictions, references)
     for name, column in (("exact", 2), ("f1", 3)):
         assert result[name] == pytest.approx(slow_average(scores, column, 1.0))
         all_of_them = {t: slow_average(scores, column, t) for t in [0.0] + [s[0] for s in scores]}
@@ -248,19 +313,18 @@ def test_squad_v2_best_thresholds_against_all_thresholds():
 
 def test_squad_v2_threshold_withholds_answers():
     predictions, references, scores = squad_v2_cases()
-    metric = load_metric("squad_v2")
-    result = metric.compute(predictions=predictions, references=references, no_answer_threshold=0.4)
+    result = compute_metric("squad_v2", predictions, references, no_answer_threshold=0.4)
     assert result["exact"] == pytest.approx(slow_average(scores, 2, 0.4))
     assert result["f1"] == pytest.approx(slow_average(scores, 3, 0.4))
     unanswerable = [s for s in scores if not s[1]]
     assert result["NoAns_f1"] == pytest.approx(slow_average(unanswerable, 3, 0.4))
-    untouched = metric.compute(predictions=predictions, references=references)
+    untouched = compute_metric("squad_v2", predictions, references)
     assert result["best_f1"] == untouched["best_f1"]
 
 
 def test_squad_v2_best_is_no_answer_where_answers_only_hurt():
     predictions = [say("1", "fish", 0.1), say("2", "fish", 0.2)]
-    result = load_metric("squad_v2").compute(predictions=predictions, references=[answer("1"), answer("2", "cat")])
+    result = compute_metric("squad_v2", predictions, [answer("1"), answer("2", "cat")])
     assert (result["exact"], result["best_exact"], result["best_exact_thresh"]) == (0.0, 50.0, 0.0)
 
 
@@ -279,12 +343,12 @@ def test_unknown_metric_is_one_line(name):
 
 def test_modules_load_without_the_package(tmp_path):
     """As a user does with a copy of the file: nothing of the package may be imported by it."""
-    for name in ("glue", "squad"):
+    for name in ("glue", "squad", "entities"):
         (tmp_path / f"{name}.py").write_bytes((Path(metrics.__file__).parent / f"{name}.py").read_bytes())
     code = (
         "import evaluate, sys\n"
         "assert evaluate.load('glue.py', 'rte').compute(predictions=[1, 0], references=[1, 1]) == {'accuracy': 0.5}\n"
-        "evaluate.load('squad.py', 'squad_v2')\n"
+        "evaluate.load('squad.py', 'squad_v2'), evaluate.load('entities.py', 'tags')\n"
         "assert not [name for name in sys.modules if name.startswith('efficientbert')]\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)

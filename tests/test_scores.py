@@ -207,7 +207,7 @@ def test_slices_of_a_supernet_with_heads_are_scored_as_they_are(supernet, task):
 
 def test_percentages_count_as_fractions(task, monkeypatch):
     monkeypatch.setattr(type(task), "metric", lambda self: "squad")
-    monkeypatch.setattr("efficientbert.search.scores.score", lambda *_: {"exact_match": 20.0, "f1": 30.0})
+    monkeypatch.setattr("efficientbert.search.scores.task_slices.score", lambda *_: {"exact_match": 20.0, "f1": 30.0})
     assert task_error(constant(task, 0), task, task.load("train"), 64) == pytest.approx(0.7)
 
 

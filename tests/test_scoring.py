@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,13 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Value
 from scipy.stats import spearmanr
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+)
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForSequenceClassification
@@ -17,6 +24,7 @@ from efficientbert.train import scoring
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.model_folder.card import write_card
 from efficientbert.train.model_folder.results import add_results
+from efficientbert.train.tasks import evaluation
 from efficientbert.train.tasks.arguments import EvaluateArguments, TaskArguments
 from efficientbert.train.tasks.evaluation import Result, card_results, glue_score
 from efficientbert.train.tasks.prediction import length, predict
@@ -219,7 +227,7 @@ def test_diagnostics_have_no_labels_but_are_submitted(models, glue, tmp_path, ca
     flags = ["--model", models / "mnli", "--data", glue, "--task", "ax"]
     with pytest.raises(SystemExit):
         evaluate(*flags)
-    assert "split 'test' of ax has no labels to score with" in capsys.readouterr().err
+    assert "split 'test' of 'ax' has no labels to score with" in capsys.readouterr().err
     evaluate(*flags, "--submission_dir", tmp_path / "sub")
     assert [path.name for path in (tmp_path / "sub").iterdir()] == ["AX.tsv"]
 
@@ -246,6 +254,34 @@ def test_any_metric_of_which_numbers_are_kept(models, glue, tmp_path):
     expected = slow_accuracy(models / "mnli", glue, "mnli", "validation_matched")
     assert report["results"][0]["metrics"] == {"share": pytest.approx(expected)}
     assert list(report["results"][0]["intervals"]) == ["share"] and "glue" not in report
+
+
+def test_an_unknown_metric_is_told_before_anything_is_computed(models, glue, monkeypatch, capsys):
+    monkeypatch.setattr(evaluation, "predict", lambda *_: pytest.fail("predicts before the metric is known"))
+    with pytest.raises(SystemExit):
+        evaluate("--model", models / "mnli", "--data", glue, "--metric", "acuracy")
+    assert "metric 'acuracy': " in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_model_knows_no_answer_whatever_is_scored(teacher_folder, tmp_path):
+    """The threshold and the metric are the model's, also on rows that all have answers."""
+    torch.manual_seed(3)
+    sizes = {"vocab_size": 65, "hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3}
+    config = BertConfig(**sizes, intermediate_size=40, initializer_range=0.3)
+    config.no_answer_threshold = 0.0  # never an answer
+    BertForQuestionAnswering(config).save_pretrained(tmp_path / "m")
+    AutoTokenizer.from_pretrained(teacher_folder()).save_pretrained(tmp_path / "m")
+    row = {"question": "word1", "context": "word3 word4"}
+    answered = row | {"answers": {"text": ["word4"], "answer_start": [6]}}
+    unanswered = row | {"answers": {"text": [], "answer_start": []}}
+    for name, rows, exact in (("answered", [answered] * 4, 0.0), ("mixed", [answered] * 3 + [unanswered], 25.0)):
+        file = tmp_path / f"{name}.parquet"
+        Dataset.from_list(rows).to_parquet(file)
+        flags = ["--kind", "question-answering", "--data", file, "--split", "train", "--bootstrap", "5"]
+        evaluate("--model", tmp_path / "m", *flags, "--output_json", tmp_path / "s.json")
+        (result,) = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))["results"]
+        assert result["metrics"]["exact"] == exact and "total" not in result["intervals"]
+        assert not [figure for figure in result["intervals"] if figure.startswith("best_")]
 
 
 def test_embedder(teacher_folder, glue, tmp_path, capsys):
@@ -291,20 +327,36 @@ def test_intervals_in_the_card(tmp_path, student_file):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--model", "{tmp}"], "model folder .*: is neither a model nor holds folders of fine-tuned models"),
-        (["--model", "{models}/encoder"], "has no trained head"),
+        (["--model", "{tmp}"], "model folder '.*': is neither a model nor holds folders of fine-tuned models"),
+        (
+            ["--model", "{models}/encoder"],
+            "model '.*encoder': has no trained head for the task; `efficientbert finetune --model .*encoder` trains",
+        ),
+        (["--model", "{headless}"], "model '.*headless': has no trained head for the task; `efficientbert finetune"),
+        (
+            ["--model", "efficientbert-tiny"],
+            "model 'efficientbert-tiny': is a preset, .* `efficientbert distill --student efficientbert-tiny`, and on "
+            "a task with `efficientbert finetune`",
+        ),
+        (
+            ["--model", "{models}/mnli", "--metric", "acuracy"],
+            "metric 'acuracy': .*; known without the Hub are",
+        ),
         (["--model", "{models}/stsb", "--split", "dev"], "split 'dev' cannot be loaded"),
-        (["--model", "{models}/stsb", "--split", "test"], "split 'test' of stsb has no labels"),
+        (["--model", "{models}/stsb", "--split", "test"], "split 'test' of 'stsb' has no labels"),
         (["--model", "{models}/mnli", "--task", "mrpc"], "label .* is not among 'contradiction', 'entailment'"),
         (["--model", "{models}/stsb", "--task", "mnli"], "are classes, but the model predicts a number"),
-        (["--model", "{models}/own"], "was fine-tuned on a local reviews.csv; say with --data where it is"),
+        (["--model", "{models}/own"], "was fine-tuned on a local 'reviews.csv'; say with --data where it is"),
         (["--model", "{models}", "--update_card", "true"], "has no model card README.md to update"),
         (["--model", "{models}", "--batch_size", "0"], "batch_size: must be at least 1, not 0"),
         (["--model", "{models}", "--bootstrap", "-1"], "bootstrap: must be at least 0, not -1"),
         (["--model", "{models}", "--device", "abacus"], "device 'abacus': "),
         (["--model", "{models}/mrpc", "--metric", "squad"], "metric 'squad': cannot be computed"),
         (["--model", "{models}/mrpc", "--output_json", "{tmp}/a/b.json"], "output_json .*: its folder does not exist"),
-        (["--model", "{twice}", "--submission_dir", "{tmp}/sub"], "STS-B.tsv: both a and b predict it"),
+        (
+            ["--model", "{twice}", "--submission_dir", "{tmp}/sub"],
+            "submission 'STS-B.tsv': both 'a' and 'b' predict",
+        ),
     ],
 )
 def test_bad_input_gets_one_line(flags, message, models, glue, teacher_folder, tmp_path, capsys):
@@ -315,6 +367,14 @@ def test_bad_input_gets_one_line(flags, message, models, glue, teacher_folder, t
         values["models"] = save_model(tmp_path / "own", teacher_folder(), ["a", "b"], 0, **own).parent
     else:
         flags = [*flags, "--data", str(glue)]
+    if "headless" in flags[1]:  # says nothing of a head, and its weights have none
+        values["headless"] = shutil.copytree(models / "encoder", tmp_path / "headless")
+        AutoTokenizer.from_pretrained(teacher_folder()).save_pretrained(tmp_path / "headless")
+        config = json.loads((tmp_path / "headless" / "config.json").read_text(encoding="utf-8")) | {
+            "architectures": None,
+            "finetuning_task": "stsb",
+        }
+        (tmp_path / "headless" / "config.json").write_text(json.dumps(config), encoding="utf-8")
     for name in ("a", "b"):
         if "twice" in flags[1]:
             save_model(tmp_path / "twice" / name, teacher_folder(), None, 0, task="stsb")

@@ -14,7 +14,7 @@ from transformers.modeling_outputs import QuestionAnsweringModelOutput
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.train.cli.errors import InputError
-from efficientbert.train.metrics import load_metric
+from efficientbert.train.metrics import compute_metric
 from efficientbert.train.tasks import spans
 from efficientbert.train.tasks.arguments import TaskArguments
 from efficientbert.train.tasks.kinds import task_of_data, task_of_model
@@ -82,7 +82,7 @@ def random_logits(rng: random.Random, features: Dataset, whole: bool = False) ->
 
 @pytest.mark.parametrize("roberta", [False, True])
 def test_windows_cover_every_context_and_label_every_answer(roberta, make_task):
-    task = make_task(roberta)
+    task = make_task(roberta, metric="squad_v2")
     rows, places = random_rows(random.Random(0), 60, unanswerable=True)
     features = task.data(rows, "train").features
     vocabulary = task.tokenizer.get_vocab()
@@ -212,7 +212,7 @@ def test_texts_of_another_metric_are_withheld(make_task):
     texts, probabilities = task.answer(logits, data)
     withheld = [prediction["prediction_text"] == "" for prediction in task.predict(logits, data)]
     assert withheld == [probability > 0.3 for probability in probabilities] and 0 < sum(withheld) < 30
-    task.unanswerable = False
+    task.no_answer_threshold = None
     assert [prediction["prediction_text"] for prediction in task.predict(logits, data)] == texts
 
 
@@ -221,7 +221,7 @@ def test_texts_of_another_metric_are_withheld(make_task):
 def test_the_threshold_is_the_best_of_all(whole, bias, make_task):
     """Held against the metric at every threshold that could make a difference; a bias of 40 favours no answer."""
     rng = random.Random(4)
-    task = make_task()
+    task = make_task(metric="squad_v2")
     data = task.data(random_rows(rng, 60, unanswerable=True)[0], "validation")
     logits = random_logits(rng, data.features, whole)
     for window, feature in zip(logits, data.features):
@@ -230,22 +230,22 @@ def test_the_threshold_is_the_best_of_all(whole, bias, make_task):
             window[[feature["start_positions"], feature["end_positions"]], [0, 1]] += 4
     chosen = task.choose_threshold(logits, data)
     assert chosen == task.no_answer_threshold and task.metric_options() == {"no_answer_threshold": chosen}
-    predictions, references, metric = task.predict(logits, data), task.references(data), load_metric("squad_v2")
+    predictions, references = task.predict(logits, data), task.references(data)
 
     def f1(threshold: float) -> float:
-        return metric._compute(predictions, references, no_answer_threshold=threshold)["f1"]  # skips slow tables
+        return compute_metric("squad_v2", predictions, references, no_answer_threshold=threshold)["f1"]
 
     others = {0.0, 1.0} | {prediction["no_answer_probability"] for prediction in predictions}
     assert f1(chosen) == pytest.approx(max(map(f1, others)), abs=1e-9)
     if whole:
         assert len(others) < 50
     elif abs(bias) < 40:  # beyond, the logistic function cannot tell them all apart
-        assert metric.compute(predictions=predictions, references=references)["best_f1"] == pytest.approx(f1(chosen))
+        assert compute_metric("squad_v2", predictions, references)["best_f1"] == pytest.approx(f1(chosen))
 
 
 def test_the_threshold_lies_between_questions(make_task):
     """Of two questions, told apart well, a third one would be decided halfway."""
-    task = make_task()
+    task = make_task(metric="squad_v2")
     rows = Dataset.from_list([make_row("word3 word4", "word4"), make_row("word3 word4")])
     data = task.data(rows, "validation")
     logits = [np.zeros((len(ids), 2), np.float32) for ids in data.features["input_ids"]]
@@ -274,18 +274,21 @@ def test_calibration_notes_the_threshold_where_questions_have_no_answers(make_ta
     for unanswerable in (False, True):
         model.config = BertConfig()
         task = make_task()
-        data = task.data(random_rows(rng, 12, unanswerable)[0], "selection")
+        rows, _ = random_rows(rng, 12, unanswerable)
+        task.read_rows(rows)
+        data = task.data(rows, "selection")
         task.configure(model.config)
-        assert model.config.no_answer_threshold is None
+        start = model.config.no_answer_threshold
+        assert start == (0.5 if unanswerable else None)
         task.calibrate(model, random_logits(rng, data.features), data)
-        assert (model.config.no_answer_threshold is not None) is unanswerable
         assert model.config.no_answer_threshold == task.no_answer_threshold
+        assert (model.config.no_answer_threshold != start) is unanswerable
 
 
 @pytest.fixture(scope="module")
 def batch(make_task):
     """Four windows of different length, and the logits of a student and a teacher for them."""
-    task = make_task()
+    task = make_task(metric="squad_v2")
     rows = [make_row("word3 word4 word5", "word4 word5"), make_row("word3", "word3"), make_row("word3 word4")]
     features = task.data(Dataset.from_list([*rows, make_row("word7 " * 9, "word7")]), "train").features
     torch.manual_seed(0)
@@ -339,13 +342,83 @@ def test_logits_come_without_padding(batch):
     assert np.array_equal(logits[1][:, 1], student.end_logits[1, :6].detach().numpy())
 
 
-def test_the_metric_suits_the_data(make_task):
-    for unanswerable in (False, True):
-        task = make_task()
-        task.data(random_rows(random.Random(6), 4, unanswerable)[0], "validation")
-        assert task.metric() == ("squad_v2" if unanswerable else "squad")
+def save_rows(rows: list[dict], path) -> TaskArguments:
+    Dataset.from_list([row | {"id": f"q{index}"} for index, row in enumerate(rows)]).to_parquet(path)
+    return TaskArguments(kind="question-answering", data=str(path), max_length=24, doc_stride=5, max_query_length=6)
+
+
+@pytest.mark.parametrize("config_class", [EfficientBertConfig, BertConfig])
+@pytest.mark.parametrize("trained_on", ["answers", "some without"])
+def test_what_a_model_knows_does_not_depend_on_the_rows_that_are_scored(config_class, trained_on, tmp_path, make_task):
+    """What the training rows settle is the model's, on rows with answers alone as on others."""
+    answered = [make_row("word3 word4 word5", "word4", question=f"word{index}") for index in range(9)]
+    mixed = [*answered, make_row("word3 word4")]
+    tokenizer = make_task().tokenizer
+    known = trained_on == "some without"
+    task = task_of_data(save_rows(mixed if known else answered, tmp_path / "train.parquet"), tokenizer, "train")
+    assert task.metric() == ("squad_v2" if known else "squad")
+    task.configure(config := config_class())
+    assert config.no_answer_threshold == (0.5 if known else None)
+    if known:
+        config.no_answer_threshold = 0.25
+    config.save_pretrained(tmp_path)
+    saved = AutoConfig.from_pretrained(tmp_path)
+    assert saved.no_answer_threshold == (0.25 if known else None)
+    for name, rows in (("answered", answered), ("mixed", mixed)):
+        args = save_rows(rows, tmp_path / f"{name}.parquet")
+        model_task = task_of_model(args, tokenizer, saved)
+        if rows is mixed and not known:
+            with pytest.raises(InputError, match=r"row 9: has no answers; metric 'squad_v2' counts such questions"):
+                model_task.load("train")
+            args.metric = "squad_v2"  # the model's answer to every question counts, wrong where there is none
+            model_task = task_of_model(args, tokenizer, saved)
+            assert model_task.metric_options() == {"no_answer_threshold": 1.0}
+        before = dict(vars(model_task))
+        data = model_task.load("train")
+        assert vars(model_task) == before
+        logits = [np.zeros((len(ids), 2), np.float32) for ids in data.features["input_ids"]]
+        for window in logits:
+            window[0] = 9  # no answer, most likely
+        predictions = model_task.predict(logits, data)
+        metric, options = model_task.metric(), model_task.metric_options()
+        figures = compute_metric(metric, predictions, model_task.references(data), **options)
+        if known:
+            assert (metric, options) == ("squad_v2", {"no_answer_threshold": 0.25})
+            assert figures["exact"] == (0.0 if rows is answered else 10.0)
+        else:
+            assert all(prediction["prediction_text"] for prediction in predictions)
+            assert figures.get("NoAns_exact", 0.0) == 0.0
+
+
+def test_flags_decide_what_is_known(make_task):
+    """Task or metric of SQuAD say whether questions may have no answer, whatever the rows and the model."""
+    rows = Dataset.from_list([make_row("word3", "word3"), make_row("word3")])
+    for flags, threshold in (
+        ({"task": "squad"}, None),
+        ({"metric": "squad"}, None),
+        ({"task": "squad_v2", "metric": "squad"}, None),
+        ({"task": "squad_v2"}, 0.5),
+        ({"metric": "squad_v2"}, 0.5),
+        ({"task": "squad", "metric": "squad_v2"}, 0.5),
+    ):
+        task = make_task(**flags)
+        task.read_rows(rows.select([0]) if threshold else rows)
+        assert task.no_answer_threshold == threshold
+        config = BertConfig()
+        config.no_answer_threshold = 0.25
+        task.adopt(config)
+        assert task.no_answer_threshold == (0.25 if threshold else None)
+        task = make_task(**flags)
+        task.adopt(BertConfig())  # of another program
+        assert task.no_answer_threshold == threshold
+    task = make_task(metric="mine")
+    task.read_rows(rows)
+    assert task.no_answer_threshold == 0.5 and len(task.data(rows, "train").features) == 2
+    assert task.with_data("other.parquet").no_answer_threshold == 0.5
+
+
+def test_the_metric_of_a_task(make_task):
     assert make_task(task="squad").metric() == "squad" and make_task(task="squad_v2").metric() == "squad_v2"
-    assert make_task(metric="squad_v2").unanswerable and not make_task(metric="squad").unanswerable
     assert make_task(task="squad_v2", metric="mine").metric() == "mine"
 
 
@@ -450,9 +523,7 @@ def test_perfect_logits_answer_real_questions(name, task_name, shared):
     assert len(data.features) > 1.5 * len(data.rows) and max(map(len, data.features["input_ids"])) == 128
     logits = perfect_logits(data.features)
     assert task.metric() == task_name
-    result = load_metric(task_name).compute(
-        predictions=task.predict(logits, data), references=task.references(data), **task.metric_options()
-    )
+    result = compute_metric(task_name, task.predict(logits, data), task.references(data), **task.metric_options())
     if task_name == "squad":
         assert result == {"exact_match": 100, "f1": 100}
     else:

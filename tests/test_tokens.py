@@ -12,6 +12,7 @@ from transformers import BertConfig, BertForTokenClassification, PreTrainedToken
 
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.metrics import compute_metric
+from efficientbert.train.metrics.entities import entities, read_tags, why_no_entities
 from efficientbert.train.tasks.arguments import TaskArguments
 from efficientbert.train.tasks.kinds import task_of_data, task_of_model
 from efficientbert.train.tasks.tokens import IGNORED, NO_WORD
@@ -228,7 +229,8 @@ def test_a_model_runs_on_its_batches(tmp_path):
     [
         ([["a"], ["a", "b"]], [["O"], ["O"]], "row 1: has 2 words but 1 tags"),
         ([["a"], None], [["O"], ["O"]], "row 1: 'tokens' is 'None', not a list of words"),
-        ([["a"], ["a"]], [["O"], [None]], "row 1: tag None is not among 'O'"),
+        ([["a"], ["a", "b"]], [["O"], ["O", None]], "row 1: the tag of word 1 is missing"),
+        ([["a"], ["a"]], [["None"], [None]], "row 1: the tag of word 0 is missing"),
         ([["a"], ["a"]], [["O"], None], "row 1: has 1 words but None tags"),
     ],
 )
@@ -309,6 +311,123 @@ def test_entity_metric_refuses():
         compute_metric("entities", [["NOUN"]], [["NOUN"]])
 
 
+def spans_of(rng):
+    """A text's number of words and its entities as (type, first word, word behind the last), some side by side."""
+    spans, place = [], 0
+    for _ in range(rng.randint(0, 5)):
+        place += rng.choice([0, 0, 1, 3])
+        length = rng.randint(1, 4)
+        spans.append((rng.choice(["per", "LOC-x", "B"]), place, place + length))
+        place += length
+    return place + rng.randint(0, 2), spans
+
+
+def encode(words, spans, scheme, form):
+    """Tags of entities, written out from the definition of a scheme."""
+    tags, ends = ["O"] * words, {end: kind for kind, _, end in spans}
+    starts = {start: kind for kind, start, _ in spans}
+    for kind, start, end in spans:
+        middle = {"BMES": "M", "BMEWO": "M"}.get(scheme, "I")
+        letters = [middle] * (end - start)
+        if scheme == "IOB1":
+            letters[0] = "B" if ends.get(start) == kind else "I"
+        elif scheme == "IOE1":
+            letters[-1] = "E" if starts.get(end) == kind else "I"
+        elif scheme == "IOE2":
+            letters[-1] = "E"
+        else:
+            letters[0] = "B"
+        if scheme in ("IOBES", "BILOU", "BMES", "BMEWO"):
+            letters[-1] = "L" if scheme == "BILOU" else "E"
+            if len(letters) == 1:
+                letters = [{"IOBES": "S", "BMES": "S", "BILOU": "U", "BMEWO": "W"}[scheme]]
+        tags[start:end] = [form.format(letter=letter, kind=kind) for letter in letters]
+    return tags
+
+
+@pytest.mark.parametrize("form", ["{letter}-{kind}", "{kind}-{letter}", "{letter}_{kind}", "{kind}_{letter}"])
+@pytest.mark.parametrize("scheme", ["IOB1", "BIO", "IOE1", "IOE2", "IOBES", "BILOU", "BMES", "BMEWO"])
+def test_the_same_entities_in_every_scheme(scheme, form):
+    rng = random.Random(scheme + form)
+    texts = [spans_of(rng) for _ in range(60)]
+    for lower in (False, True):
+        tags = [encode(*text, scheme, form) for text in texts]
+        if lower:
+            tags = [[lower_letter(tag, form) for tag in text] for text in tags]
+        known = {tag for text in tags for tag in text}
+        assert why_no_entities(known) is None
+        read = read_tags(known)
+        assert [entities(map(read.get, text)) for text in tags] == [set(spans) for _, spans in texts]
+        figures = compute_metric("entities", tags, tags)
+        assert figures == {"f1": 1.0, "precision": 1.0, "recall": 1.0, "accuracy": 1.0}
+
+
+def lower_letter(tag, form):
+    """A tag with its letter, not its type, in lower case."""
+    if tag == "O":
+        return "o"
+    return tag[0].lower() + tag[1:] if form.startswith("{letter}") else tag[:-1] + tag[-1].lower()
+
+
+def test_entities_by_hand_in_bilou():
+    """Of John Smith, New York and X, one is found, one is cut short and one is missed."""
+    references = [["B-PER", "L-PER", "O", "O", "B-LOC", "L-LOC", "U-X"]]
+    predictions = [["B-PER", "L-PER", "O", "O", "U-LOC", "O", "O"]]
+    assert compute_metric("entities", predictions, references) == pytest.approx(
+        {"f1": 2 / 5, "precision": 1 / 2, "recall": 1 / 3, "accuracy": 4 / 7}
+    )
+
+
+def test_tags_without_types():
+    """Words of a text without spaces, as BMES marks them."""
+    read = read_tags("BMES")
+    assert entities(map(read.get, "BMESBES")) == {("", 0, 3), ("", 3, 4), ("", 4, 6), ("", 6, 7)}
+
+
+def test_all_tags_there_are_say_what_one_means():
+    """A few rows show only tags of one type, which could as well be read the other way round."""
+    assert compute_metric("entities", [["S-B", "S-I"]], [["S-B", "S-I"]], tags=["S-B", "S-I", "V-B", "V-I", "O"])[
+        "f1"
+    ] == pytest.approx(1)
+    few = [["S-B", "S-I"]], [["S-B", "O"]]
+    assert compute_metric("entities", *few, tags=["V-B", "O"])["precision"] == 0.0
+    assert compute_metric("entities", *few)["precision"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        (["ADJ", "NOUN"], "tag 'ADJ' marks no entity: it is neither 'O' nor like 'B-PER' or 'PER-B'"),
+        (["O"], "no tag marks an entity"),
+        (["B-PER", "PER-I"], "tags 'B-PER', 'PER-I' are of different forms"),
+        (["B-PER", "U-PER", "W-PER"], "the letters 'B', 'U', 'W' are of no scheme: BIO, IOE, IOBES, BILOU"),
+        (["S", "M", "L"], "the letters 'L', 'M', 'S' are of no scheme"),
+        (["S", "M"], "the letters 'M', 'S' are of no scheme"),
+    ],
+)
+def test_other_tags_get_accuracy_and_a_line_that_says_why(tags, reason, tmp_path, capsys):
+    path = save(tmp_path, [["a"] * len(tags)], [tags])
+    task = load(path, piece_tokenizer())[0]
+    config = BertConfig()
+    task.configure(config)
+    lines = capsys.readouterr().out.splitlines()
+    again = task_of_model(TaskArguments(data=str(path), kind="token-classification"), piece_tokenizer(), config)
+    assert capsys.readouterr().out.splitlines() == lines and len(lines) == 1
+    assert lines[0].startswith(f"data '{path}': scored by the accuracy of tags, without F1 of entities: {reason}")
+    assert task.metric() == again.metric() == "tags" and task.metric_options() == {}
+    load(path, piece_tokenizer(), metric="tags")
+    assert capsys.readouterr().out == ""
+
+
+def test_real_tags_in_bilou(shared, tmp_path, capsys):
+    arguments = TaskArguments(data=str(shared / "cases" / "tok_bilou.jsonl"), kind="token-classification")
+    task = task_of_data(arguments, piece_tokenizer(), "train")
+    data = task.load("train")
+    assert task.metric() == "entities" and capsys.readouterr().out == ""
+    references = task.references(data)
+    assert compute_metric("entities", references, references, **task.metric_options())["f1"] == 1.0
+
+
 @pytest.mark.parametrize(
     ("tags", "metric"),
     [
@@ -317,6 +436,10 @@ def test_entity_metric_refuses():
         (["NOUN", "O"], "tags"),
         (["O"], "tags"),
         (["INTJ", "B-A"], "tags"),
+        (["b-per", "i-per", "o"], "entities"),
+        (["PER-B", "PER-I", "O"], "entities"),
+        (["B-A", "L-A", "U-B", "O"], "entities"),
+        (["B", "M", "E", "S"], "entities"),
     ],
 )
 def test_metric_that_suits_the_tags(tags, metric, tmp_path):

@@ -46,5 +46,4 @@ def task_error(model: PreTrainedModel, task: Task, data: TaskData, batch_size: i
     logits = predict(model, task, data, batch_size)
     if not all(np.isfinite(row).all() for row in logits):
         raise NotFiniteError(f"task {task.args.title()}: the outputs of the model are not finite")
-    figure = main_score(score(task, logits, data))
-    return finite(1.0 - (figure / 100 if task.metric().startswith("squad") else figure), f"task {task.args.title()}")
+    return finite(1.0 - main_score(score(task, logits, data), task.metric()), f"task {task.args.title()}")

@@ -1,39 +1,41 @@
-"""Metric modules for `evaluate` that need no network."""
+"""Metrics over a whole corpus: ours, which need no network, or any of `evaluate`."""
 
 from numbers import Real
-from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import evaluate
 
 from efficientbert.train.cli.errors import InputError, one_line
+from efficientbert.train.metrics import entities, glue, squad
 
 
-GLUE = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "mnli_matched", "mnli_mismatched", "qnli", "rte", "wnli", "ax")
+# Each of these modules has `row_values`, what every row adds, `figures`, made of these, and `compute`, the whole.
+OURS: dict[str, ModuleType] = {
+    **dict.fromkeys(glue.TASKS, glue),
+    **dict.fromkeys(squad.METRICS, squad),
+    **dict.fromkeys(("entities", "tags"), entities),
+}
+PERCENTAGES = squad.METRICS  # by their standard; the rest of ours give fractions
 
 
-def load_metric(name: str) -> evaluate.EvaluationModule:
-    """A metric by name: ours where there is one, else the module of that name on the Hub or on disk.
+def load_metric(name: str) -> evaluate.EvaluationModule | None:
+    """A metric that is not ours, from the Hub or the disk; None where it is.
 
     Args:
-        name: A GLUE task (`stsb` suits any regression), `accuracy`, `squad`, `squad_v2`, `entities`, `tags`, or
-            anything that `evaluate.load` takes.
+        name: One of `OURS` (a GLUE task, of which `stsb` suits any regression, `accuracy`, `squad`, `squad_v2`,
+            `entities`, `tags`), or anything that `evaluate.load` takes.
 
     Raises:
         InputError: if there is no such metric, or it cannot be fetched.
     """
-    folder = Path(__file__).parent
-    if name in (*GLUE, "accuracy"):
-        return evaluate.load(str(folder / "glue.py"), name, keep_in_memory=True)
-    if name in ("squad", "squad_v2"):
-        return evaluate.load(str(folder / "squad.py"), name, keep_in_memory=True)
-    if name in ("entities", "tags"):
-        return evaluate.load(str(folder / "entities.py"), name, keep_in_memory=True)
+    if name in OURS:
+        return None
     try:
-        return evaluate.load(name)
+        return evaluate.load(name, keep_in_memory=True)
     # The module is foreign code: what fails in it can raise anything.
     except Exception as error:
-        known = ", ".join((*GLUE, "accuracy", "squad", "squad_v2", "entities", "tags"))
+        known = ", ".join(map(repr, OURS))
         raise InputError(f"metric {name!r}: {one_line(error)}; known without the Hub are {known}") from None
 
 
@@ -48,9 +50,11 @@ def compute_metric(name: str, predictions: list[Any], references: list[Any], **o
     Raises:
         InputError: if the metric cannot be loaded, or cannot be computed on these.
     """
-    metric = load_metric(name)
+    foreign = load_metric(name)
     try:
-        figures = numbers(metric.compute(predictions=predictions, references=references, **options))
+        if foreign is None:
+            return OURS[name].compute(name, predictions, references, **options)
+        figures = numbers(foreign.compute(predictions=predictions, references=references, **options))
     except Exception as error:  # as in `load_metric`
         raise InputError(f"metric {name!r}: cannot be computed: {one_line(error)}") from None
     if not figures:

@@ -1,4 +1,4 @@
-"""The SQuAD metrics as one module of `evaluate`: `evaluate.load("<folder>/squad.py", "squad")` or `"squad_v2"`."""
+"""The SQuAD metrics; also a module of `evaluate`: `evaluate.load("<folder>/squad.py", "squad")` or `"squad_v2"`."""
 
 import collections
 import re
@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import datasets
 import evaluate
+import numpy as np
 
 
+METRICS = ("squad", "squad_v2")
 CITATION = """\
 @inproceedings{rajpurkar2016squad,
   title={{SQuAD}: 100,000+ Questions for Machine Comprehension of Text},
@@ -69,8 +71,12 @@ def pair(predictions: list[dict], references: list[dict]) -> list[tuple[dict, li
     """Every prediction with the texts of its question's answers, by id.
 
     Raises:
-        ValueError: if the ids of the two are not the same set, or one occurs twice.
+        ValueError: if they are no predictions and references of SQuAD's form, the ids of the two are not the same
+            set, or one occurs twice.
     """
+    for needed, entries in (("prediction_text", predictions), ("answers", references)):
+        if not all(isinstance(entry, dict) and {"id", needed} <= entry.keys() for entry in entries):
+            raise ValueError(f"needed is a dict with 'id' and {needed!r} for every question")
     answers = {reference["id"]: reference["answers"]["text"] for reference in references}
     ids = {prediction["id"] for prediction in predictions}
     if len(answers) != len(references) or len(ids) != len(predictions):
@@ -81,37 +87,111 @@ def pair(predictions: list[dict], references: list[dict]) -> list[tuple[dict, li
     return [(prediction, answers[prediction["id"]]) for prediction in predictions]
 
 
-def average(scores: list[float]) -> float:
-    """Mean of fractions, as a percentage."""
-    return 100.0 * sum(scores) / len(scores)
+def row_values(
+    metric: str, predictions: list[dict], references: list[dict], no_answer_threshold: float = 1.0
+) -> dict[str, np.ndarray]:
+    """What every question adds to the figures, each of shape `(N,)` in the order of the predictions.
+
+    For `squad` its `exact_match` and `f1`; for `squad_v2` its `exact` and `f1`, whether it is `answerable`, whether
+    the prediction is a `text`, what its scores are where no text is withheld (`exact_of_text`, `f1_of_text`), and,
+    if predictions have one, its `probability` of no answer.
+
+    Raises:
+        ValueError: as `pair` does, or if `squad` is asked of a question without answers.
+    """
+    pairs = pair(predictions, references)
+    texts = [prediction["prediction_text"] for prediction, _ in pairs]
+    if metric == "squad":
+        for prediction, answers in pairs:
+            if not answers:
+                name = prediction["id"]
+                raise ValueError(
+                    f"question {name!r} has no answers; 'squad_v2' counts such questions, 'squad' does not"
+                )
+        return {
+            name: np.array([best(score, text, answers) for text, (_, answers) in zip(texts, pairs)])
+            for name, score in (("exact_match", exact_match), ("f1", token_f1))
+        }
+    values = {
+        "answerable": np.array([bool(answers) for _, answers in pairs]),
+        "text": np.array([bool(text) for text in texts]),
+    }
+    # An answer of nothing but articles and punctuation is no answer to compare with.
+    gold = [[answer for answer in answers if normalize(answer)] or [""] for _, answers in pairs]
+    for name, score in (("exact", exact_match), ("f1", token_f1_v2)):
+        scores = np.array([best(score, text, answers) for text, answers in zip(texts, gold)])
+        values |= {name: scores, f"{name}_of_text": scores}
+    probabilities = [prediction.get("no_answer_probability") for prediction, _ in pairs]
+    if None not in probabilities:
+        values["probability"] = np.array(probabilities)
+        withheld = values["probability"] > no_answer_threshold
+        values |= {name: np.where(withheld, ~values["answerable"], values[name]) for name in ("exact", "f1")}
+    return values
 
 
-def best_threshold(
-    scores: list[float], probabilities: list[float], texts: list[str], answerable: list[bool]
-) -> tuple[float, float]:
-    """The best average score that one no-answer threshold reaches, as a percentage, and that threshold.
+def figures(metric: str, values: dict[str, np.ndarray]) -> dict[str, float]:
+    """The figures over questions, given what each of them adds: means as percentages, and counts."""
+    if metric == "squad":
+        return {name: percentage(scores) for name, scores in values.items()}
+    scores = {name: values[name] for name in ("exact", "f1")}
+    found = {name: percentage(column) for name, column in scores.items()} | {"total": len(values["answerable"])}
+    for prefix, part in (("HasAns", values["answerable"]), ("NoAns", ~values["answerable"])):
+        if part.any():
+            found |= {f"{prefix}_{name}": percentage(column[part]) for name, column in scores.items()}
+            found[f"{prefix}_total"] = int(part.sum())
+    return found
+
+
+def percentage(fractions: np.ndarray) -> float:
+    """Their mean in percent."""
+    return 100.0 * float(fractions.mean())
+
+
+def best_figures(values: dict[str, np.ndarray]) -> dict[str, float]:
+    """The best exact and F1 of `squad_v2` that one no-answer threshold reaches, as percentages, and that threshold.
 
     As in the official script: from "no answer" everywhere, questions are answered one by one in the order of their
     probabilities, those of equal probability in their own order.
+
+    Args:
+        values: Of `row_values`, with probabilities.
     """
-    total = highest = answerable.count(False)
-    threshold = 0.0
-    for index in sorted(range(len(scores)), key=probabilities.__getitem__):
-        if answerable[index]:
-            total += scores[index]
-        elif texts[index]:
-            total -= 1
-        if total > highest:
-            highest, threshold = total, probabilities[index]
-    return 100.0 * highest / len(scores), threshold
+    order = np.argsort(values["probability"], kind="stable")
+    unanswerable = np.count_nonzero(~values["answerable"])
+    found = {}
+    for name in ("exact", "f1"):
+        gains = np.where(values["answerable"], values[f"{name}_of_text"], -1.0 * values["text"])[order]
+        totals = unanswerable + np.concatenate([[0.0], np.cumsum(gains)])
+        answered = int(totals.argmax())
+        threshold = values["probability"][order[answered - 1]] if answered else 0.0
+        found[f"best_{name}"] = 100.0 * float(totals[answered]) / len(order)
+        found[f"best_{name}_thresh"] = float(threshold)
+    return found
+
+
+def compute(
+    metric: str, predictions: list[dict], references: list[dict], no_answer_threshold: float = 1.0
+) -> dict[str, float]:
+    """Exact match and F1 of extracted answers over a whole corpus, as percentages; see `INPUTS`.
+
+    Args:
+        metric: `squad` (v1.1) or `squad_v2`.
+        predictions, references: One dict of every question.
+        no_answer_threshold: `squad_v2` only: above this probability, the answer counts as "no answer".
+
+    Raises:
+        ValueError: see `row_values`.
+    """
+    values = row_values(metric, predictions, references, no_answer_threshold)
+    return figures(metric, values) | (best_figures(values) if "probability" in values else {})
 
 
 class Squad(evaluate.Metric):
     """Exact match and F1 of extracted answers, best over the gold answers of a question; for SQuAD v1.1 and v2.0."""
 
     def _info(self) -> evaluate.MetricInfo:
-        if self.config_name not in ("squad", "squad_v2"):
-            raise ValueError(f"unknown SQuAD metric {self.config_name!r}; known are squad, squad_v2")
+        if self.config_name not in METRICS:
+            raise ValueError(f"unknown SQuAD metric {self.config_name!r}; known are 'squad', 'squad_v2'")
         text = datasets.Value("string")
         prediction = {"id": text, "prediction_text": text}
         if self.config_name == "squad_v2":
@@ -124,54 +204,7 @@ class Squad(evaluate.Metric):
             features=datasets.Features({"predictions": prediction, "references": {"id": text, "answers": answers}}),
         )
 
-    def _compute(self, predictions: list[dict], references: list[dict], **kwargs: float) -> dict[str, float]:
-        pairs = pair(predictions, references)
-        return self._compute_v2(pairs, **kwargs) if self.config_name == "squad_v2" else self._compute_v1(pairs)
-
-    def _compute_v1(self, pairs: list[tuple[dict, list[str]]]) -> dict[str, float]:
-        """Metrics of SQuAD v1.1.
-
-        Raises:
-            ValueError: if a question has no answers.
-        """
-        for prediction, answers in pairs:
-            if not answers:
-                raise ValueError(
-                    f"question {prediction['id']!r} has no answers; squad_v2 knows unanswerable questions"
-                )
-        return {
-            name: average([best(score, prediction["prediction_text"], answers) for prediction, answers in pairs])
-            for name, score in (("exact_match", exact_match), ("f1", token_f1))
-        }
-
-    def _compute_v2(self, pairs: list[tuple[dict, list[str]]], no_answer_threshold: float = 1.0) -> dict[str, float]:
-        """Metrics of SQuAD v2.0."""
-        texts = [prediction["prediction_text"] for prediction, _ in pairs]
-        probabilities = [prediction["no_answer_probability"] for prediction, _ in pairs]
-        answerable = [bool(answers) for _, answers in pairs]
-        # An answer of nothing but articles and punctuation is no answer to compare with.
-        gold = [[answer for answer in answers if normalize(answer)] or [""] for _, answers in pairs]
-        raw = {
-            name: [best(score, text, answers) for text, answers in zip(texts, gold)]
-            for name, score in (("exact", exact_match), ("f1", token_f1_v2))
-        }
-        scored = raw
-        if None not in probabilities:
-            withheld = [probability > no_answer_threshold for probability in probabilities]
-            scored = {
-                name: [float(not has) if no else score for score, has, no in zip(scores, answerable, withheld)]
-                for name, scores in raw.items()
-            }
-
-        results = {name: average(scores) for name, scores in scored.items()} | {"total": len(pairs)}
-        for prefix, wanted in (("HasAns", True), ("NoAns", False)):
-            if wanted in answerable:
-                for name, scores in scored.items():
-                    part = [score for score, has in zip(scores, answerable) if has == wanted]
-                    results[f"{prefix}_{name}"] = average(part)
-                results[f"{prefix}_total"] = answerable.count(wanted)
-        if None not in probabilities:
-            for name, scores in raw.items():
-                value, threshold = best_threshold(scores, probabilities, texts, answerable)
-                results |= {f"best_{name}": value, f"best_{name}_thresh": threshold}
-        return results
+    def _compute(
+        self, predictions: list[dict], references: list[dict], no_answer_threshold: float = 1.0
+    ) -> dict[str, float]:
+        return compute(self.config_name, predictions, references, no_answer_threshold)

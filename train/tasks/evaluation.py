@@ -13,7 +13,7 @@ from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.embeddings import pair_cosines
 from efficientbert.train.engine.device import find_device
 from efficientbert.train.files.tables import table
-from efficientbert.train.metrics import compute_metric
+from efficientbert.train.metrics import compute_metric, load_metric
 from efficientbert.train.metrics.intervals import bootstrap
 from efficientbert.train.tasks.arguments import GLUE_COLUMNS, EvaluateArguments, TaskArguments
 from efficientbert.train.tasks.glue_submission import FILES, official_values, submission_text, task_for_file
@@ -65,12 +65,13 @@ def evaluate_task(
     """Scores a model on one split.
 
     Raises:
-        InputError: if the split cannot be read or has no labels.
+        InputError: if the split cannot be read or has no labels, or the metric is unknown.
     """
+    load_metric(task.metric())  # refuses one that is unknown before anything is computed
     rows = task.load_rows(split)
     check_labels(task, rows, split)
     data = task.data(rows, split)
-    check_length(model, data, f"model {folder}")
+    check_length(model, data, f"model {folder!r}")
     logits = predict(model, task, data, args.batch_size)
     predictions, references, options = task.predict(logits, data), task.references(data), task.metric_options()
     metrics = compute_metric(task.metric(), predictions, references, **options)
@@ -87,10 +88,12 @@ def check_labels(task: Task, rows: Dataset, split: str) -> None:
         InputError: if the labels of a GLUE split are with the GLUE site, or are classes where a number is predicted.
     """
     if task.args.task in GLUE_COLUMNS and set(rows.unique(task.label_column)) == {-1}:
-        raise InputError(f"data {task.args.source()}: split {split!r} of {task.args.task} has no labels to score with")
+        raise InputError(
+            f"data {task.args.source()!r}: split {split!r} of {task.args.task!r} has no labels to score with"
+        )
     if isinstance(task, TextTask) and task.regression and isinstance(rows.features[task.label_column], ClassLabel):
         raise InputError(
-            f"data {task.args.source()}: the labels of split {split!r} are classes, but the model predicts a number"
+            f"data {task.args.source()!r}: the labels of split {split!r} are classes, but the model predicts a number"
         )
 
 
@@ -106,7 +109,7 @@ def evaluate_embedder(args: EvaluateArguments, name: str, folder: str) -> Result
     texts = GLUE_COLUMNS["stsb"] if task == "stsb" else (args.text_column, args.text_pair_column)
     if task not in (None, "stsb") or None in texts:
         raise InputError(
-            f"model {folder}: embeds texts; score it with --task stsb, or with --data, --text_column, "
+            f"model {folder!r}: embeds texts; score it with --task stsb, or with --data, --text_column, "
             "--text_pair_column and, for a number, --label_column"
         )
     columns = (*texts, args.label_column or "label")
@@ -142,7 +145,7 @@ def evaluate_models(args: EvaluateArguments) -> tuple[list[Result], dict[str, st
     authors: dict[str, str] = {}
     for name, folder in find_models(args.model).items():
         if args.update_card and not Path(folder, "README.md").is_file():
-            raise InputError(f"model folder {folder}: has no model card README.md to update")
+            raise InputError(f"model folder {folder!r}: has no model card README.md to update")
         if is_embedder(Path(folder)):
             results.append(evaluate_embedder(args, name, folder))
             continue
@@ -152,7 +155,7 @@ def evaluate_models(args: EvaluateArguments) -> tuple[list[Result], dict[str, st
             for file in FILES.get(task.args.task, ()):
                 if file in authors:
                     raise InputError(
-                        f"submission {file}: both {authors[file]} and {name} predict it; give one of them"
+                        f"submission {file!r}: both {authors[file]!r} and {name!r} predict it; give one of them"
                     )
                 authors[file] = name
             texts |= predict_tests(args, task, model)

@@ -46,7 +46,7 @@ def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
         aside = prepared.kept_aside
         selection = Selection(
             model,
-            lambda: main_score(score(task, predict(model, task, aside, args.batch_size), aside)),
+            lambda: main_score(score(task, predict(model, task, aside, args.batch_size), aside), task.metric()),
             folder.work / "selected.safetensors",
             every=math.ceil(len(data.features) / rows_a_step),
             last=max_steps,

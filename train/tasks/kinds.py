@@ -20,7 +20,7 @@ TASK_CLASSES: dict[str, type[Task]] = {
 
 
 def task_of_data(args: TaskArguments, tokenizer: PreTrainedTokenizerBase, split: str) -> Task:
-    """The task of the arguments, with the labels that a split of its data names.
+    """The task of the arguments, as a split of its data shows it: with the labels that it names.
 
     Raises:
         InputError: if the arguments or the data are unfit.
@@ -28,7 +28,7 @@ def task_of_data(args: TaskArguments, tokenizer: PreTrainedTokenizerBase, split:
     args.check_task()
     task = TASK_CLASSES[args.task_kind()](args, tokenizer)
     rows = load_split(args, split, (*task.text_columns(), task.label_column))
-    task.label_names = task.read_label_names(rows)
+    task.read_rows(rows)
     return task
 
 

@@ -9,6 +9,5 @@ def mean_scores(model: MultitaskModel, tasks: list[Task], data: list[TaskData], 
     """The main score of every task, as a fraction."""
     scores = []
     for single, task, part in zip(model.models, tasks, data):
-        found = main_score(score(task, predict(single, task, part, batch_size), part))
-        scores.append(found / 100 if task.metric().startswith("squad") else found)
+        scores.append(main_score(score(task, predict(single, task, part, batch_size), part), task.metric()))
     return scores

@@ -7,7 +7,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from efficientbert.train.cli.errors import InputError
-from efficientbert.train.metrics import compute_metric
+from efficientbert.train.metrics import PERCENTAGES, compute_metric
 from efficientbert.train.tasks.task import Task, TaskData, model_inputs
 
 
@@ -53,7 +53,8 @@ def check_length(model: PreTrainedModel, data: TaskData, what: str) -> None:
     longest = max(map(length, data.features["input_ids"]))
     if longest > positions:
         raise InputError(
-            f"max_length: {what} has {positions} positions, but {data.split} a sequence of {longest} tokens; lower it"
+            f"max_length: {what} has {positions} positions, but split {data.split!r} a sequence of {longest} tokens; "
+            "lower it"
         )
 
 
@@ -69,6 +70,12 @@ def score(task: Task, logits: list[np.ndarray], data: TaskData) -> dict[str, flo
     return compute_metric(task.metric(), predictions, references, **task.metric_options())
 
 
-def main_score(result: dict[str, float]) -> float:
-    """The number of a result that weights are chosen by: F1, at the best threshold if there is one, or the first."""
-    return next((result[name] for name in ("best_f1", "f1") if name in result), next(iter(result.values())))
+def main_score(result: dict[str, float], metric: str) -> float:
+    """The number that weights and candidates are chosen by: F1, at the best threshold if there is one, or the first.
+
+    Args:
+        result: As of `score`.
+        metric: Name of its metric. What it gives as percentages becomes a fraction.
+    """
+    number = next((result[name] for name in ("best_f1", "f1") if name in result), next(iter(result.values())))
+    return number / 100 if metric in PERCENTAGES else number

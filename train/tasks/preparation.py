@@ -20,6 +20,7 @@ from efficientbert.train.distillation.task_objective import (
 )
 from efficientbert.train.distillation.task_teacher import TaskTeacher
 from efficientbert.train.model_folder.loading import load_config, load_model
+from efficientbert.train.metrics import load_metric
 from efficientbert.train.tasks.arguments import LabelledData, TaskTrainingArguments
 from efficientbert.train.tasks.division import training_data
 from efficientbert.train.tasks.kinds import task_of_data
@@ -95,6 +96,7 @@ def prepare(
     """
     with accelerator.main_process_first():
         task = task_of_data(source, tokenizer, source.train_split)
+        load_metric(task.metric())  # refuses one that is unknown before anything is tokenised
         data, kept_aside = training_data(source, task, args.selection)
         scored = [task.load(split) for split in source.scored_splits()]
     model = load_for_task(args.model, task).to(accelerator.device)
@@ -107,9 +109,9 @@ def prepare(
         teacher = TaskTeacher.load(teacher_name, task, inner_states, accelerator.device)
         recipe = inner_recipe(args, model, teacher) if inner_states else None
     for part in (data, *scored):
-        check_length(model, part, f"model {args.model}")
+        check_length(model, part, f"model {args.model!r}")
     if teacher is not None:
-        check_length(teacher.model, data, f"teacher {teacher_name}")
+        check_length(teacher.model, data, f"teacher {teacher_name!r}")
     for part in ([] if kept_aside is None else [kept_aside]) + scored:
         few = task.data(part.rows.select(range(min(REHEARSED, len(part.rows)))), part.split)
         score(task, predict(model, task, few, REHEARSED), few)

@@ -12,14 +12,14 @@ from transformers import AutoModelForQuestionAnswering, PreTrainedConfig, PreTra
 from transformers.modeling_outputs import ModelOutput
 
 from efficientbert.train.cli.errors import InputError
-from efficientbert.train.metrics.squad import best, normalize, token_f1_v2
+from efficientbert.train.metrics import squad
 from efficientbert.train.tasks.arguments import TaskArguments
 from efficientbert.train.tasks.task import Task, TaskData, map_rows, pad_inputs, soft_cross_entropy
 
 
 ID_COLUMN = "id"
 WINDOWS_AT_A_TIME = 1024
-EVEN_ODDS = 0.5  # Threshold of models that have none of their own: no answer scores as high as the best one
+EVEN_ODDS = 0.5  # Threshold until another is chosen: no answer scores as high as the best one
 
 
 class SpanTask(Task):
@@ -29,8 +29,11 @@ class SpanTask(Task):
     as `max_length` leaves room for; neighbouring windows share `doc_stride` tokens. A window without the (whole)
     answer points to its first token, as do unanswerable questions.
 
-    The chance that a question has no answer is compared with a threshold, `no_answer_threshold` in the configuration
-    of a model that has one of its own, see `choose_threshold`.
+    Whether a model knows "no answer" is settled by the rows that it is trained on, or by `squad` or `squad_v2` as task
+    or metric, and travels in its configuration as `no_answer_threshold`: the chance of no answer above which it gives
+    none (see `choose_threshold`), or None of a model that always answers. What rows are scored changes nothing: a
+    model that knows "no answer" is scored by `squad_v2` on any, and one that does not by `squad`, which refuses
+    questions without answers; `--metric squad_v2` counts them, all wrong.
     """
 
     auto_class = AutoModelForQuestionAnswering
@@ -41,12 +44,16 @@ class SpanTask(Task):
     ):
         super().__init__(args, tokenizer, label_names)
         if not tokenizer.is_fast:
-            raise InputError(f"tokenizer {tokenizer.name_or_path}: gives no character offsets; a fast one is needed")
+            raise InputError(f"tokenizer {tokenizer.name_or_path!r}: gives no character offsets; a fast one is needed")
         for name, least in (("doc_stride", 0), ("max_query_length", 1), ("max_answer_length", 1)):
             if getattr(args, name) < least:
                 raise InputError(f"{name}: must be at least {least}, not {getattr(args, name)}")
-        self.unanswerable = args.task == "squad_v2" or args.metric == "squad_v2"
-        self.no_answer_threshold: float | None = None
+        self.no_answer_threshold = EVEN_ODDS if self._said_unanswerable() else None
+
+    def _said_unanswerable(self) -> bool | None:
+        """Whether task and metric say that questions may have no answer; None where they leave it open."""
+        said = self.args.metric if self.args.metric in squad.METRICS else self.args.task
+        return None if said is None else said == "squad_v2"
 
     @property
     def question_column(self) -> str:
@@ -69,16 +76,22 @@ class SpanTask(Task):
         """None: there are no classes."""
         return None
 
+    def read_rows(self, rows: Dataset) -> None:
+        super().read_rows(rows)
+        if self._said_unanswerable() is None:
+            unanswerable = any(isinstance(gold, dict) and gold.get("text") == [] for gold in rows[self.label_column])
+            self.no_answer_threshold = EVEN_ODDS if unanswerable else None
+
     def metric(self) -> str:
-        return self.args.metric or ("squad_v2" if self.unanswerable else "squad")
+        return self.args.metric or ("squad" if self.no_answer_threshold is None else "squad_v2")
 
     def metric_options(self) -> dict[str, Any]:
         """The threshold, for the metric that withholds answers itself."""
         return {"no_answer_threshold": self.threshold()} if self.metric() == "squad_v2" else {}
 
     def threshold(self) -> float:
-        """The probability of no answer above which no answer is given."""
-        return EVEN_ODDS if self.no_answer_threshold is None else self.no_answer_threshold
+        """The probability of no answer above which no answer is given; 1.0 of a model that always answers."""
+        return 1.0 if self.no_answer_threshold is None else self.no_answer_threshold
 
     def configure(self, config: PreTrainedConfig) -> None:
         super().configure(config)
@@ -86,8 +99,13 @@ class SpanTask(Task):
         config.no_answer_threshold = self.no_answer_threshold
 
     def adopt(self, config: PreTrainedConfig) -> None:
+        """Takes over the model's threshold, unless task or metric say that all questions have answers.
+
+        A model without a word of it, which another program trained, has even odds where they say the contrary.
+        """
         super().adopt(config)
-        self.no_answer_threshold = getattr(config, "no_answer_threshold", None)
+        if self._said_unanswerable() is not False:
+            self.no_answer_threshold = getattr(config, "no_answer_threshold", self.no_answer_threshold)
 
     def groups(self, rows: Dataset) -> list[str]:
         """The contexts: questions about one text resemble each other."""
@@ -119,14 +137,15 @@ class SpanTask(Task):
 
     def _fault(self, index: int, message: str) -> InputError:
         """The error of a row."""
-        return InputError(f"data {self.args.source()}: row {index}: {message}")
+        return InputError(f"data {self.args.source()!r}: row {index}: {message}")
 
     def _first_answer(self, gold: Any, context: str, index: int) -> tuple[int, int] | None:
         """Where the first gold answer of a row lies in the context, without space around it, as characters
         `[start, end)`; None where there is no answer. All answers are checked.
 
         Raises:
-            InputError: if they are not of SQuAD's form, or not where they say, or missing in data of v1.1.
+            InputError: if they are not of SQuAD's form, or not where they say, or there are none and the metric is
+                `squad`, which knows no such question.
         """
         texts, starts = (gold.get("text"), gold.get("answer_start")) if isinstance(gold, dict) else (None, None)
         if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
@@ -143,9 +162,8 @@ class SpanTask(Task):
                 where = f"there it stands at {found}" if found >= 0 else "which does not hold it"
                 raise self._fault(index, f"answer {text!r} is not at character {start} of the context; {where}")
         if not texts:
-            if (self.args.metric or self.args.task) == "squad":
-                raise self._fault(index, "has no answers; task and metric squad_v2 know unanswerable questions")
-            self.unanswerable = True
+            if self.metric() == "squad":
+                raise self._fault(index, "has no answers; metric 'squad_v2' counts such questions, 'squad' does not")
             return None
         text, start = texts[0], starts[0]
         return start + len(text) - len(text.lstrip()), start + len(text.rstrip())
@@ -257,7 +275,7 @@ class SpanTask(Task):
 
         For `squad_v2` that is so even where no answer is the better guess: `no_answer_probability` says how good a
         guess that is, and the metric compares it with the threshold of `metric_options`. For any other metric, texts
-        of unanswerable questions are empty.
+        are empty where no answer is the better guess.
         """
         texts, probabilities = self.answer(logits, data)
         ids = question_ids(data.rows)
@@ -266,10 +284,9 @@ class SpanTask(Task):
                 {"id": name, "prediction_text": text, "no_answer_probability": float(probability)}
                 for name, text, probability in zip(ids, texts, probabilities)
             ]
-        withheld = self.unanswerable & (probabilities > self.threshold())
         return [
-            {"id": name, "prediction_text": "" if no else text}
-            for name, text, no in zip(ids, texts, withheld.tolist())
+            {"id": name, "prediction_text": "" if probability > self.threshold() else text}
+            for name, text, probability in zip(ids, texts, probabilities)
         ]
 
     def references(self, data: TaskData) -> list[dict[str, Any]]:
@@ -320,11 +337,9 @@ class SpanTask(Task):
             data: Labelled rows that the model was not trained on.
         """
         texts, probabilities = self.answer(logits, data)
-        gains = np.empty(len(texts))  # what answering a question adds to the sum of F1
-        for index, (text, gold) in enumerate(zip(texts, self.references(data))):
-            answers = gold["answers"]["text"]
-            real = [answer for answer in answers if normalize(answer)] or [""]
-            gains[index] = best(token_f1_v2, text, real) if answers else float(not normalize(text)) - 1
+        predictions = [{"id": name, "prediction_text": text} for name, text in zip(question_ids(data.rows), texts)]
+        values = squad.row_values("squad_v2", predictions, self.references(data))
+        gains = values["f1"] - ~values["answerable"]  # what answering a question adds to the sum of F1
         order = np.argsort(probabilities)
         bounds = np.concatenate([[0.0], probabilities[order], [1.0]])
         totals = np.concatenate([[0.0], np.cumsum(gains[order])])
@@ -336,7 +351,7 @@ class SpanTask(Task):
         return self.no_answer_threshold
 
     def calibrate(self, model: PreTrainedModel, logits: list[np.ndarray], data: TaskData) -> None:
-        if self.unanswerable:
+        if self.no_answer_threshold is not None:
             model.config.no_answer_threshold = self.choose_threshold(logits, data)
 
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -136,6 +137,14 @@ class Task(ABC):
             config.id2label = dict(enumerate(self.label_names))
             config.label2id = {label: index for index, label in enumerate(self.label_names)}
 
+    def read_rows(self, rows: Dataset) -> None:
+        """Takes from the rows to train on what belongs to the task, such as the names of its labels.
+
+        Raises:
+            InputError: if the labels are of a kind that the task cannot use.
+        """
+        self.label_names = self.read_label_names(rows)
+
     def adopt(self, config: PreTrainedConfig) -> None:
         """Takes from a fine-tuned model's configuration what belongs to the model, such as the order of its labels."""
         self.label_names = self.label_names_of(config)
@@ -170,8 +179,10 @@ class Task(ABC):
         return self.data(self.load_rows(split, labelled), split, labelled)
 
     def with_data(self, source: str) -> "Task":
-        """The same task, with the same labels, on other data."""
-        return type(self)(replace(self.args, data=source, data_name=None), self.tokenizer, self.label_names)
+        """The same task, with all that it took from its own data, on other data."""
+        task = copy(self)
+        task.args = replace(self.args, data=source, data_name=None)
+        return task
 
     def calibrate(self, model: PreTrainedModel, logits: list[np.ndarray], data: TaskData) -> None:
         """Settles what is chosen on rows kept aside from training, such as a threshold, and notes it in the model.

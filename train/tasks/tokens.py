@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from datasets import ClassLabel, Dataset, LargeList, List
 from torch import nn
-from transformers import AutoModelForTokenClassification, PreTrainedTokenizerBase
+from transformers import AutoModelForTokenClassification, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.modeling_outputs import ModelOutput
 
 from efficientbert.train.cli.errors import InputError
-from efficientbert.train.metrics.entities import is_scheme
+from efficientbert.train.metrics.entities import SCHEMES, why_no_entities
 from efficientbert.train.tasks.arguments import TaskArguments
 from efficientbert.train.tasks.task import Task, TaskData, map_rows, pad, pad_inputs, soft_cross_entropy
 
@@ -40,7 +40,7 @@ class TokenTask(Task):
     ):
         super().__init__(args, tokenizer, label_names)
         if not tokenizer.is_fast:
-            raise InputError(f"tokenizer {tokenizer.name_or_path}: gives no character offsets; a fast one is needed")
+            raise InputError(f"tokenizer {tokenizer.name_or_path!r}: gives no character offsets; a fast one is needed")
         if args.doc_stride < 0:
             raise InputError(f"doc_stride: must be at least 0, not {args.doc_stride}")
 
@@ -61,16 +61,36 @@ class TokenTask(Task):
         kind = getattr(item, "dtype", "")
         if "int" not in kind and kind not in ("string", "large_string"):
             raise InputError(
-                f"data {self.args.source()}: column {self.label_column!r} holds {feature}; lists of names or ids are "
-                "needed"
+                f"data {self.args.source()!r}: column {self.label_column!r} holds {feature}; lists of names or ids "
+                "are needed"
             )
         found = {tag for tags in rows[self.label_column] for tag in tags or () if tag is not None}
         if not found:
-            raise InputError(f"data {self.args.source()}: column {self.label_column!r} holds no tags")
+            raise InputError(f"data {self.args.source()!r}: column {self.label_column!r} holds no tags")
         return tuple(map(str, sorted(found)))
 
+    def read_rows(self, rows: Dataset) -> None:
+        super().read_rows(rows)
+        self._say_why_no_f1()
+
+    def adopt(self, config: PreTrainedConfig) -> None:
+        super().adopt(config)
+        self._say_why_no_f1()
+
+    def _say_why_no_f1(self) -> None:
+        """Prints why the tags are scored by their accuracy alone, where the metric is left to the tags."""
+        if self.metric() == "tags" and self.args.metric is None:
+            print(
+                f"data {self.args.source()!r}: scored by the accuracy of tags, without F1 of entities: "
+                f"{why_no_entities(self.label_names)}; known schemes are {', '.join(SCHEMES)}"
+            )
+
     def metric(self) -> str:
-        return self.args.metric or ("entities" if is_scheme(self.label_names) else "tags")
+        return self.args.metric or ("entities" if why_no_entities(self.label_names) is None else "tags")
+
+    def metric_options(self) -> dict[str, Any]:
+        """All tags there are, which say what a tag means."""
+        return {"tags": self.label_names} if self.metric() == "entities" else {}
 
     def encode(self, rows: Dataset, labelled: bool) -> Dataset:
         """One feature a window.
@@ -86,7 +106,9 @@ class TokenTask(Task):
         classes = getattr(feature, "feature", None)
         ids = {name: index for index, name in enumerate(self.label_names)}
 
-        def tag_id(value: Any, index: int) -> int:
+        def tag_id(value: Any, index: int, place: int) -> int:
+            if value is None:
+                raise self._fault(index, f"the tag of word {place} is missing")
             named = isinstance(classes, ClassLabel) and isinstance(value, int) and 0 <= value < classes.num_classes
             name = classes.int2str(value) if named else str(value)
             if name not in ids:
@@ -109,7 +131,7 @@ class TokenTask(Task):
                     if not isinstance(values, list) or len(values) != len(spans) - 1:
                         count = len(values) if isinstance(values, list) else values
                         raise self._fault(index, f"has {len(spans) - 1} words but {count} tags")
-                    tags[index] = [tag_id(value, index) for value in values]
+                    tags[index] = [tag_id(value, index, place) for place, value in enumerate(values)]
                 columns["labels"] = [
                     [IGNORED if word == NO_WORD else tags[row][word] for word in words]
                     for row, words in zip(columns["row"], columns["words"])
@@ -120,7 +142,7 @@ class TokenTask(Task):
 
     def _fault(self, index: int, message: str) -> InputError:
         """The error of a row."""
-        return InputError(f"data {self.args.source()}: row {index}: {message}")
+        return InputError(f"data {self.args.source()!r}: row {index}: {message}")
 
     def _windows(self, texts: list[str], starts: list[list[int]], indices: list[int]) -> dict[str, list]:
         """The windows of texts.
@@ -191,7 +213,7 @@ class TokenTask(Task):
 
     def predict(self, logits: list[np.ndarray], data: TaskData) -> list[list[str]]:
         """The tags of every row by name, one of every word."""
-        outside = "O" if "O" in self.label_names else self.label_names[0]
+        outside = next((name for name in self.label_names if name.upper() == "O"), self.label_names[0])
         tags = [[outside] * len(words) for words in data.rows[self.words_column]]
         for window, row, words in zip(logits, data.features["row"], data.features["words"]):
             chosen = [word for word in words if word != NO_WORD]

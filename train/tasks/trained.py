@@ -40,7 +40,7 @@ def find_models(path: str) -> dict[str, str]:
             if is_model(second) and (is_embedder(second) or has_head(second)):
                 found[second.relative_to(folder).as_posix()] = str(second)
     if not found:
-        raise InputError(f"model folder {path}: is neither a model nor holds folders of fine-tuned models")
+        raise InputError(f"model folder {path!r}: is neither a model nor holds folders of fine-tuned models")
     return found
 
 
@@ -69,7 +69,7 @@ def has_head(folder: Path) -> bool:
     try:
         names = json.loads(path.read_text(encoding="utf-8")).get("architectures") or []
     except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"config {path}: cannot be read: {one_line(error)}") from None
+        raise InputError(f"config {str(path)!r}: cannot be read: {one_line(error)}") from None
     return any(name.endswith(HEADS) for name in names)
 
 
@@ -114,7 +114,9 @@ def settle_arguments(path: str, config: PreTrainedConfig, given: TaskArguments) 
     settled = recorded | chosen
     local = "data" not in chosen and settled.get("data", "").startswith("./")
     if local and settled.get("task") is None:
-        raise InputError(f"model {path}: was fine-tuned on a local {settled['data'][2:]}; say with --data where it is")
+        raise InputError(
+            f"model {path!r}: was fine-tuned on a local {settled['data'][2:]!r}; say with --data where it is"
+        )
     return TaskArguments(**{name: value for name, value in settled.items() if name != "data" or not local})
 
 
@@ -129,9 +131,13 @@ def load_trained(path: str, given: TaskArguments, device: torch.device | str) ->
     Raises:
         InputError: if it cannot be loaded, or has no trained head for the task.
     """
-    config, tokenizer = load_config(path, "model"), load_tokenizer(path, "model")
+    config = load_config(path, "model")
+    untrained = f"model {path!r}: has no trained head for the task; `efficientbert finetune --model {path}` trains one"
+    if config.architectures and not any(name.endswith(HEADS) for name in config.architectures):
+        raise InputError(untrained)
+    tokenizer = load_tokenizer(path, "model")
     task = task_of_model(settle_arguments(path, config, given), tokenizer, config)
     model, report = load_model(task.auto_class, path, "model", dtype=torch.float32)
     if report["missing_keys"]:
-        raise InputError(f"model {path}: has no trained head for this task; run `efficientbert finetune` first")
+        raise InputError(untrained)
     return task, model.to(device)

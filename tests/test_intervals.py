@@ -1,4 +1,4 @@
-"""Confidence intervals against slow resampling with the metric modules themselves, and against closed forms."""
+"""Confidence intervals against scipy's, slow resampling with the metrics themselves, and closed forms."""
 
 import math
 import random
@@ -6,11 +6,13 @@ import random
 import evaluate
 import numpy as np
 import pytest
+import scipy.stats
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from efficientbert.train.cli.errors import InputError
+from efficientbert.train.metrics import compute_metric, glue
 from efficientbert.train.metrics import intervals as module
-from efficientbert.train.metrics import load_metric
-from efficientbert.train.metrics.intervals import bootstrap, draws
+from efficientbert.train.metrics.intervals import bootstrap
 
 
 def classes(count, rows=37, seed=0):
@@ -34,12 +36,17 @@ def tags(rows=19):
     return [[tag if rng.random() < 0.7 else rng.choice(kinds) for tag in text] for text in references], references
 
 
+def draws(rows, resamples, seed):
+    """Row numbers of shape `(resamples, rows)`, drawn all at once."""
+    return np.random.default_rng(seed).integers(rows, size=(resamples, rows))
+
+
 def slow(metric, predictions, references, resamples, seed):
-    """Every draw through the metric module, and the middle 95% by counting."""
-    metric, drawn = load_metric(metric), {}
-    for rows in np.concatenate(list(draws(len(predictions), resamples, seed))):
+    """Every draw through the whole metric, and the middle 95% by counting."""
+    drawn = {}
+    for rows in draws(len(predictions), resamples, seed):
         picked = [[side[row] for row in rows] for side in (predictions, references)]
-        for name, value in metric._compute(*picked).items():
+        for name, value in compute_metric(metric, *picked).items():
             drawn.setdefault(name, []).append(value)
     return {name: percentile_ends(values) for name, values in drawn.items()}
 
@@ -73,12 +80,58 @@ def percentile_ends(values):
         ("stsb", similarities(rows=3)),
     ],
 )
-def test_glue_figures_against_slow_resampling(metric, data):
+def test_figures_against_slow_resampling(metric, data):
     expected = slow(metric, *data, 60, seed=5)
     result = bootstrap(metric, *data, 60, seed=5)
     assert list(result) == list(expected)
     for name, ends in result.items():
         assert ends == pytest.approx(expected[name], abs=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore")  # scikit-learn and scipy warn of draws where one side is constant
+@pytest.mark.parametrize(
+    ("metric", "data", "functions"),
+    [
+        ("ax", classes(3), {"accuracy": accuracy_score, "matthews_correlation": matthews_corrcoef}),
+        ("mrpc", classes(2), {"accuracy": accuracy_score, "f1": f1_score}),
+        (
+            "stsb",
+            similarities(),
+            {
+                "pearson": lambda true, predicted: scipy.stats.pearsonr(true, predicted).statistic,
+                "spearmanr": lambda true, predicted: scipy.stats.spearmanr(true, predicted).statistic,
+            },
+        ),
+    ],
+)
+def test_against_scipy_on_the_metrics_of_other_libraries(metric, data, functions):
+    predictions, references = map(np.array, data)
+    result = bootstrap(metric, *data, 70, seed=8)
+    assert list(result) == list(functions)
+    for name, function in functions.items():
+        expected = scipy.stats.bootstrap(
+            (references, predictions),
+            function,
+            paired=True,
+            vectorized=False,
+            method="percentile",
+            confidence_level=0.95,
+            n_resamples=70,
+            rng=np.random.default_rng(8),
+        ).confidence_interval
+        assert result[name] == pytest.approx(tuple(expected), abs=1e-12)
+
+
+def test_a_single_row():
+    assert bootstrap("mrpc", [1], [1], 5, seed=0) == {"accuracy": (1.0, 1.0), "f1": (1.0, 1.0)}
+
+
+def test_figures_have_one_definition(monkeypatch):
+    """Intervals are drawn through the very functions that give the figures."""
+    monkeypatch.setitem(glue.METRICS, "accuracy", lambda predictions, references: 0.125)
+    data = classes(2)
+    assert compute_metric("rte", *data) == {"accuracy": 0.125}
+    assert bootstrap("rte", *data, 10, seed=0) == {"accuracy": (0.125, 0.125)}
 
 
 def questions(seed=2):
@@ -105,13 +158,13 @@ def test_squad_draws_questions(metric):
             {key: entry[key] for key in ("id", "prediction_text")} for entry in predictions if entry["id"] in known
         ]
     by_id = {entry["id"]: entry for entry in references}
-    drawn, whole = {}, load_metric(metric)
-    for rows in np.concatenate(list(draws(len(predictions), 40, 3))):
+    drawn = {}
+    for rows in draws(len(predictions), 40, 3):
         picked = [
             ({**predictions[row], "id": str(place)}, by_id[predictions[row]["id"]]) for place, row in enumerate(rows)
         ]
         texts = [{**reference, "id": prediction["id"]} for prediction, reference in picked]
-        for name, value in whole._compute([prediction for prediction, _ in picked], texts).items():
+        for name, value in compute_metric(metric, [prediction for prediction, _ in picked], texts).items():
             drawn.setdefault(name, []).append(value)
     result = bootstrap(metric, predictions, references, 40, seed=3)
     names = {"squad": ["exact_match", "f1"], "squad_v2": ["exact", "f1", "HasAns_exact", "HasAns_f1", "NoAns_exact"]}
@@ -142,12 +195,10 @@ def test_pearson_against_fishers_interval():
     assert result == pytest.approx(expected, abs=0.006)
 
 
-def test_the_seed_decides_and_chunks_do_not_show(monkeypatch):
+def test_the_seed_decides():
     data = classes(3)
     first = bootstrap("ax", *data, 100, seed=1)
     assert bootstrap("ax", *data, 100, seed=1) == first != bootstrap("ax", *data, 100, seed=2)
-    monkeypatch.setattr(module, "CHUNK", 37 * 7)
-    assert bootstrap("ax", *data, 100, seed=1) == first
 
 
 def test_not_a_number_is_not_hidden():
@@ -176,7 +227,7 @@ def test_metric_of_another_kind(monkeypatch):
     monkeypatch.setattr(module, "load_metric", lambda name: Foreign())
     predictions, references = classes(2)
     result = bootstrap("somebody/else", predictions, references, 50, seed=9)
-    assert list(result) == ["share", "rows"] and result["rows"] == (37.0, 37.0)
+    assert list(result) == ["share"]  # counts have no interval
     assert result["share"] == pytest.approx(slow("accuracy", predictions, references, 50, 9)["accuracy"])
     message = (
         "^metric 'somebody/else': cannot be computed on a draw of the rows: no positive rows; --bootstrap 0 leaves"
