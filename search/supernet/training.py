@@ -14,7 +14,7 @@ from torch import nn
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
-from efficientbert.search.space.expressions import PLAIN, fits
+from efficientbert.search.space.expressions import PLAIN, fits, spread_expressions
 from efficientbert.search.space.space import SearchSpace
 from efficientbert.slicing_efficientbert import nearest_layers
 from efficientbert.train.distillation.arguments import MOST_RELATION_HEADS, LossArguments
@@ -99,7 +99,7 @@ def _bound(
     """One of the bounds: `expression`, `stack` and the width that is chosen of all stand where none is fixed."""
     texts = [expression] * depth
     if space.expressions:
-        texts = [space.expressions[layer] for layer in nearest_layers(depth, len(space.expressions))]
+        texts = spread_expressions(space.expressions, depth)
     layers = []
     for index, text in enumerate(texts):
         widths = [width for width in space.choices.widths(shape.hidden_size) if fits(text, width > shape.hidden_size)]
