@@ -76,7 +76,7 @@ class SearchSpace:
         return self.choices.shapes(self.base)
 
     def largest(self) -> Architecture:
-        """The whole supernet, at least as large as every architecture of this space in every dimension."""
+        """The supernet's architecture, at least as large as every one of this space in every dimension."""
         shapes = [shape for _, shape in self.shapes]
         shape = Shape(*(max(getattr(shape, entry.name) for shape in shapes) for entry in fields(Shape)))
         gate = self.choices.gate if self.expressions is None else any(map(_gated, self.expressions))
