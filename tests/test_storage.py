@@ -65,7 +65,7 @@ def test_what_cannot_be_opened_is_told_in_one_line(monkeypatch, location, messag
 
 def test_a_file_is_no_study_folder(tmp_path):
     (tmp_path / "file").write_text("x", encoding="utf-8")
-    with pytest.raises(InputError, match="study folder '.*file': cannot be opened: .*exists"):
+    with pytest.raises(InputError, match=r"study folder '.*file': cannot be opened: .*exists"):
         open_storage(tmp_path / "file")
 
 
@@ -75,7 +75,7 @@ def test_a_file_is_no_study_folder(tmp_path):
 def test_a_broken_journal_is_told_in_one_line(tmp_path, text):
     (tmp_path / JOURNAL).write_bytes(text)
     with pytest.raises(
-        InputError, match=f"study '.*{JOURNAL}': cannot be read: .*choose another --output_dir"
+        InputError, match=rf"study '.*{JOURNAL}': cannot be read: .*choose another --output_dir"
     ) as told:
         open_storage(tmp_path)
     assert "\n" not in str(told.value)

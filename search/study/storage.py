@@ -73,7 +73,7 @@ def open_storage(location: str | Path) -> BaseStorage:
         return JournalStorage(JournalFileBackend(str(path), JournalLock(path)))
     except OSError as error:
         raise InputError(f"study folder '{folder}': cannot be opened: {one_line(error)}") from None
-    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+    except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise InputError(
             f"study '{path}': cannot be read: {one_line(error)}; choose another --output_dir, or delete the file to "
             "begin anew"
