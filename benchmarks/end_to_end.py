@@ -29,6 +29,7 @@ from efficientbert.search import search
 from efficientbert.search.arguments import SearchArguments
 from efficientbert.search.costs.latency import LatencySettings, measure_config_latency
 from efficientbert.search.costs.machine import describe_machine
+from efficientbert.search.preparation import make_space
 from efficientbert.search.space.architecture import Architecture
 from efficientbert.search.space.expressions import GATED
 from efficientbert.train import distill
@@ -99,7 +100,7 @@ def compare(args: EndToEndArguments, seed: int) -> list[dict[str, Any]]:
     steps = args.steps + round(seconds / (costs["searched"] / args.steps))
     costs["searched"] += seconds
 
-    space = search.make_space(searched, Teacher.load(args.teacher))
+    space = make_space(searched, Teacher.load(args.teacher))
     rng = random.Random(f"baseline {seed}")
     drawn = [space.sample(rng) for _ in range(searched.num_candidates * len(searched.stages))]
     largest = max(drawn, key=space.costs["parameters"])

@@ -34,10 +34,11 @@ from efficientbert.search import search
 from efficientbert.search.arguments import SearchArguments
 from efficientbert.search.costs.budget import Budget
 from efficientbert.search.costs.cost import Parameters
+from efficientbert.search.preparation import make_space
 from efficientbert.search.scores.held_out_text import HeldOutText
 from efficientbert.search.scores.probe import TaskProbe
 from efficientbert.search.scores.remembered_teacher import RememberedTeacher
-from efficientbert.search.scores.score import ParameterCount, Report, Score, objectives
+from efficientbert.search.scores.score import ParameterCount, ReportRung, Score, objectives
 from efficientbert.search.scores.short_training import GeneralTraining, ShortTraining
 from efficientbert.search.scores.wpca import RandomEncoders, WPca
 from efficientbert.search.space.architecture import Architecture, LayerChoice
@@ -109,7 +110,7 @@ def search_arguments(args: RankArguments) -> SearchArguments:
 
 def equal_space(args: RankArguments) -> SearchSpace:
     """The space, within so few parameters of the published tiny model's that all count as equal."""
-    space = search.make_space(search_arguments(args), Teacher.load(args.teacher))
+    space = make_space(search_arguments(args), Teacher.load(args.teacher))
     parameters = Parameters(space.base)(Architecture.from_config(space.base))
     budget = Budget("parameters", (1 - TOLERANCE) * parameters, (1 + TOLERANCE) * parameters)
     return replace(space, budgets=(budget,))
@@ -148,7 +149,7 @@ def draw(args: RankArguments) -> None:
 class EveryLoss(HeldOutText):
     """All losses of a slice on held-out text, means over states or layers: what is trained, not what counts."""
 
-    def __call__(self, architecture: Architecture, report: Report | None = None) -> float:
+    def __call__(self, architecture: Architecture, report: ReportRung | None = None) -> float:
         """The loss; see `Score`."""
         figures = score_student(self.extract(architecture), self.objective(architecture), self.held_out)
         return outcomes(figures, len(architecture.layers))["loss"]
@@ -162,7 +163,7 @@ def score(args: RankArguments) -> None:
     accelerator = make_accelerator(searched, work)
     device = accelerator.device
     teacher = Teacher.load(args.teacher, device)
-    space = search.make_space(searched, teacher)
+    space = make_space(searched, teacher)
     text = prepare_text(searched, teacher, searched.batch_size, searched.seed)
     held_out = capture_held_out(text, teacher, device)
     found = read_architectures(work / "architectures.json")

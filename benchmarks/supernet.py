@@ -38,7 +38,7 @@ from efficientbert.search.costs.machine import describe_machine
 from efficientbert.search.space.architecture import Architecture, Shape
 from efficientbert.search.space.space import SearchSpace
 from efficientbert.search.supernet.supernet import Supernet
-from efficientbert.search.supernet.training import Candidates, Slices, SupernetDistillation, Wholes, bounds
+from efficientbert.search.supernet.training import Candidates, LargestInTurns, Slices, SupernetDistillation, bounds
 from efficientbert.slicing_efficientbert import slice_weights
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.distillation.arguments import GeneralArguments, LossArguments
@@ -104,7 +104,7 @@ class Bench:
         recipe = make_recipe(LossArguments(), architecture.to_config(self.space.base), self.teacher)
         return GeneralDistillation(self.teacher, scales, recipe)
 
-    def supernet_step(self, candidates: Candidates | Wholes, in_place: bool = False) -> float:
+    def supernet_step(self, candidates: Candidates | LargestInTurns, in_place: bool = False) -> float:
         """Seconds of a step of the supernet."""
         distillation = SupernetDistillation(self.objective, candidates, in_place)
         return step_seconds(Slices(self.supernet), distillation, self.optimizer, self.batch)
@@ -182,7 +182,7 @@ def peak_memory(args: SupernetBenchmarkArguments, preset: str) -> dict[str, floa
     bench = Bench(args, preset)
     largest, smallest = bounds(bench.space)
     found = {}
-    bench.supernet_step(Wholes((largest,)))
+    bench.supernet_step(LargestInTurns((largest,)))
     for name, candidates in (
         ("one", Candidates(bench.space.sample, largest, 0)),
         ("sandwich", Candidates(bench.space.sample, largest, 0, smallest=smallest)),

@@ -18,134 +18,244 @@ SLICE_SCORES = ("parameters", "wpca", "text", "probe")  # of slices as they are
 TRAINING_SCORES = (*SLICE_SCORES, "short")
 SUPERNET_SCORES = (*SLICE_SCORES, "tasks")
 # How long a search goes on and what of it is run now; not what a candidate comes to.
-UNDECISIVE = ("stage", "num_candidates", "hours", "patience", "checkpoint_steps")
+UNDECISIVE = ("only_stage", "num_candidates", "hours", "patience", "checkpoint_steps")
 
 
 @dataclass(kw_only=True)
-class SearchArguments(GeneralArguments):
-    """Searches an architecture in up to three stages and writes the best, or a Pareto front, as checkpoints."""
+class SpaceArguments:
+    """Which architectures there are."""
 
-    least_held_out: ClassVar[int] = 1  # candidates are scored on it
+    group = "which architectures are searched"
 
     student: str = field(
         default="efficientbert",
         metadata={
-            "help": f"Sizes that are not searched: a preset ({', '.join(PRESETS)}) or a config.json.",
+            "help": f"Preset ({', '.join(PRESETS)}) or config.json that gives every size which is not searched.",
             "path": True,
             "words": PRESETS,
         },
     )
-    depths: list[int] | None = field(default=None, metadata={"help": "Numbers of layers to search among."})
-    hidden_sizes: list[int] | None = field(default=None, metadata={"help": "Hidden sizes to search among."})
-    head_counts: list[int] | None = field(default=None, metadata={"help": "Numbers of heads to search among."})
-    head_dims: list[int] | None = field(default=None, metadata={"help": "Widths of a head to search among."})
+    depths: list[int] | None = field(
+        default=None, metadata={"help": "Numbers of layers to choose from; by default the student's."}
+    )
+    hidden_sizes: list[int] | None = field(
+        default=None, metadata={"help": "Hidden sizes to choose from; by default the student's."}
+    )
+    head_counts: list[int] | None = field(
+        default=None, metadata={"help": "Numbers of attention heads to choose from; by default the student's."}
+    )
+    head_dims: list[int] | None = field(
+        default=None, metadata={"help": "Widths of a head to choose from; by default hidden size over heads."}
+    )
     embedding_sizes: list[int] | None = field(
-        default=None, metadata={"help": "Widths of the token table to search among."}
+        default=None, metadata={"help": "Widths of the token table to choose from; by default the student's."}
     )
     base_width: int | None = field(
-        default=None, metadata={"help": "Inner width at expansion 1; by default the hidden size."}
+        default=None,
+        metadata={
+            "help": "Largest inner width of a feed-forward network; 1/2, 1/3 and 1/4 of it are the others. By default "
+            "the hidden size."
+        },
     )
-    width_multiple: int = field(default=1, metadata={"help": "Inner widths are multiples of it, such as 16."})
-    gate: bool = field(default=True, metadata={"help": "Whether expressions may use the third linear."})
+    width_multiple: int = field(
+        default=1, metadata={"help": "Inner widths are rounded down to a multiple of this, such as 16."}
+    )
+    gate: bool = field(
+        default=True, metadata={"help": "Also search gated feed-forward networks, which have a third linear layer."}
+    )
+
+
+@dataclass(kw_only=True)
+class GoalArguments:
+    """What a candidate may cost, and what is minimised."""
+
+    group = "budgets and objectives"
 
     budgets: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "What a candidate may cost, as METRIC=LEAST:MOST, either of which may be left out: parameters, "
-            "flops of a sequence, latency in milliseconds. All are kept at once."
+            "help": "What a candidate may cost, as METRIC=LEAST:MOST with either end left out at will, such as "
+            "parameters=:16e6 latency=:20. Metrics: parameters of the encoder, flops of one sequence, latency in "
+            "milliseconds on this machine. By default no limit."
         },
     )
     objectives: list[str] = field(
         default_factory=lambda: ["loss"],
-        metadata={"help": "What is minimised: loss, and any of parameters, flops, latency."},
+        metadata={"help": "What is minimised: loss, then any of parameters, flops, latency."},
     )
-    latency_batch_size: int = field(default=1, metadata={"help": "Sequences of a forward whose latency is meant."})
+    latency_batch_size: int = field(default=1, metadata={"help": "Sequences of the batch whose latency is measured."})
+
+
+@dataclass(kw_only=True)
+class StageArguments:
+    """Which stages are run, and for how long."""
+
+    group = "stages and their length"
 
     stages: list[int] = field(
         default_factory=lambda: [1, 2, 3],
         metadata={
-            "help": "1 searches all at once, 2 the expressions, 3 everything else by weight sharing. 3 alone searches "
-            "all at once by weight sharing."
+            "help": "Stages of the search: 1 everything, by training each candidate; 2 the expressions alone, in the "
+            "same way; 3 everything but the expressions, by weight sharing. 3 alone searches everything by weight "
+            "sharing."
         },
     )
-    stage: int | None = field(default=None, metadata={"help": "Run this stage alone now."})
-    num_candidates: int | None = field(default=100, metadata={"help": "Candidates of a stage."})
-    hours: float | None = field(default=None, metadata={"help": "Hours of work after which a stage ends."})
+    only_stage: int | None = field(
+        default=None, metadata={"help": "The one of these stages to run now; by default all, one after another."}
+    )
+    num_candidates: int | None = field(default=100, metadata={"help": "Candidates to rate in each stage."})
+    hours: float | None = field(
+        default=None, metadata={"help": "Hours of work, of all workers together, after which a stage ends."}
+    )
     patience: int | None = field(
         default=None, metadata={"help": "Candidates in a row without improvement after which a stage ends."}
     )
-    sampler: str = field(default="action_space", metadata={"help": f"Who proposes candidates: {', '.join(SAMPLERS)}."})
-    initial: int = field(default=16, metadata={"help": "Random candidates before the sampler goes by their losses."})
-    refit_interval: int = field(default=5, metadata={"help": "Candidates between two fits of the action space."})
+
+
+@dataclass(kw_only=True)
+class SamplerArguments:
+    """How candidates are proposed and given up."""
+
+    group = "how candidates are proposed"
+
+    sampler: str = field(
+        default="action_space", metadata={"help": f"Method that proposes candidates: {', '.join(SAMPLERS)}."}
+    )
+    initial: int = field(default=16, metadata={"help": "Random candidates before the sampler uses their losses."})
+    refit_interval: int = field(
+        default=5, metadata={"help": "Candidates between two fits of the sampler action_space."}
+    )
     reduction_factor: int | None = field(
         default=None,
         metadata={
-            "help": "Successive halving: of the candidates that come to a rung (the end of a score, of general "
-            "distillation, of an epoch), one in so many goes on."
+            "help": "Successive halving: after each score, after the steps on text and after each epoch, one in so "
+            "many candidates goes on. By default every candidate is rated to its end."
         },
     )
 
-    warmup_steps: int = field(default=250, metadata={"help": "Steps that distil the whole supernet."})
+
+@dataclass(kw_only=True)
+class ScoreArguments:
+    """How candidates of stages 1 and 2 are rated."""
+
+    group = "how stages 1 and 2 rate candidates"
+
     scores: list[str] = field(
         default_factory=lambda: ["short"],
         metadata={
-            "help": f"How stages 1 and 2 rate candidates, from cheap to expensive: {', '.join(TRAINING_SCORES)}. The "
-            "last one decides, those before it are rungs."
+            "help": f"Scores, from cheap to expensive: {', '.join(TRAINING_SCORES)}. The last one decides; those "
+            "before it give candidates up early (--reduction_factor)."
         },
     )
-    general_steps: int = field(default=50, metadata={"help": "Steps that distil a candidate of stages 1 and 2."})
+    general_steps: int = field(
+        default=50, metadata={"help": "Optimizer steps on text of a candidate's own training (score short)."}
+    )
+
+
+@dataclass(kw_only=True)
+class SupernetArguments:
+    """How supernets are trained, and how stage 3 rates their slices."""
+
+    group = "supernet and stage 3"
+
+    warmup_steps: int = field(
+        default=250, metadata={"help": "Optimizer steps on the largest architecture, before stage 1."}
+    )
     sampled_steps: int = field(
-        default=750, metadata={"help": "Steps that distil sampled candidates of stage 3 in the supernet."}
+        default=750, metadata={"help": "Optimizer steps on architectures drawn at random, before stage 3."}
     )
     sandwich: bool = field(
-        default=False, metadata={"help": "At every such step the largest, the smallest and two random candidates."}
+        default=False,
+        metadata={"help": "Train the largest, the smallest and two random architectures at each of these steps."},
     )
     in_place: bool = field(
-        default=False, metadata={"help": "In a sandwich, the others learn from the largest instead of the teacher."}
+        default=False,
+        metadata={"help": "With --sandwich: the others learn from the largest architecture, not from the teacher."},
     )
-    supernets: int = field(default=1, metadata={"help": "Supernets that divide the space of stage 3 among them."})
+    supernets: int = field(
+        default=1, metadata={"help": "Supernets of stage 3; each is trained on its own part of the architectures."}
+    )
     supernet_scores: list[str] = field(
         default_factory=lambda: ["text"],
-        metadata={"help": f"How stage 3 rates candidates, as --scores: {', '.join(SUPERNET_SCORES)}."},
+        metadata={"help": f"Scores of stage 3, from cheap to expensive: {', '.join(SUPERNET_SCORES)}."},
     )
+
+
+@dataclass(kw_only=True)
+class ScoredTaskArguments:
+    """Labelled tasks that candidates are rated on."""
+
+    group = "tasks to rate candidates on"
 
     tasks: list[str] | None = field(
         default=None,
         metadata={
-            "help": f"Tasks to score on ({', '.join(TASKS)}, or YAML files with the flags of `finetune` for the "
-            "data). Stages 1 and 2 and probes use the first.",
+            "help": f"Known tasks ({', '.join(TASKS)}), or YAML files with the data flags of `finetune`. Stages 1 and "
+            "2 and score probe use the first.",
             "path": True,
             "words": TASKS,
         },
     )
     task_teachers: list[str] | None = field(
         default=None,
-        metadata={"help": "A teacher fine-tuned on each task, in their order; probes need none.", "path": True},
+        metadata={"help": "For each task, a teacher that is fine-tuned on it; score probe needs none.", "path": True},
     )
     task_data: str | None = field(
-        default=None, metadata={"help": "Hub id or folder of the known tasks.", "path": True}
+        default=None,
+        metadata={"help": "Hub id or folder of the known tasks; by default GLUE and SQuAD on the Hub.", "path": True},
     )
     task_split: str = field(
         default="train", metadata={"help": "Train split of the known tasks, or a slice: train[:1000]."}
     )
     task_held_out: float = field(
-        default=0.2, metadata={"help": "Share of these rows on which candidates are scored; never trained on."}
+        default=0.2,
+        metadata={"help": "Share of these rows, from 0 to 1, on which candidates are scored; never trained on."},
     )
-    task_epochs: float = field(default=3.0, metadata={"help": "Passes over the others in stages 1 and 2."})
-    task_steps: int = field(default=300, metadata={"help": "Steps that distil sampled candidates on all tasks."})
+    task_epochs: float = field(
+        default=3.0, metadata={"help": "Passes over the other rows of a candidate's own training (stages 1 and 2)."}
+    )
+    task_steps: int = field(
+        default=300, metadata={"help": "Optimizer steps of the supernet on all tasks (--supernet_scores tasks)."}
+    )
     task_learning_rate: float = field(default=4e-4, metadata={"help": "Peak learning rate on tasks."})
-    task_batch_size: int = field(default=32, metadata={"help": "Rows a process takes at a time on tasks."})
+    task_batch_size: int = field(default=32, metadata={"help": "Rows of a batch on tasks, for each process."})
+
+
+@dataclass(kw_only=True)
+class StudyArguments:
+    """Where the candidates of all workers are recorded."""
+
+    group = "where candidates are recorded"
 
     storage: str | None = field(
         default=None,
         metadata={
-            "help": "Database of the study for workers on several machines, such as postgresql://user@host/name; by "
-            "default a journal in the output folder."
+            "help": "Database for workers on several machines, such as postgresql://user@host/name; by default the "
+            "file study.journal in the output folder."
         },
     )
     name: str | None = field(
-        default=None, metadata={"help": "Of the study in its storage; by default that of the output folder."}
+        default=None, metadata={"help": "Name of the search in its database; by default that of the output folder."}
     )
+
+
+# The parser lists groups from the last class to the first: what is searched comes before how.
+@dataclass(kw_only=True)
+class SearchArguments(
+    GeneralArguments,
+    StudyArguments,
+    SupernetArguments,
+    ScoredTaskArguments,
+    ScoreArguments,
+    SamplerArguments,
+    StageArguments,
+    GoalArguments,
+    SpaceArguments,
+):
+    """Searches an architecture in up to three stages and writes the best, or a Pareto front, as checkpoints."""
+
+    first = ("student", "budgets", "num_candidates", "stages", "tasks", "task_teachers")
+    least_held_out: ClassVar[int] = 1  # candidates are scored on it
 
     def check(self) -> None:
         """See `LoopArguments.check`."""
@@ -154,6 +264,11 @@ class SearchArguments(GeneralArguments):
             raise InputError("compile: is not for a search, which would compile anew at every step")
         if self.gradient_checkpointing:
             raise InputError("gradient_checkpointing: is not for a search; lower --batch_size")
+        if self.storage is not None and "://" not in self.storage:
+            raise InputError(
+                f"storage '{self.storage}': must be the URL of a database, such as sqlite:///study.db or "
+                "postgresql://user@host/name"
+            )
         self.parsed_budgets()
         self.stop_rule()
         self._check_stages()
@@ -170,10 +285,10 @@ class SearchArguments(GeneralArguments):
     def _check_stages(self) -> None:
         if not self.stages or self.stages != sorted(set(self.stages)) or not set(self.stages) <= {1, 2, 3}:
             raise InputError(f"stages: must be some of 1 2 3, in order, not {self.stages}")
-        if self.stage is not None and self.stage not in self.stages:
-            raise InputError(f"stage: must be one of the stages {self.stages}, not {self.stage}")
+        if self.only_stage is not None and self.only_stage not in self.stages:
+            raise InputError(f"only_stage: must be one of the stages {self.stages}, not {self.only_stage}")
         if self.in_place and not self.sandwich:
-            raise InputError("in_place: is for a --sandwich, where there is a largest candidate to learn from")
+            raise InputError("in_place: is for a --sandwich, where there is a largest architecture to learn from")
 
     def _check_sampler(self) -> None:
         if self.sampler not in SAMPLERS:
@@ -185,7 +300,7 @@ class SearchArguments(GeneralArguments):
                 raise InputError(f"objectives: unknown objective {metric!r}; known are loss, {', '.join(METRICS)}")
         if len(self.objectives) > 1 and self.sampler not in SEVERAL_OBJECTIVES:
             raise InputError(
-                f"sampler: {self.sampler} looks at one objective; for {' and '.join(self.objectives)} choose "
+                f"sampler: '{self.sampler}' looks at one objective; for {' and '.join(self.objectives)} choose "
                 f"{' or '.join(SEVERAL_OBJECTIVES)}"
             )
         if self.reduction_factor is not None and (self.reduction_factor < 2 or len(self.objectives) > 1):

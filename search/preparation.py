@@ -10,6 +10,7 @@ from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConf
 from efficientbert.search.arguments import SearchArguments
 from efficientbert.search.costs.cost import Cost, Flops, Parameters
 from efficientbert.search.costs.latency import Latency, LatencySettings
+from efficientbert.search.scores.probe import check_probe
 from efficientbert.search.scores.short_training import TaskTraining, prepare_task
 from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
 from efficientbert.search.space.expressions import PLAIN
@@ -39,7 +40,7 @@ def make_space(args: SearchArguments, teacher: Teacher) -> SearchSpace:
     elif Path(args.student).suffix == ".json":
         base = read_config(Path(args.student))
     else:
-        raise InputError(f"student {args.student}: no preset ({', '.join(PRESETS)}) and no .json file")
+        raise InputError(f"student '{args.student}': must be a preset ({', '.join(PRESETS)}) or a .json file")
     base = fit_config(base, teacher)
     shape = {
         name: tuple(getattr(args, name) or ())
@@ -91,8 +92,8 @@ def load_tasks(args: SearchArguments, teacher: Teacher, accelerator: Accelerator
         size = task.teacher.encoder.hidden_size
         if "tasks" in args.supernet_scores and size != teacher.hidden_size:
             raise InputError(
-                f"task_teachers: {name} has hidden size {size}, not teacher {args.teacher}'s {teacher.hidden_size}, "
-                "as --supernet_scores tasks needs"
+                f"task_teachers: '{name}' has hidden size {size}, not the {teacher.hidden_size} of "
+                f"teacher '{args.teacher}', as --supernet_scores tasks needs"
             )
     return tasks
 
@@ -107,7 +108,12 @@ def load_probe(args: SearchArguments, teacher: Teacher, accelerator: Accelerator
         return None
     source = args.task_sources()[0]
     if source.task_kind() != "text-classification":
-        raise InputError(f"task {source.title()}: is no classification or regression of texts, which a probe is for")
+        raise InputError(
+            f"task '{source.title()}': score probe is for classification and regression of texts, not for "
+            f"{source.task_kind()}"
+        )
     with accelerator.main_process_first():
         task = task_of_data(source, teacher.tokenizer, source.train_split)
-        return task, task.load(source.train_split)
+        data = task.load(source.train_split)
+    check_probe(task, data)
+    return task, data

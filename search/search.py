@@ -1,11 +1,13 @@
-"""Searches an architecture within budgets: up to three stages, each a study that any number of workers share.
+"""Searches for the best student architecture within a budget of parameters, FLOPs or latency.
 
     efficientbert search recipes/search-tiny.yaml --teacher TEACHER --corpus CORPUS --tasks sst2 --task_teachers \
         TEACHER-SST2 --output_dir my-search
 
-The same command again goes on with what is there; started elsewhere, with the folder in sight, it is one more worker.
-The folder then holds the best candidate as the checkpoint `best`, to go on from with `efficientbert distill --student
-my-search/best`, with several objectives a Pareto front in `front`, and the report `report.md`.
+The same command resumes an interrupted search. Started a second time, on any machine that sees the output folder, it
+works on the same search. In the end the output folder holds the best architecture as the checkpoint `best`, with
+several objectives a Pareto front in `front`, and `report.md`. To train the best one further:
+
+    efficientbert distill --teacher TEACHER --corpus CORPUS --student my-search/best --output_dir my-student
 """
 
 import random
@@ -20,10 +22,12 @@ from efficientbert.train.files.writing import write_json
 
 def main(args: SearchArguments) -> None:
     """Runs the job from arguments to a finished stage."""
+    from efficientbert.search.material import Material
     from efficientbert.search.preparation import any_architecture, load_probe, load_tasks, make_space
     from efficientbert.search.scores.remembered_teacher import RememberedTeacher
     from efficientbert.search.scores.score import objectives
-    from efficientbert.search.stages import Material, Stages
+    from efficientbert.search.stages import Stages
+    from efficientbert.search.study.group import Group
     from efficientbert.search.study.storage import open_storage
     from efficientbert.train.distillation.held_out import capture_held_out
     from efficientbert.train.distillation.scales import teacher_scales
@@ -63,8 +67,11 @@ def main(args: SearchArguments) -> None:
     held_out = capture_held_out(text, teacher, accelerator.device)
     recipes = [objective(any_architecture(depth, shape)).recipe for depth, shape in space.shapes]
     remembered = RememberedTeacher(teacher, recipes)
-    material = Material(teacher, remembered, space, text, objective, held_out, tasks, probe)
-    Stages(args, accelerator, storage, folder, material).run()
+    group = Group(accelerator)
+    material = Material(
+        args, accelerator, group, storage, folder, teacher, remembered, space, text, objective, held_out, tasks, probe
+    )
+    Stages(material).run()
     accelerator.end_training()
 
 

@@ -15,7 +15,7 @@ from efficientbert.search.benchmark import main
 from efficientbert.search.costs import comparison
 from efficientbert.search.costs.arguments import BenchmarkArguments
 from efficientbert.search.costs.comparison import (
-    Report,
+    Measured,
     Timing,
     command_of,
     count_encoder_parameters,
@@ -187,8 +187,8 @@ def test_table_and_json(folders, tmp_path, capsys):
 
 def test_table():
     reports = [
-        Report("bert-base", 108_891_648, 22_347_251_712, [Timing(1, 100.0, 99.0, 104.26, 1.0, 466_837_504)]),
-        Report("tiny", 9_100_000, 1_420_000_000, [Timing(1, 12.5, 12.0, 13.0, 8.0, 52_428_800)]),
+        Measured("bert-base", 108_891_648, 22_347_251_712, [Timing(1, 100.0, 99.0, 104.26, 1.0, 466_837_504)]),
+        Measured("tiny", 9_100_000, 1_420_000_000, [Timing(1, 12.5, 12.0, 13.0, 8.0, 52_428_800)]),
     ]
     assert format_table(reports).splitlines() == [
         "| model     | encoder parameters (no pooler) | FLOPs per sequence | batch 1: ms (quartiles) | speed-up "

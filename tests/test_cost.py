@@ -62,7 +62,7 @@ def test_flops_equal_torchs_counter(name, sequence_length, batch_size):
     assert count_flops(CONFIGS[name], sequence_length, batch_size) == counter.get_total_flops()
 
 
-def linear_parameters(model, part):
+def count_weights(model, part):
     return sum(parameter.numel() for name, parameter in model.named_parameters() if part(name))
 
 
@@ -72,11 +72,14 @@ def test_the_parts_of_a_cost_are_those_of_the_model(name):
     architecture, cost = Architecture.from_config(config), Parameters(config)
     model = EfficientBertModel(config)
     for index, layer in enumerate(architecture.layers):
-        assert cost.layer(architecture.shape, layer) == linear_parameters(
-            model, lambda name, index=index: name.startswith(f"layers.{index}.ffns.")
-        )
-    without = linear_parameters(model, lambda name: ".ffns." not in name)
-    assert cost.fixed(architecture.shape, len(architecture.layers)) == without
+        inside = f"layers.{index}."
+        networks = count_weights(model, lambda name, inside=inside: name.startswith(f"{inside}ffns."))
+        both = count_weights(model, lambda name, inside=inside: name.startswith(inside))
+        shape = architecture.shape
+        assert cost.networks(shape.hidden_size, layer) == networks
+        assert cost.attention(shape.hidden_size, shape.num_attention_heads, shape.head_dim) == both - networks
+        assert cost.layer(shape, layer) == both
+    assert cost.embeddings(shape) == count_weights(model, lambda name: name.startswith("embeddings."))
 
 
 @pytest.mark.parametrize("cost", [Parameters(CONFIGS["published"]), Flops(CONFIGS["published"], 9)])

@@ -11,17 +11,18 @@ from torch import nn
 
 from efficientbert import EfficientBertConfig, EfficientBertModel
 from efficientbert.ffn_efficientbert import BINARY, UNARY
-from efficientbert.search.costs import latency
+from efficientbert.search.costs import latency, timing
 from efficientbert.search.costs.latency import (
     Latency,
     LatencySettings,
     all_network_parts,
+    attention_part,
     build_part,
+    embeddings_part,
     measure_config_latency,
     measure_parts,
     network_parts,
     repeat_part,
-    shape_parts,
 )
 from efficientbert.search.costs.timing import time_rounds
 from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
@@ -106,7 +107,7 @@ class Timed:
 @pytest.fixture
 def clock(monkeypatch):
     fake = SimpleNamespace(now=0.0, calls=[])
-    monkeypatch.setattr(latency.time, "perf_counter", lambda: fake.now)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: fake.now)
     return fake
 
 
@@ -153,22 +154,22 @@ def test_prediction_is_exact_on_an_additive_device(tmp_path, monkeypatch, archit
 def test_costs_add_up_over_layers_and_stacks(tmp_path):
     table = Latency(BASE, tmp_path / "table.json", SETTINGS, Device())
     one = ARCHITECTURES[1]
-    assert table(one) == pytest.approx(table.fixed(SHAPE, 3) + sum(table.layer(SHAPE, layer) for layer in one.layers))
-    assert table.layer(SHAPE, LayerChoice(GATED, 3, 8)) == pytest.approx(
-        3 * table.layer(SHAPE, LayerChoice(GATED, 1, 8))
-    )
-    attention = table.fixed(SHAPE, 5) - table.fixed(SHAPE, 4)
-    assert attention == pytest.approx(Device.cost("attention", 24, 4, 6))
+    layers = sum(table.layer(SHAPE, layer) for layer in one.layers)
+    assert table(one) == pytest.approx(table.embeddings(SHAPE) + layers)
+    networks = table.networks(24, LayerChoice(GATED, 3, 8))
+    assert networks == pytest.approx(3 * table.networks(24, LayerChoice(GATED, 1, 8)))
+    assert table.attention(24, 4, 6) == pytest.approx(Device.cost("attention", 24, 4, 6))
+    assert table.layer(SHAPE, LayerChoice(GATED, 3, 8)) == pytest.approx(table.attention(24, 4, 6) + networks)
 
 
 def test_a_part_is_measured_once(tmp_path):
     device = Device()
     table = Latency(BASE, tmp_path / "table.json", SETTINGS, device)
     layer = LayerChoice(PLAIN, 2, 8)
-    first = table.layer(SHAPE, layer)
-    assert table.layer(SHAPE, layer) == first
+    first = table.networks(24, layer)
+    assert table.networks(24, layer) == first
     assert device.measured == [["residual 24", "linear 24 8", "gelu 8", "linear 8 24"]]
-    table.layer(SHAPE, LayerChoice(GATED, 1, 8))
+    table.networks(24, LayerChoice(GATED, 1, 8))
     assert device.measured[1:] == [["swish 8", "mul 8 8"]]
 
 
@@ -259,7 +260,7 @@ def test_a_table_of_other_settings_is_refused(tmp_path, name, value):
 )
 def test_a_damaged_table_is_refused(tmp_path, text):
     (tmp_path / "table.json").write_text(text)
-    with pytest.raises(InputError, match="is none, or damaged"):
+    with pytest.raises(InputError, match=r"table\.json': holds no latency table; delete the file"):
         Latency(BASE, tmp_path / "table.json", SETTINGS, Device())
 
 
@@ -274,10 +275,10 @@ def test_another_machine_may_read_a_table_but_not_add_to_it(tmp_path, monkeypatc
     assert table(ARCHITECTURES[0]) == price
     with pytest.raises(InputError, match=r"lacks 'linear 24 8', and was measured on .*a processor.*, not on"):
         table(ARCHITECTURES[1])
-    assert path.read_text() == before and len(device.measured) == 2
+    assert path.read_text() == before and len(device.measured) == 3
 
 
-@pytest.mark.parametrize("part", [*shape_parts(SHAPE), *all_network_parts(24, 8)])
+@pytest.mark.parametrize("part", [embeddings_part(SHAPE), attention_part(24, 4, 6), *all_network_parts(24, 8)])
 def test_every_part_runs_at_its_widths(part):
     name, *sizes = part.split()
     module, inputs = build_part(part, BASE, dataclasses.replace(SETTINGS, dtype="bfloat16"))

@@ -92,6 +92,36 @@ def test_commands_hold_arguments_and_main_alone(path):
     assert [name for name in held if not name.endswith("Arguments")] == ["main", "cli"]
 
 
+def imported_modules() -> dict[str, set[str]]:
+    """Of every module of the package, the others that it imports anywhere: also in functions and for types alone."""
+    paths = [*MODULES, *(Path(f"{stem}.py") for stem in ROOT_FILES)]
+    names = {
+        path: ".".join(("efficientbert", *path.with_suffix("").parts)).removesuffix(".__init__") for path in paths
+    }
+    found = {}
+    for path, module in names.items():
+        written = (f"efficientbert.{name}" if dots else name for dots, name in imports(ROOT / path))
+        found[module] = {name for name in written if name in names.values()} - {module}
+    return found
+
+
+def import_cycle(imported: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in a circle; empty if there are none."""
+    left = dict(imported)
+    while leaves := [module for module, others in left.items() if not others & left.keys()]:
+        for module in leaves:
+            del left[module]
+    return sorted(left)
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    imported = imported_modules()
+    assert "efficientbert.search.space.space" in imported["efficientbert.search.preparation"]
+    assert "efficientbert.ffn_efficientbert" in imported["efficientbert.search.space.expressions"]
+    assert import_cycle(imported) == []
+    assert import_cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize("path", [path for path in MODULES if path.name != "__init__.py"], ids=str)
 def test_no_file_shadows_a_library(path):
     """A script that is run by its path finds the files beside it before any library."""

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from sklearn.model_selection import GroupShuffleSplit
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForSequenceClassification, EfficientBertModel
 from efficientbert.search.scores.held_out_text import HeldOutText
-from efficientbert.search.scores.probe import TaskProbe, pooled_states, probe_error
+from efficientbert.search.scores.probe import TaskProbe, check_probe, pooled_states, probe_error
 from efficientbert.search.scores.score import ParameterCount, finite, isolated_randomness, objectives
 from efficientbert.search.scores.task_slices import TaskSlices, task_error
 from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
 from efficientbert.search.supernet.supernet import Supernet, TaskSupernet
+from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.arguments import LossArguments
 from efficientbert.train.distillation.held_out import capture_held_out
 from efficientbert.train.distillation.scales import Scales
@@ -158,17 +160,42 @@ def test_states_are_pooled_over_the_tokens_of_a_row_alone(task):
         np.testing.assert_allclose(state, np.bincount(ids, minlength=65) / len(ids), atol=1e-6)
 
 
-def test_a_probe_is_fitted_to_the_first_rows_and_scored_on_the_last(task, tmp_path):
-    """The class stands in the text; from row 40 on, in the last third, some classes are exchanged."""
+def rows_of(task, classes: list[int], labels: list[int], path):
+    """Rows whose text says a class, with labels that may say another."""
+    text, names = [f"word{number} " * 4 for number in classes], ["yes", "no"]
+    Dataset.from_dict({"text": text, "label": [names[number] for number in labels]}).to_parquet(path)
+    return task.with_data(str(path)).load("train")
+
+
+def test_a_probe_is_scored_on_a_third_of_the_rows_that_it_is_not_fitted_to(task, tmp_path):
+    """The class stands in the text; of the rows held out, some have the label of the other."""
+    classes = [number % 2 for number in range(60)]
+    ((fitted, scored),) = GroupShuffleSplit(1, test_size=20, random_state=0).split(classes, groups=range(60))
+    assert len(scored) == 20 and len(set(np.array(classes)[fitted])) == 2
     for exchanged, error in ((0, 0.0), (5, 0.25), (20, 1.0)):
-        rows = {"text": [f"word{i % 2} " * 4 for i in range(60)], "label": []}
-        for i in range(60):
-            rows["label"].append("yes" if (i % 2 == 0) != (40 <= i < 40 + exchanged) else "no")
-        path = tmp_path / f"{exchanged}.parquet"
-        Dataset.from_dict(rows).to_parquet(path)
-        data = task.with_data(str(path)).load("train")
+        labels = [number ^ (index in scored[:exchanged]) for index, number in enumerate(classes)]
+        data = rows_of(task, classes, labels, tmp_path / f"{exchanged}.parquet")
         assert probe_error(OneHot(), task, data) == pytest.approx(error)
         assert TaskProbe(lambda _: OneHot(), task, data)(LARGEST) == pytest.approx(error)
+
+
+@pytest.mark.parametrize("first", [45, 40, 20, 15])
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_file_that_is_sorted_by_label_can_be_probed(task, tmp_path, label, first):
+    """In file order, two thirds of these rows may have one label alone."""
+    labels = [label] * first + [1 - label] * (60 - first)
+    data = rows_of(task, labels, labels, tmp_path / "sorted.parquet")
+    check_probe(task, data)
+    assert probe_error(OneHot(), task, data) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [([0] * 9, "task 'task': all 6 rows .* have the label 'yes'"), ([0, 1, 0, 1], "task 'task': has 4 rows")],
+)
+def test_rows_that_no_probe_can_be_fitted_to_are_refused(task, tmp_path, labels, message):
+    with pytest.raises(InputError, match=message):
+        check_probe(task, rows_of(task, labels, labels, tmp_path / "rows.parquet"))
 
 
 def test_the_error_of_slices_is_a_mean_over_tasks(task, task_file):

@@ -1,6 +1,8 @@
 """A search from arguments to checkpoints: stages, budgets, objectives, tasks, resume and faults."""
 
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,18 +11,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
-from efficientbert.search import search, stages
+from efficientbert.search import result as results
+from efficientbert.search import search, supernets
 from efficientbert.search.arguments import SearchArguments
+from efficientbert.search.preparation import make_space
+from efficientbert.search.scores import short_training
 from efficientbert.search.scores.held_out_text import held_out_loss
 from efficientbert.search.scores.score import objectives
+from efficientbert.search.scores.trained_candidates import TrainedCandidates
 from efficientbert.search.space.architecture import Architecture
 from efficientbert.search.study.storage import JOURNAL, open_storage
 from efficientbert.search.supernet.supernet import Supernet
+from efficientbert.train.cli.arguments import make_parser
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.held_out import capture_held_out
 from efficientbert.train.distillation.projection import load_projection
@@ -170,16 +177,17 @@ def test_the_best_of_trained_candidates_keeps_what_it_has_learned(make_arguments
 
 
 def test_a_best_candidate_without_its_weights_is_told(make_arguments, monkeypatch):
-    monkeypatch.setattr(stages.TrainedCandidates, "keep", lambda *_: None)
-    with pytest.warns(UserWarning, match="trained: lacks a candidate's weights; it is as it began"):
+    monkeypatch.setattr(TrainedCandidates, "keep", lambda *_: None)
+    with pytest.warns(UserWarning, match="trained': lacks a candidate's weights; it is as it began"):
         search.main(make_arguments(stages=[1]))
 
 
 KILL_WHEN = """
 import os, signal, sys
 from efficientbert.search import search
-from efficientbert.search.scores import HeldOutText
-from efficientbert.train import loop
+from efficientbert.search.scores import short_training
+from efficientbert.search.scores.held_out_text import HeldOutText
+from efficientbert.train.engine import loop
 kill_at = int(sys.argv.pop(1))
 events = []
 def dies(function):
@@ -239,20 +247,20 @@ def test_two_workers_share_a_search(make_arguments, tmp_path):
 def test_stages_run_one_at_a_time(make_arguments, tmp_path):
     whole = make_arguments(stages=[1, 3], output_dir=str(tmp_path / "whole" / "study"))
     search.main(whole)
-    with pytest.raises(InputError, match="stage 1: no candidate of it is complete; run it first: --stage 1"):
-        search.main(make_arguments(stages=[1, 3], stage=3))
+    with pytest.raises(InputError, match="stage 1: no candidate of it is complete; run it first: --only_stage 1"):
+        search.main(make_arguments(stages=[1, 3], only_stage=3))
     for stage in (1, 3):
-        args = make_arguments(stages=[1, 3], stage=stage)
+        args = make_arguments(stages=[1, 3], only_stage=stage)
         search.main(args)
         assert (Path(args.output_dir) / "best").exists() == (stage == 3)
     assert candidates(args, 3) == candidates(whole, 3)
 
 
 def test_a_stage_misses_the_one_before_it_at_once(make_arguments, monkeypatch):
-    search.main(make_arguments(stage=1))
-    monkeypatch.setattr(stages, "Supernet", None)  # nothing is trained before it says so
-    with pytest.raises(InputError, match="stage 2: no candidate of it is complete; run it first: --stage 2"):
-        search.main(make_arguments(stage=3))
+    search.main(make_arguments(only_stage=1))
+    monkeypatch.setattr(supernets, "Supernet", None)  # nothing is trained before it says so
+    with pytest.raises(InputError, match="stage 2: no candidate of it is complete; run it first: --only_stage 2"):
+        search.main(make_arguments(only_stage=3))
 
 
 def test_candidates_keep_all_budgets(make_arguments):
@@ -273,7 +281,7 @@ def test_candidates_keep_all_budgets(make_arguments):
 
 def search_base(args: SearchArguments) -> EfficientBertConfig:
     """The configuration that candidates of a search stand on."""
-    return search.make_space(args, Teacher.load(args.teacher)).base
+    return make_space(args, Teacher.load(args.teacher)).base
 
 
 @pytest.mark.parametrize("sampler", ["action_space", "nsga2"])
@@ -297,15 +305,15 @@ def test_a_front_is_replaced_as_a_whole(make_arguments, monkeypatch):
     args = make_arguments(**more, num_candidates=12)
     front = Path(args.output_dir) / "front"
     before = {path.name: path.stat().st_ino for path in front.iterdir()}
-    write = stages.Stages._write_candidate
+    write = results.write_candidate
 
-    def fails(self, architecture, losses, extract, folder):
+    def fails(material, architecture, losses, extract, folder):
         if folder.name == "1":
             raise OSError("no room")
-        write(self, architecture, losses, extract, folder)
+        write(material, architecture, losses, extract, folder)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages.Stages, "_write_candidate", fails)
+        patch.setattr(results, "write_candidate", fails)
         with pytest.raises(OSError, match="no room"):
             search.main(args)
     assert {path.name: path.stat().st_ino for path in front.iterdir()} == before
@@ -369,12 +377,12 @@ def test_a_failing_candidate_is_recorded_and_the_search_goes_on(make_arguments, 
     "changes,message",
     [
         ({"stages": [2, 1]}, "stages: must be some of 1 2 3, in order"),
-        ({"stages": [1, 3], "stage": 2}, r"stage: must be one of the stages \[1, 3\], not 2"),
+        ({"stages": [1, 3], "only_stage": 2}, r"only_stage: must be one of the stages \[1, 3\], not 2"),
         ({"budgets": ["parameters"]}, "budgets: 'parameters': must be METRIC=LEAST:MOST"),
         ({"budgets": ["size=1:2"]}, "budget: unknown metric 'size'"),
         ({"budgets": ["flops=:1e9", "flops=1:"]}, "budgets: a metric stands twice"),
         ({"budgets": ["parameters=1:2"]}, "no architecture"),
-        ({"objectives": ["loss", "latency"], "sampler": "evolution"}, "sampler: evolution looks at one objective"),
+        ({"objectives": ["loss", "latency"], "sampler": "evolution"}, "sampler: 'evolution' looks at one objective"),
         ({"objectives": ["parameters"]}, "objectives: must be loss, then others"),
         ({"sampler": "guess"}, "sampler: must be random, evolution"),
         ({"scores": ["text", "short"]}, "several are for successive halving"),
@@ -386,8 +394,10 @@ def test_a_failing_candidate_is_recorded_and_the_search_goes_on(make_arguments, 
         ({"task_steps": 0}, "task_steps: must be at least 1"),
         ({"num_candidates": None}, "stop rule: give a number"),
         ({"head_counts": [2, 3]}, "attention_scores"),
-        ({"student": "guess"}, "student guess: no preset"),
+        ({"student": "guess"}, "student 'guess': must be a preset"),
         ({"compile": True}, "compile: is not for a search"),
+        ({"storage": "study.db"}, "storage 'study.db': must be the URL of a database"),
+        ({"tasks": ["my-data.csv"]}, "tasks: 'my-data.csv': data of your own needs a YAML file that names it"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_written(make_arguments, changes, message):
@@ -422,7 +432,7 @@ def test_a_task_teacher_of_another_width_is_refused(make_arguments, teacher_fold
     args = make_arguments(
         stages=[3], tasks=[task_recipe], task_teachers=[str(tmp_path / "wide-task")], supernet_scores=["tasks"]
     )
-    with pytest.raises(InputError, match=r"task_teachers: .* has hidden size 30, not teacher .*'s 24"):
+    with pytest.raises(InputError, match=r"task_teachers: '.*' has hidden size 30, not the 24 of teacher '.*'"):
         search.main(args)
     assert not Path(args.output_dir).exists()
 
@@ -448,12 +458,12 @@ def test_a_supernet_that_is_there_is_not_trained_again(make_arguments, monkeypat
     args = make_arguments(stages=[3])
     search.main(args)
     rows = candidates(args, 3)
-    monkeypatch.setattr(stages, "train", None)
+    monkeypatch.setattr(supernets, "train", None)
     (Path(args.output_dir) / JOURNAL).unlink()  # as if its worker had been killed before it could say so
     search.main(args)
     assert candidates(args, 3) == rows
     (Path(args.output_dir) / "stage-3" / "supernet.safetensors").unlink()
-    with pytest.raises(InputError, match=r"supernet .*: is not there, though study study has trained it"):
+    with pytest.raises(InputError, match=r"supernet '.*': is not there, though study study has trained it"):
         search.main(args)
 
 
@@ -465,3 +475,60 @@ def test_a_database_is_named_without_its_password(make_arguments, tmp_path):
     assert make_arguments(storage="postgresql://me:secret@host/name").decisive()["storage"] == (
         "postgresql://me:***@host/name"
     )
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_result_that_was_deleted_is_written_again_and_nothing_is_trained(make_arguments, monkeypatch):
+    args = make_arguments(stages=[1, 3], num_candidates=3, objectives=["loss", "parameters"])
+    search.main(args)
+    folder, rows = Path(args.output_dir), candidates(args, 3)
+    files, weights = listing(folder), load_file(folder / "best" / "model.safetensors")
+    monkeypatch.setattr(supernets, "train", None)
+    monkeypatch.setattr(short_training, "train", None)
+    for gone in ("best", "front"):
+        shutil.rmtree(folder / gone)
+        search.main(args)
+        assert listing(folder) == files
+    for path in [*folder.glob("*.png"), folder / "report.md"]:
+        path.unlink()
+    shutil.rmtree(folder / "front")
+    written = {path: path.stat().st_mtime_ns for path in (folder / "warm-up").iterdir()}
+    search.main(args)
+    assert listing(folder) == files and candidates(args, 3) == rows
+    assert {path: path.stat().st_mtime_ns for path in (folder / "warm-up").iterdir()} == written
+    again = load_file(folder / "best" / "model.safetensors")
+    assert all(torch.equal(again[name], weight) for name, weight in weights.items())
+
+
+def test_a_supernet_file_of_other_weights_is_told_in_one_line(make_arguments):
+    args = make_arguments(stages=[3], num_candidates=1)
+    search.main(args)
+    path = Path(args.output_dir) / "stage-3" / "supernet.safetensors"
+    for broken, message in (
+        (save({"other": torch.zeros(2)}), "lack a weight 'whole.encoder"),
+        (b"x", "cannot be read"),
+    ):
+        path.write_bytes(broken)
+        with pytest.raises(InputError, match=f"weights '.*supernet.safetensors': {message}"):
+            search.main(args)
+
+
+def test_the_help_lists_every_flag_in_a_named_group_and_what_matters_first():
+    text = make_parser(SearchArguments, "efficientbert search").format_help()
+    groups = re.split(r"\n(?=[a-z][^\n]*:\n)", text)
+    of_group = {group.partition(":")[0]: re.findall(r"(?m)^  --(\w+)", group) for group in groups}
+    matters = ["teacher", "output_dir", "corpus", *SearchArguments.first]
+    assert sorted(of_group["the flags that matter first"]) == sorted(matters)
+    own = {
+        "which architectures are searched", "budgets and objectives", "stages and their length",
+        "how candidates are proposed", "how stages 1 and 2 rate candidates", "supernet and stage 3",
+        "tasks to rate candidates on", "where candidates are recorded",
+    }  # fmt: skip
+    assert own <= of_group.keys()
+    assert not set(of_group.get("other", [])) & {name for owner in OWNERS for name in owner.__annotations__}
+
+
+OWNERS = [owner for owner in SearchArguments.__mro__ if owner.__module__ == SearchArguments.__module__]

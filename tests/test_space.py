@@ -39,10 +39,13 @@ class Operators(Cost):
 
     metric = "latency"
 
-    def fixed(self, shape, num_layers):
-        return 0.1 + 0.01 * num_layers * shape.hidden_size
+    def embeddings(self, shape):
+        return 0.1
 
-    def layer(self, shape, layer):
+    def attention(self, hidden_size, num_heads, head_dim):
+        return 0.01 * hidden_size
+
+    def networks(self, hidden_size, layer):
         return layer.stack * (0.1 + 0.003 * layer.intermediate_size + 0.01 * len(layer.expression))
 
 

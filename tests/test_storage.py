@@ -49,14 +49,14 @@ def test_a_database_is_kept(tmp_path):
 @pytest.mark.parametrize(
     "location, message",
     [
-        ("nosuch://host/name", "storage nosuch://host/name: cannot be opened"),
-        ("nosuch://me:secret@host/name", r"storage nosuch://me:\*\*\*@host/name: cannot be opened"),
-        ("://", "storage ://…: cannot be opened"),
+        ("nosuch://host/name", "storage 'nosuch://host/name': cannot be opened"),
+        ("nosuch://me:secret@host/name", r"storage 'nosuch://me:\*\*\*@host/name': cannot be opened"),
+        ("://", "storage '://…': cannot be opened"),
         ("sqlite:////no/such/folder/study.db", "unable to open database file"),
     ],
 )
 def test_what_cannot_be_opened_is_told_in_one_line(monkeypatch, location, message):
-    monkeypatch.setattr("efficientbert.search.study.study.storage.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("efficientbert.search.study.storage.time.sleep", lambda seconds: None)
     with pytest.raises(InputError, match=message) as told:
         open_storage(location)
     assert "\n" not in str(told.value)
@@ -65,11 +65,17 @@ def test_what_cannot_be_opened_is_told_in_one_line(monkeypatch, location, messag
 
 def test_a_file_is_no_study_folder(tmp_path):
     (tmp_path / "file").write_text("x", encoding="utf-8")
-    with pytest.raises(InputError, match="exists"):
+    with pytest.raises(InputError, match=r"study folder '.*file': cannot be opened: .*exists"):
         open_storage(tmp_path / "file")
 
 
-def test_a_broken_journal_is_told_in_one_line(tmp_path):
-    (tmp_path / JOURNAL).write_text("no journal\nat all\n", encoding="utf-8")
-    with pytest.raises(InputError, match="cannot be opened"):
+@pytest.mark.parametrize(
+    "text", [b"no journal\nat all\n", b"{}\n", b"[1]\n", b"3\n", b"\xff\xfe\n", b'{"op_code": 99}\n']
+)
+def test_a_broken_journal_is_told_in_one_line(tmp_path, text):
+    (tmp_path / JOURNAL).write_bytes(text)
+    with pytest.raises(
+        InputError, match=rf"study '.*{JOURNAL}': cannot be read: .*choose another --output_dir"
+    ) as told:
         open_storage(tmp_path)
+    assert "\n" not in str(told.value)

@@ -20,10 +20,10 @@ from efficientbert.search.space.space import SearchSpace
 from efficientbert.search.supernet.supernet import Supernet, TaskSupernet
 from efficientbert.search.supernet.training import (
     Candidates,
+    LargestInTurns,
     Slices,
     SupernetDistillation,
     TaskSupernetDistillation,
-    Wholes,
     bounds,
     in_place_objective,
     task_objectives,
@@ -129,8 +129,8 @@ def test_a_sandwich_is_the_largest_the_smallest_and_random_ones():
 def test_a_warm_up_takes_turns_between_plain_and_gated_wholes():
     gated = replace(LARGEST, layers=tuple(replace(layer, expression=GATED) for layer in LARGEST.layers))
     plain = replace(LARGEST, layers=tuple(replace(layer, expression=PLAIN) for layer in LARGEST.layers))
-    assert [Wholes.of(gated)(step) for step in range(4)] == [(plain,), (gated,), (plain,), (gated,)]
-    assert [Wholes.of(plain)(step) for step in range(3)] == [(plain,)] * 3
+    assert [LargestInTurns.of(gated)(step) for step in range(4)] == [(plain,), (gated,), (plain,), (gated,)]
+    assert [LargestInTurns.of(plain)(step) for step in range(3)] == [(plain,)] * 3
 
 
 def test_a_shallow_slice_is_compared_with_the_teacher_layers_of_its_depth(teacher, supernet):

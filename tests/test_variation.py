@@ -12,7 +12,7 @@ from efficientbert.search.space.architecture import Architecture, LayerChoice, S
 from efficientbert.search.space.expressions import GATED, PLAIN
 from efficientbert.search.space.sizes import Choices
 from efficientbert.search.space.space import SearchSpace
-from efficientbert.search.space.variation import DIMENSIONS, change_shape, fit, measure_excess, mutate, repair
+from efficientbert.search.space.variation import DIMENSIONS
 
 
 BASE = EfficientBertConfig(
@@ -79,7 +79,7 @@ def test_a_space_of_one_architecture_has_no_neighbour():
     only = Choices(stacks=(2,), divisors=(2,))
     space = make_space(choices=only, expressions=(PLAIN, PLAIN, GATED))
     architecture = space.sample(random.Random(0))
-    assert mutate(space, architecture, random.Random(1)) is None
+    assert space.variation.mutate(architecture, random.Random(1)) is None
     assert space.mutate(architecture, random.Random(1)) == architecture
 
 
@@ -113,7 +113,7 @@ def test_without_budgets_every_layer_comes_from_either_parent():
 def test_widths_keep_their_rank_at_another_hidden_size():
     space = make_space(choices=Choices(hidden_sizes=(24, 36)))
     layers = tuple(LayerChoice(PLAIN, 1, width) for width in (24, 12, 8, 6))
-    found = fit(space, Architecture(Shape(24, 3, 8, 8), layers), Shape(36, 3, 12, 8))
+    found = space.variation.fit(Architecture(Shape(24, 3, 8, 8), layers), Shape(36, 3, 12, 8))
     assert [layer.intermediate_size for layer in found.layers] == [36, 18, 12, 9]
 
 
@@ -121,10 +121,10 @@ def test_another_depth_leaves_out_or_repeats_layers_in_their_order():
     space, rng = make_space(choices=Choices(depths=(2, 5))), random.Random(5)
     two = Architecture(Shape(24, 3, 8, 8), (LayerChoice(PLAIN, 1, 24), LayerChoice(GATED, 2, 12)))
     for _ in range(20):
-        five = change_shape(space, two, "num_layers", rng)
+        five = space.variation.change_shape(two, "num_layers", rng)
         count = five.layers.count(two.layers[0])
         assert five.layers == two.layers[:1] * count + two.layers[1:] * (5 - count) and 0 < count < 5
-        back = change_shape(space, five, "num_layers", rng)
+        back = space.variation.change_shape(five, "num_layers", rng)
         assert len(back.layers) == 2 and set(back.layers) <= set(two.layers)
 
 
@@ -132,31 +132,31 @@ def test_a_shape_without_a_neighbour_in_one_dimension_stays():
     space, rng = make_space(choices=Choices(hidden_sizes=(24, 30), head_counts=(3, 4))), random.Random(5)
     layers = (LayerChoice(PLAIN, 1, 30),) * 3
     thirty = Architecture(Shape(30, 3, 10, 8), layers)  # four heads do not divide it
-    assert change_shape(space, thirty, "num_attention_heads", rng) is None
-    assert change_shape(space, thirty, "hidden_size", rng).shape == Shape(24, 3, 8, 8)
+    assert space.variation.change_shape(thirty, "num_attention_heads", rng) is None
+    assert space.variation.change_shape(thirty, "hidden_size", rng).shape == Shape(24, 3, 8, 8)
 
 
 def test_repair_goes_the_shortest_way_it_sees_and_leaves_what_fits():
     architecture = Architecture(Shape(24, 3, 8, 8), (LayerChoice(PLAIN, 4, 24),) * 3)
     space, rng = make_space(Budget("parameters", 20_000, 22_000)), random.Random(6)
-    found = repair(space, architecture, rng)
+    found = space.variation.repair(architecture, rng)
     assert space.contains(found) and all(layer.expression == PLAIN for layer in found.layers)
-    assert repair(space, found, rng) is found
+    assert space.variation.repair(found, rng) is found
     impossible = make_space(Budget("parameters", maximum=1000))
-    assert repair(impossible, architecture, rng) is None
+    assert impossible.variation.repair(architecture, rng) is None
     narrow_only = LayerChoice("linear2(relu(mul(linear1(x), x)))", 1, 40)
-    assert repair(WIDE, Architecture(architecture.shape, (narrow_only,) * 3), rng) is None
+    assert WIDE.variation.repair(Architecture(architecture.shape, (narrow_only,) * 3), rng) is None
     fixed = space.fix_sizes(architecture)
-    assert repair(fixed, architecture, rng) is None
+    assert fixed.variation.repair(architecture, rng) is None
 
 
 def test_excess_is_relative_to_the_nearer_end():
     budgets = (Budget("parameters", 100, 200), Budget("flops", maximum=10))
     space = make_space(*budgets)
-    assert measure_excess(space, [150, 10]) == 0
-    assert measure_excess(space, [300, 5]) == pytest.approx(0.5)
-    assert measure_excess(space, [75, 15]) == pytest.approx(0.25 + 0.5)
-    assert measure_excess(make_space(Budget("parameters", maximum=0)), [1]) == float("inf")
+    assert space.variation.measure_excess([150, 10]) == 0
+    assert space.variation.measure_excess([300, 5]) == pytest.approx(0.5)
+    assert space.variation.measure_excess([75, 15]) == pytest.approx(0.25 + 0.5)
+    assert make_space(Budget("parameters", maximum=0)).variation.measure_excess([1]) == float("inf")
 
 
 @pytest.mark.parametrize("space", [TIGHT, FREE_TIGHT])

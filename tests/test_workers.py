@@ -266,9 +266,38 @@ def test_a_job_that_fails_elsewhere_raises_in_those_who_wait(monkeypatch):
     def fail(seconds):
         there.finish(trial, {"state": "FAIL", "losses": None, "reason": "ValueError: no text"})
 
-    monkeypatch.setattr("efficientbert.search.study.study.workers.time.sleep", fail)
+    monkeypatch.setattr("efficientbert.search.study.workers.time.sleep", fail)
     with pytest.raises(RuntimeError, match="study/supernet failed at process 1 on elsewhere: ValueError: no text"):
         once(storage, "study/supernet", lambda: pytest.fail("done twice"))
+
+
+def test_a_job_whose_product_is_gone_is_done_again_by_one_worker(tmp_path):
+    storage, made = InMemoryStorage(), tmp_path / "made"
+
+    def make() -> int:
+        made.touch()
+        return len(calls.append(1) or calls)
+
+    calls: list[int] = []
+    assert [once(storage, "study/result", make, lasts=made.exists) for _ in range(2)] == [1, 1]
+    made.unlink()
+    assert [once(storage, "study/result", make, lasts=made.exists) for _ in range(2)] == [2, 2]
+    assert once(storage, "study/result", make) == 2  # without a look at what was made
+
+
+def test_while_one_worker_does_a_job_again_the_others_wait(tmp_path, monkeypatch):
+    storage, made = InMemoryStorage(), tmp_path / "made"
+    once(storage, "study/result", lambda: 1)
+    there = Attempts(storage, "study/result", ("seconds",), AWAY)
+    there.refresh()
+    trial = there.again(0)
+
+    def finish(seconds):
+        made.touch()
+        there.finish(trial, {"state": "COMPLETE", "losses": [1.0], "value": 2})
+
+    monkeypatch.setattr("efficientbert.search.study.workers.time.sleep", finish)
+    assert once(storage, "study/result", lambda: pytest.fail("done twice"), lasts=made.exists) == 2
 
 
 def test_errors_are_described_in_one_line():

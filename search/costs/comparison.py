@@ -45,7 +45,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Report:
+class Measured:
     """One model: encoder parameters without a pooler, FLOPs of one sequence, and what was measured."""
 
     model: str
@@ -258,7 +258,7 @@ def summarize(
     return Timing(batch_size, median, lower, upper, reference / median, peak_memory_bytes)
 
 
-def benchmark(args: BenchmarkArguments) -> list[Report]:
+def benchmark(args: BenchmarkArguments) -> list[Measured]:
     """Measures every model.
 
     Raises:
@@ -279,7 +279,7 @@ def benchmark(args: BenchmarkArguments) -> list[Report]:
     reports = []
     for name, (parameters, flops), by_batch, peaks in zip(args.models, counts, times, memory):
         timings = [summarize(size, by_batch[size], times[0][size], peaks[size]) for size in args.batch_sizes]
-        reports.append(Report(name, parameters, flops, timings))
+        reports.append(Measured(name, parameters, flops, timings))
     return reports
 
 
@@ -302,7 +302,7 @@ def command_of(args: BenchmarkArguments) -> str:
     return shlex.join(words)
 
 
-def format_table(reports: Sequence[Report]) -> str:
+def format_table(reports: Sequence[Measured]) -> str:
     """The reports as an aligned Markdown table."""
     header = ["model", "encoder parameters (no pooler)", "FLOPs per sequence"]
     for timing in reports[0].timings:

@@ -1,4 +1,4 @@
-"""What an architecture costs: exact parameters and FLOPs in closed form, each a sum over its parts, and budgets."""
+"""What an architecture costs: exact parameters and FLOPs in closed form, each a sum over its layers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
@@ -11,17 +11,32 @@ from efficientbert.search.space.architecture import Architecture, LayerChoice, S
 
 
 class Cost(ABC):
-    """What an architecture costs in one metric; the parts add up."""
+    """What an architecture costs in one metric: its embeddings, and attention and networks of every layer."""
 
     metric: ClassVar[str]
 
     @abstractmethod
-    def fixed(self, shape: Shape, num_layers: int) -> float:
-        """What all but the feed-forward networks cost: embeddings, and every layer's attention."""
+    def embeddings(self, shape: Shape) -> float:
+        """What the embeddings cost, which a model has once."""
 
     @abstractmethod
+    def attention(self, hidden_size: int, num_heads: int, head_dim: int) -> float:
+        """What the attention of one layer costs, its residual and LayerNorm included.
+
+        Args:
+            hidden_size: Width of the hidden states.
+            num_heads: Heads.
+            head_dim: Width of a head.
+        """
+
+    @abstractmethod
+    def networks(self, hidden_size: int, layer: LayerChoice) -> float:
+        """What the feed-forward networks of one layer cost, their residuals and LayerNorms included."""
+
     def layer(self, shape: Shape, layer: LayerChoice) -> float:
-        """What all feed-forward networks of one layer cost."""
+        """What one layer costs: its attention and its networks."""
+        attention = self.attention(shape.hidden_size, shape.num_attention_heads, shape.head_dim)
+        return attention + self.networks(shape.hidden_size, layer)
 
     def kind(self, expression: str) -> Hashable:
         """Equal for expressions that cost the same in layers of equal sizes; by default each is a kind of its own."""
@@ -29,8 +44,8 @@ class Cost(ABC):
 
     def __call__(self, architecture: Architecture) -> float:
         """What an architecture costs."""
-        shape, layers = architecture.shape, architecture.layers
-        return self.fixed(shape, len(layers)) + sum(self.layer(shape, layer) for layer in layers)
+        shape = architecture.shape
+        return self.embeddings(shape) + sum(self.layer(shape, layer) for layer in architecture.layers)
 
 
 @lru_cache(maxsize=65536)
@@ -60,19 +75,21 @@ class Parameters(Counted):
         self.vocab_size = base.vocab_size
         self.num_positions = base.max_position_embeddings + base.type_vocab_size
 
-    def fixed(self, shape: Shape, num_layers: int) -> int:
+    def embeddings(self, shape: Shape) -> int:
         """See [`Cost`]."""
-        hidden, inner = shape.hidden_size, shape.num_attention_heads * shape.head_dim
-        tables = self.vocab_size * shape.embedding_size + self.num_positions * hidden
-        embeddings = tables + (3 * shape.embedding_size + 1) * hidden + 2 * hidden
-        attention = (hidden + 1) * 3 * inner + (inner + 1) * hidden + 2 * hidden
-        return embeddings + num_layers * attention
+        tables = self.vocab_size * shape.embedding_size + self.num_positions * shape.hidden_size
+        return tables + (3 * shape.embedding_size + 1) * shape.hidden_size + 2 * shape.hidden_size
 
-    def layer(self, shape: Shape, layer: LayerChoice) -> int:
+    def attention(self, hidden_size: int, num_heads: int, head_dim: int) -> int:
         """See [`Cost`]."""
-        hidden, size = shape.hidden_size, layer.intermediate_size
-        inward = linears_to_intermediate(layer.expression) * (hidden + 1) * size
-        return layer.stack * (inward + (size + 1) * hidden + 2 * hidden)
+        inner = num_heads * head_dim
+        return (hidden_size + 1) * 3 * inner + (inner + 1) * hidden_size + 2 * hidden_size
+
+    def networks(self, hidden_size: int, layer: LayerChoice) -> int:
+        """See [`Cost`]."""
+        size = layer.intermediate_size
+        inward = linears_to_intermediate(layer.expression) * (hidden_size + 1) * size
+        return layer.stack * (inward + (size + 1) * hidden_size + 2 * hidden_size)
 
 
 class Flops(Counted):
@@ -91,16 +108,19 @@ class Flops(Counted):
     def __init__(self, base: EfficientBertConfig, sequence_length: int):
         self.sequence_length = sequence_length
 
-    def fixed(self, shape: Shape, num_layers: int) -> int:
+    def embeddings(self, shape: Shape) -> int:
         """See [`Cost`]."""
-        hidden, inner = shape.hidden_size, shape.num_attention_heads * shape.head_dim
-        attention = hidden * 3 * inner + 2 * self.sequence_length * inner + inner * hidden
-        return 2 * self.sequence_length * (3 * shape.embedding_size * hidden + num_layers * attention)
+        return 2 * self.sequence_length * 3 * shape.embedding_size * shape.hidden_size
 
-    def layer(self, shape: Shape, layer: LayerChoice) -> int:
+    def attention(self, hidden_size: int, num_heads: int, head_dim: int) -> int:
+        """See [`Cost`]."""
+        inner = num_heads * head_dim
+        return 2 * self.sequence_length * (4 * hidden_size * inner + 2 * self.sequence_length * inner)
+
+    def networks(self, hidden_size: int, layer: LayerChoice) -> int:
         """See [`Cost`]."""
         linears = linears_to_intermediate(layer.expression) + 1
-        return 2 * self.sequence_length * layer.stack * linears * shape.hidden_size * layer.intermediate_size
+        return 2 * self.sequence_length * layer.stack * linears * hidden_size * layer.intermediate_size
 
 
 def count_parameters(config: EfficientBertConfig) -> int:

@@ -137,13 +137,14 @@ def all_network_parts(hidden_size: int, intermediate_size: int) -> list[str]:
     return parts
 
 
-def shape_parts(shape: Shape) -> tuple[str, str]:
-    """The part that a model has once, and the part that every layer has."""
-    hidden = shape.hidden_size
-    return (
-        f"embeddings {hidden} {shape.embedding_size}",
-        f"attention {hidden} {shape.num_attention_heads} {shape.head_dim}",
-    )
+def embeddings_part(shape: Shape) -> str:
+    """The part that a model has once: `embeddings 540 128`."""
+    return f"embeddings {shape.hidden_size} {shape.embedding_size}"
+
+
+def attention_part(hidden_size: int, num_heads: int, head_dim: int) -> str:
+    """The attention of one layer: `attention 540 12 45`."""
+    return f"attention {hidden_size} {num_heads} {head_dim}"
 
 
 def build_part(part: str, base: EfficientBertConfig, settings: LatencySettings) -> tuple[nn.Module, tuple]:
@@ -271,31 +272,38 @@ class Latency(Cost):
         """Measures what the table lacks of the parts of some shapes, each with its inner widths.
 
         Raises:
-            InputError: as [`layer`].
+            InputError: as [`networks`].
         """
         parts: list[str] = []
         for shape, widths in sizes:
-            parts += shape_parts(shape)
+            parts.append(embeddings_part(shape))
+            parts.append(attention_part(shape.hidden_size, shape.num_attention_heads, shape.head_dim))
             parts += [part for size in widths for part in all_network_parts(shape.hidden_size, size)]
         self._complete(parts)
 
-    def fixed(self, shape: Shape, num_layers: int) -> float:
-        """Milliseconds of the embeddings and of the attention of all layers.
+    def embeddings(self, shape: Shape) -> float:
+        """Milliseconds of the embeddings.
 
         Raises:
-            InputError: as [`layer`].
+            InputError: as [`networks`].
         """
-        once, every_layer = self._times(shape_parts(shape))
-        return once + num_layers * every_layer
+        return sum(self._times([embeddings_part(shape)]))
 
-    def layer(self, shape: Shape, layer: LayerChoice) -> float:
+    def attention(self, hidden_size: int, num_heads: int, head_dim: int) -> float:
+        """Milliseconds of the attention of one layer.
+
+        Raises:
+            InputError: as [`networks`].
+        """
+        return sum(self._times([attention_part(hidden_size, num_heads, head_dim)]))
+
+    def networks(self, hidden_size: int, layer: LayerChoice) -> float:
         """Milliseconds of the feed-forward networks of one layer.
 
         Raises:
             InputError: if a part must be measured, but this is not the table's machine, or the device is not there.
         """
-        parts = network_parts(layer.expression, shape.hidden_size, layer.intermediate_size)
-        return layer.stack * sum(self._times(parts))
+        return layer.stack * sum(self._times(network_parts(layer.expression, hidden_size, layer.intermediate_size)))
 
     def _times(self, parts: Sequence[str]) -> list[float]:
         """Milliseconds of some parts."""
@@ -345,7 +353,9 @@ class Latency(Cost):
             settings, machine = LatencySettings(**found["settings"]), found["machine"]
             milliseconds = {str(part): float(value) for part, value in found["milliseconds"].items()}
         except (OSError, AttributeError, KeyError, TypeError, ValueError):
-            raise InputError(f"latency table {self.path}: is none, or damaged; delete it or choose another") from None
+            raise InputError(
+                f"latency table '{self.path}': holds no latency table; delete the file, and it is measured again"
+            ) from None
         for name, value in asdict(self.settings).items():
             if getattr(settings, name) != value:
                 raise InputError(

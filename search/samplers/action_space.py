@@ -20,6 +20,7 @@ from scipy.stats import rankdata
 from sklearn.ensemble import GradientBoostingClassifier
 
 from efficientbert.search.samplers.sampler import C, Sampler, Space
+from efficientbert.search.study.pareto import dominates
 
 
 PARENTS = 16  # the best so far, of which candidates are mutations
@@ -129,11 +130,6 @@ def upper_confidence_bounds(rewards: np.ndarray, leaves: np.ndarray, count: int,
     return bounds
 
 
-def dominators(losses: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """`(candidates,)`: which of a `(candidates, objectives)` table dominate the `(objectives,)` losses."""
-    return (table <= losses).all(axis=1) & (table < losses).any(axis=1)
-
-
 class ActionSpace(Sampler[C]):
     """Draws candidates at random and near the best, and takes one of the leaf with the highest confidence bound.
 
@@ -183,8 +179,8 @@ class ActionSpace(Sampler[C]):
         row = np.array(losses or np.full(self._losses.shape[1], math.inf))
         if len(row) != self._losses.shape[1]:  # this is the first that did not fail
             self._losses = np.full((len(self._losses), len(row)), math.inf)
-        self._dominators += dominators(-row, -self._losses)
-        self._dominators = np.append(self._dominators, dominators(row, self._losses).sum())
+        self._dominators += dominates(row, self._losses)
+        self._dominators = np.append(self._dominators, dominates(self._losses, row).sum())
         self._losses = np.append(self._losses, row[None], axis=0)
 
     def _propose(self, rng: random.Random) -> Iterator[C]:
@@ -210,7 +206,7 @@ class ActionSpace(Sampler[C]):
         if fit_at is not None:
             depth = self.depth + sum(fit_at >= size for size in self.growth)
             features, losses = np.stack(self._features[:fit_at]), self._losses[:fit_at]
-            counts = np.array([dominators(row, losses).sum() for row in losses])
+            counts = np.array([dominates(losses, row).sum() for row in losses])
             self._tree = ActionTree(features, counts, depth, self.seed + fit_at)
             self._leaf_of = []
         new = self._features[len(self._leaf_of) :]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from efficientbert.search.samplers.sampler import C, Sampler, Space
+from efficientbert.search.study.pareto import dominates
 
 
 def front_numbers(losses: np.ndarray) -> np.ndarray:
@@ -22,15 +23,14 @@ def front_numbers(losses: np.ndarray) -> np.ndarray:
     Returns:
         `(candidates,)`: 0 for those that nothing dominates, 1 for those that only the former dominate, and so on.
     """
-    no_worse = (losses[:, None] <= losses[None]).all(-1)
-    dominates = no_worse & ~no_worse.T  # [i, j]: i is nowhere worse than j, and somewhere better
-    dominators = dominates.sum(0)
+    table = dominates(losses[:, None], losses[None])  # [i, j]: i dominates j
+    dominators = table.sum(0)
     numbers = np.full(len(losses), -1)
     number = 0
     while (numbers < 0).any():
         front = (dominators == 0) & (numbers < 0)
         numbers[front] = number
-        dominators -= dominates[front].sum(0)
+        dominators -= table[front].sum(0)
         number += 1
     return numbers
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from efficientbert.search.scores.score import Report, finite
+from efficientbert.search.scores.score import ReportRung, finite
 from efficientbert.search.space.architecture import Architecture
 from efficientbert.train.distillation.held_out import HeldOut, score_student
 from efficientbert.train.distillation.objective import GeneralDistillation
@@ -24,7 +24,7 @@ class HeldOutText:
     objective: Callable[[Architecture], GeneralDistillation]
     held_out: HeldOut
 
-    def __call__(self, architecture: Architecture, report: Report | None = None) -> float:
+    def __call__(self, architecture: Architecture, report: ReportRung | None = None) -> float:
         """The loss; see `Score`."""
         return held_out_loss(self.extract(architecture), self.objective(architecture), self.held_out)
 
@@ -34,7 +34,8 @@ def held_out_loss(student: Student, objective: GeneralDistillation, held_out: He
 
     That is what a student is used for; inner states and attention are learned as a means. They are easier to match for
     flat students and for wide token tables, so that a sum of all losses, or a mean, ranks depths and shapes wrongly.
-    Where hidden states are not among the losses, it is the losses, of attention scores those of the last layer.
+    A student that does not learn hidden states is rated by the losses it learns; attention scores then count in the
+    last layer alone.
 
     Args:
         student: The student.

@@ -2,16 +2,17 @@
 
 from dataclasses import dataclass
 
-from efficientbert.search.scores.score import Report, Score
+from efficientbert.search.scores.score import ReportRung, Score
 from efficientbert.search.space.architecture import Architecture
 
 
 @dataclass(frozen=True)
 class Ladder:
-    """Scores from cheap to expensive, each a rung: what a study gives up on one costs no more than those below.
+    """Scores from cheap to expensive: a candidate that is given up after one costs nothing of the next.
 
-    For Optuna's `SuccessiveHalvingPruner` with `min_resource=1`, rung r is step `reduction_factor ** r`: then every
-    rung is one of the pruner's, and of the candidates that reach it about one in `reduction_factor` goes on.
+    Each score is a rung. For Optuna's `SuccessiveHalvingPruner` with `min_resource=1`, rung r is step
+    `reduction_factor ** r`: then every rung is one of the pruner's, and of the candidates that reach it about one in
+    `reduction_factor` goes on.
 
     Attributes:
         scores: The last one decides; its own rungs stand above those of the others.
@@ -19,7 +20,7 @@ class Ladder:
 
     scores: tuple[Score, ...]
 
-    def __call__(self, architecture: Architecture, report: Report | None = None) -> float:
+    def __call__(self, architecture: Architecture, report: ReportRung | None = None) -> float:
         """The loss of the last score; see `Score`. Without anyone to report to, the others are left out."""
         *cheap, last = self.scores
         if report is None:

@@ -1,4 +1,4 @@
-"""What a score is: it takes an architecture and gives a loss, lower is better."""
+"""What a score is: it rates an architecture by a loss, so a lower score is better."""
 
 import math
 import random
@@ -21,7 +21,7 @@ from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.engine.loop import NotFiniteError
 
 
-Report = Callable[[float, int], None]
+ReportRung = Callable[[float, int], None]
 """Told the loss behind a rung, and the rung's number from 0, before an evaluation is at its end; what it raises ends
 the evaluation, and goes through to whoever asked for it. The last loss of all is returned, not reported. Losses of one
 rung are comparable between candidates, those of two rungs are not. Every process of a group calls it, with one and the
@@ -29,9 +29,9 @@ same loss: it must raise in all of them or in none."""
 
 
 class Score(Protocol):
-    """Rates an architecture."""
+    """Rates an architecture by a loss: the lower, the better."""
 
-    def __call__(self, architecture: Architecture, report: Report | None = None) -> float:
+    def __call__(self, architecture: Architecture, report: ReportRung | None = None) -> float:
         """The loss of an architecture; scores in a single step have nothing to report.
 
         Raises:
@@ -77,7 +77,7 @@ class ParameterCount:
 
     parameters: Callable[[Architecture], float]
 
-    def __call__(self, architecture: Architecture, report: Report | None = None) -> float:
+    def __call__(self, architecture: Architecture, report: ReportRung | None = None) -> float:
         """The loss; see `Score`."""
         return -self.parameters(architecture)
 

@@ -11,7 +11,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel
 
 from efficientbert.search.scores.held_out_text import held_out_loss
-from efficientbert.search.scores.score import Report, isolated_randomness
+from efficientbert.search.scores.score import ReportRung, isolated_randomness
 from efficientbert.search.scores.task_slices import task_error
 from efficientbert.search.space.architecture import Architecture
 from efficientbert.train.cli.errors import InputError
@@ -185,7 +185,7 @@ class ShortTraining:
         self.task = task
         self.keep = keep
 
-    def __call__(self, architecture: Architecture, report: Report | None = None) -> float:
+    def __call__(self, architecture: Architecture, report: ReportRung | None = None) -> float:
         """The loss; see `efficientbert.search.scores.Score`.
 
         Raises:
@@ -197,7 +197,7 @@ class ShortTraining:
         finally:
             self.accelerator.free_memory()
 
-    def _train(self, architecture: Architecture, report: Report | None) -> float:
+    def _train(self, architecture: Architecture, report: ReportRung | None) -> float:
         """Trains a candidate; its loss."""
         rungs = count()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedModel
 
-from efficientbert.search.scores.score import Report, finite
+from efficientbert.search.scores.score import ReportRung, finite
 from efficientbert.search.space.architecture import Architecture
 from efficientbert.train.distillation.task_objective import TaskStudent
 from efficientbert.train.engine.loop import NotFiniteError
@@ -29,7 +29,7 @@ class TaskSlices:
     tasks: tuple[tuple[Task, TaskData], ...]
     batch_size: int = 64
 
-    def __call__(self, architecture: Architecture, report: Report | None = None) -> float:
+    def __call__(self, architecture: Architecture, report: ReportRung | None = None) -> float:
         """The loss; see `Score`."""
         return statistics.fmean(
             task_error(self.extract(architecture, index).model, task, data, self.batch_size)

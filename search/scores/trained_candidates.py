@@ -7,14 +7,18 @@ from pathlib import Path
 
 from efficientbert.search.space.architecture import Architecture
 from efficientbert.search.study.pareto import dominates
-from efficientbert.search.supernet.weights import load_weights, save_weights
+from efficientbert.search.supernet.weights import load_weights, read_note, save_weights
 from efficientbert.train.distillation.student import Student
 
 
-class TrainedCandidates:
-    """The weights of the best candidates that were trained, as far as one worker knows since its start.
+LOSSES = "losses"  # a note in every file
 
-    A training of its own is the dearest score of a candidate; with its weights the best goes on from there.
+
+class TrainedCandidates:
+    """The weights of the trained candidates that no other one in the folder is better than.
+
+    A training of its own is the dearest score of a candidate; with its weights the best goes on from there. Every file
+    holds the losses of its candidate, so that all workers, and those that are started later, compare the same.
 
     Args:
         folder: Of the weights; made when there are any.
@@ -24,19 +28,18 @@ class TrainedCandidates:
     def __init__(self, folder: Path, losses: Callable[[Architecture, float], tuple[float, ...]]):
         self.folder = folder
         self.losses = losses
-        self._front: dict[Path, tuple[float, ...]] = {}
 
     def keep(self, architecture: Architecture, loss: float, student: Student) -> None:
         """Keeps a trained candidate unless one before was better, in the place of those that it is better than."""
         losses, path = self.losses(architecture, loss), self._path(architecture)
-        if any(dominates(other, losses) for other in self._front.values()):
+        kept = {other: theirs for other, theirs in self._kept().items() if other != path}
+        if any(dominates(theirs, losses) for theirs in kept.values()):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        save_weights(student, path)
-        for worse in [other for other, theirs in self._front.items() if dominates(losses, theirs)]:
-            self._front.pop(worse)
-            worse.unlink(missing_ok=True)
-        self._front[path] = losses
+        save_weights(student, path, {LOSSES: json.dumps(losses)})
+        for other, theirs in kept.items():
+            if dominates(losses, theirs):
+                other.unlink(missing_ok=True)
 
     def load(self, architecture: Architecture, student: Student) -> bool:
         """Gives a student of the architecture its trained weights, where they are kept; tells whether it did."""
@@ -44,6 +47,11 @@ class TrainedCandidates:
         if path.exists():
             load_weights(student, path)
         return path.exists()
+
+    def _kept(self) -> dict[Path, tuple[float, ...]]:
+        """The losses of all that is kept, by file."""
+        notes = {path: read_note(path, LOSSES) for path in sorted(self.folder.glob("*.safetensors"))}
+        return {path: tuple(json.loads(note)) for path, note in notes.items() if note is not None}
 
     def _path(self, architecture: Architecture) -> Path:
         text = json.dumps(architecture.to_json(), sort_keys=True)

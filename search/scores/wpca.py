@@ -7,7 +7,7 @@ import torch
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
-from efficientbert.search.scores.score import Report, isolated_randomness
+from efficientbert.search.scores.score import ReportRung, isolated_randomness
 from efficientbert.search.space.architecture import Architecture
 from efficientbert.train.engine.loop import NotFiniteError
 
@@ -54,7 +54,7 @@ class WPca:
     batch: Mapping[str, torch.Tensor]
     variance: float = 0.99
 
-    def __call__(self, architecture: Architecture, report: Report | None = None) -> float:
+    def __call__(self, architecture: Architecture, report: ReportRung | None = None) -> float:
         """The loss; see `Score`."""
         return -self.parameters(architecture) * self.components(architecture)
 

@@ -3,6 +3,7 @@
 import hashlib
 import random
 from collections import Counter
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
 
 import torch
@@ -23,6 +24,8 @@ from efficientbert.ffn_efficientbert import (
     uses_gate,
     walk,
 )
+from efficientbert.search.space.architecture import Architecture
+from efficientbert.slicing_efficientbert import nearest_layers
 
 
 PLAIN = "linear2(gelu(linear1(x)))"
@@ -145,6 +148,21 @@ def signature(expression: str, hidden_size: int, intermediate_size: int) -> str:
         ExpressionError: if the expression does not fit the sizes.
     """
     return _signature(expression, (intermediate_size > hidden_size) - (intermediate_size < hidden_size))
+
+
+def function_key(architecture: Architecture) -> Hashable:
+    """Equal for architectures of the same shape, stacks and widths whose expressions are the same functions."""
+    hidden = architecture.shape.hidden_size
+    layers = (
+        (signature(layer.expression, hidden, layer.intermediate_size), layer.stack, layer.intermediate_size)
+        for layer in architecture.layers
+    )
+    return architecture.shape, tuple(layers)
+
+
+def spread_expressions(expressions: Sequence[str], depth: int) -> list[str]:
+    """The expressions of all layers at another depth: each is that of the layer at the same part of the depth."""
+    return [expressions[layer] for layer in nearest_layers(depth, len(expressions))]
 
 
 @lru_cache(maxsize=4)

@@ -23,12 +23,12 @@ from efficientbert.search.space.expressions import (
     PLAIN,
     expression_pool,
     fits,
+    function_key,
     operator_counts,
-    signature,
+    spread_expressions,
 )
 from efficientbert.search.space.sizes import Choices
-from efficientbert.search.space.variation import crossover, mutate
-from efficientbert.slicing_efficientbert import nearest_layers
+from efficientbert.search.space.variation import Variation
 from efficientbert.train.cli.errors import InputError
 
 
@@ -76,7 +76,7 @@ class SearchSpace:
         return self.choices.shapes(self.base)
 
     def largest(self) -> Architecture:
-        """The whole supernet, at least as large as every architecture of this space in every dimension."""
+        """The supernet's architecture, at least as large as every one of this space in every dimension."""
         shapes = [shape for _, shape in self.shapes]
         shape = Shape(*(max(getattr(shape, entry.name) for shape in shapes) for entry in fields(Shape)))
         gate = self.choices.gate if self.expressions is None else any(map(_gated, self.expressions))
@@ -194,27 +194,27 @@ class SearchSpace:
         raise self._impossible()
 
     def mutate(self, architecture: Architecture, rng: random.Random) -> Architecture:
-        """A neighbour within the budgets, see [`efficientbert.search.variation.mutate`].
+        """A neighbour within the budgets, see `Variation.mutate`; if none is found, a random architecture.
 
         Raises:
             InputError: if the budgets cannot be met.
         """
-        return mutate(self, architecture, rng) or self.sample(rng)
+        return self.variation.mutate(architecture, rng) or self.sample(rng)
 
     def crossover(self, one: Architecture, other: Architecture, rng: random.Random) -> Architecture:
-        """A mixture within the budgets, see [`efficientbert.search.variation.crossover`]; if none is found, `one`."""
-        return crossover(self, one, other, rng) or one
+        """A mixture within the budgets, see `Variation.crossover`; if none is found, `one`."""
+        return self.variation.crossover(one, other, rng) or one
+
+    @cached_property
+    def variation(self) -> Variation:
+        """What changes architectures of this space."""
+        return Variation(self.choices, self.shapes, self.budgets, self.costs, self.sizes, self.expressions)
 
     # What samplers know of a candidate
 
     def key(self, architecture: Architecture) -> Hashable:
-        """Equal for architectures of the same shape, stacks and widths whose expressions are the same functions."""
-        hidden = architecture.shape.hidden_size
-        layers = (
-            (signature(layer.expression, hidden, layer.intermediate_size), layer.stack, layer.intermediate_size)
-            for layer in architecture.layers
-        )
-        return architecture.shape, tuple(layers)
+        """See `function_key`."""
+        return function_key(architecture)
 
     @cached_property
     def columns(self) -> list[str]:
@@ -259,7 +259,7 @@ class SearchSpace:
                 if fixed not in made:
                     made[fixed] = self._options(shape, *fixed)
                 positions.append(made[fixed])
-            start = [self.costs[budget.metric].fixed(shape, depth) for budget in self.budgets]
+            start = [self.costs[budget.metric].embeddings(shape) for budget in self.budgets]
             self._tables[number] = Draws(positions, start, self.budgets)
         return self._tables[number]
 
@@ -291,9 +291,7 @@ class SearchSpace:
 
     def expression(self, depth: int, index: int) -> str | None:
         """The expression that is fixed for a layer, if it is."""
-        if self.expressions is None:
-            return None
-        return self.expressions[nearest_layers(depth, len(self.expressions))[index]]
+        return None if self.expressions is None else spread_expressions(self.expressions, depth)[index]
 
     def _sizes(self, hidden_size: int) -> list[tuple[int, int]]:
         """The pairs of stack and width that a layer may have, where they are not fixed."""

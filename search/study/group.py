@@ -10,12 +10,12 @@ from optuna.storages import BaseStorage
 
 from efficientbert.search.study.record import Record
 from efficientbert.search.study.stop_rule import StopRule
-from efficientbert.search.study.study import Report, StageStudy
+from efficientbert.search.study.study import ReportStep, StageStudy
 from efficientbert.search.study.workers import describe, once
 
 
 C = TypeVar("C", bound=Hashable)
-Evaluate = Callable[[C, Report], Mapping[str, float]]
+EvaluateTogether = Callable[[C, ReportStep], Mapping[str, float]]
 
 
 class GivenUp(RuntimeError):
@@ -65,8 +65,10 @@ class Group:
             if reason is not None:
                 raise RuntimeError(f"process {number}: {reason}")
 
-    def once(self, storage: BaseStorage, name: str, job: Callable[[], Any]) -> Any:
-        """See `efficientbert.search.workers.once`; all processes do the job together, the main one's result counts."""
+    def once(
+        self, storage: BaseStorage, name: str, job: Callable[[], Any], lasts: Callable[[], bool] = lambda: True
+    ) -> Any:
+        """See `workers.once`; all processes do the job together, the main one's result counts."""
         if not self.leads:
             if self.share():
                 with self._together():
@@ -82,20 +84,20 @@ class Group:
                 return job()
 
         try:
-            value = once(storage, name, announced)
+            value = once(storage, name, announced, lasts=lasts)
         finally:
             if not began:
                 self.share(False)
         return self.share(value)
 
-    def run(self, study: StageStudy[C], evaluate: Evaluate[C], stop: StopRule) -> list[Record]:
+    def run(self, study: StageStudy[C], evaluate: EvaluateTogether[C], stop: StopRule) -> list[Record]:
         """See `StageStudy.run`; all processes evaluate every candidate together, the main one's figures count."""
         if not self.leads:
             while (candidate := self.share()) is not None:
                 self._follow(evaluate, study.from_json(candidate))
             return self.share()
 
-        def announced(candidate: C, number: int, report: Report) -> Mapping[str, float]:
+        def announced(candidate: C, number: int, report: ReportStep) -> Mapping[str, float]:
             def shared(value: float, step: int) -> None:
                 try:
                     report(value, step)
@@ -114,7 +116,7 @@ class Group:
             self.share(None)
         return self.share(records)
 
-    def _follow(self, evaluate: Evaluate[C], candidate: C) -> None:
+    def _follow(self, evaluate: EvaluateTogether[C], candidate: C) -> None:
         """Evaluates a candidate beside the main process, which records what comes of it."""
 
         def report(value: float, step: int) -> None:

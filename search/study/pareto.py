@@ -3,11 +3,21 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether `one` is nowhere worse than `other` and somewhere better."""
-    return all(a <= b for a, b in zip(one, other)) and any(a < b for a, b in zip(one, other))
+def dominates(one: ArrayLike, other: ArrayLike) -> np.ndarray:
+    """Whether `one` is nowhere worse than `other` and somewhere better.
+
+    Args:
+        one: Values of shape `(..., objectives)`.
+        other: The same; the leading axes of both are broadcast.
+
+    Returns:
+        Booleans of the broadcast shape `(...)`.
+    """
+    one, other = np.asarray(one), np.asarray(other)
+    return (one <= other).all(axis=-1) & (one < other).any(axis=-1)
 
 
 def pareto_front(values: Sequence[Sequence[float]]) -> list[int]:
@@ -25,8 +35,6 @@ def pareto_front(values: Sequence[Sequence[float]]) -> list[int]:
     front: list[int] = []
     # In lexicographic order a candidate can only be dominated by an earlier one, and then by one of the front.
     for index in np.lexsort(table.T[::-1]):
-        members = table[front]
-        worse = (members <= table[index]).all(axis=1) & (members < table[index]).any(axis=1)
-        if not worse.any():
+        if not dominates(table[front], table[index]).any():
             front.append(int(index))
     return sorted(front)

@@ -12,7 +12,7 @@ from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from efficientbert.train.cli.errors import InputError
+from efficientbert.train.cli.errors import InputError, one_line
 
 
 JOURNAL = "study.journal"
@@ -71,8 +71,13 @@ def open_storage(location: str | Path) -> BaseStorage:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / JOURNAL
         return JournalStorage(JournalFileBackend(str(path), JournalLock(path)))
-    except (OSError, ValueError) as error:
-        raise InputError(f"study folder {folder}: cannot be opened: {error}") from None
+    except OSError as error:
+        raise InputError(f"study folder '{folder}': cannot be opened: {one_line(error)}") from None
+    except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"study '{path}': cannot be read: {one_line(error)}; choose another --output_dir, or delete the file to "
+            "begin anew"
+        ) from None
 
 
 def without_password(url: str) -> str:
@@ -99,5 +104,6 @@ def _open_database(url: str) -> BaseStorage:
     except (ImportError, RuntimeError, SQLAlchemyError, StorageInternalError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"storage {shown}: cannot be opened: {reason}; give a folder, or a URL such as sqlite:///study.db"
+            f"storage '{shown}': cannot be opened: {reason}; give a URL such as sqlite:///study.db or "
+            "postgresql://user@host/name"
         ) from None

@@ -29,8 +29,10 @@ from efficientbert.train.cli.errors import InputError, disk_full
 
 
 C = TypeVar("C", bound=Hashable)
-Report = Callable[[float, int], None]  # value, step; raises optuna.TrialPruned where the candidate is to be given up
-Evaluate = Callable[[C, int, Report], Mapping[str, float]]  # candidate, number, report: figures by name
+ReportStep = Callable[
+    [float, int], None
+]  # value, step; raises optuna.TrialPruned where the candidate is to be given up
+Evaluate = Callable[[C, int, ReportStep], Mapping[str, float]]  # candidate, number, report: figures by name
 
 MOST_DEATHS = 5  # a candidate that killed so many workers, say of memory, has failed
 MOST_FAILURES = 5  # if so many fail and none succeeds, something other than the candidates is wrong
@@ -221,7 +223,7 @@ class StageStudy(Generic[C]):
                 raise FloatingPointError(f"{name} is {loss}")
         return losses
 
-    def _reporter(self, trial: FrozenTrial) -> Report:
+    def _reporter(self, trial: FrozenTrial) -> ReportStep:
         def report(value: float, step: int) -> None:
             if not math.isfinite(value):
                 raise FloatingPointError(f"{self.objectives[0]} is {value} at step {step}")

@@ -121,7 +121,7 @@ class Attempts:
             self._read += 1
 
     def _note(self, item: int) -> None:
-        """Takes down whether an item is settled by its last attempt."""
+        """Notes whether an item's last attempt has settled it."""
         if not self.settled(item):
             self._open.add(item)
             self._done.discard(item)
@@ -195,7 +195,7 @@ class Attempts:
         return self._claim(item, _attempt(trial) + 1, deaths, attributes, trial.params)
 
     def again(self, item: int) -> FrozenTrial | None:
-        """Makes another attempt at an item that failed."""
+        """Makes another attempt at an item that is settled: it failed, or what it made is gone."""
         trial = self.latest[item]
         return self._claim(item, _attempt(trial) + 1, trial.user_attrs["deaths"], {}, {})
 
@@ -299,6 +299,7 @@ def once(
     name: str,
     job: Callable[[], Any],
     *,
+    lasts: Callable[[], bool] = lambda: True,
     worker: Worker | None = None,
     interval: float = INTERVAL,
     grace: float = GRACE,
@@ -313,6 +314,7 @@ def once(
         storage: Optuna storage.
         name: Of the job in the storage, an Optuna study of its own.
         job: Takes nothing, returns a JSON value. A job of hours should go on where a killed one stopped.
+        lasts: Whether what the job has made is still there; where it is not, the job is done again.
         worker: Who works; this process by default.
         interval: Seconds between heartbeats.
         grace: Seconds without a heartbeat after which a worker on another host counts as dead.
@@ -332,7 +334,9 @@ def once(
         if trial is None:
             mine = attempts.begin(0, {}, {})
         elif trial.state == TrialState.COMPLETE:
-            return trial.user_attrs["result"]["value"]
+            if lasts():
+                return trial.user_attrs["result"]["value"]
+            mine = attempts.again(0)
         elif attempts.settled(0):
             if waited:
                 who = Worker(**trial.user_attrs["worker"])

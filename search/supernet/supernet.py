@@ -10,9 +10,9 @@ Every dimension is elastic, by one rule, `slice_weights`. An architecture takes
   taught two layers, and it starts from the teacher layer that a stand-alone student of its depth starts from.
 
 Two factors keep what is left at its scale where nearly all lies in the leading part. A LayerNorm gives fewer channels
-the same mean square, though in the whole supernet the leading ones have more than their share of it: its weight is
-multiplied by the square root of the whole's hidden size over the slice's. Attention scores are divided by the square
-root of the head size: queries and keys are multiplied by the fourth root of the slice's over the whole's.
+the same mean square, though in the supernet the leading ones have more than their share of it: its weight is
+multiplied by the square root of the supernet's hidden size over the slice's. Attention scores are divided by the
+square root of the head size: queries and keys are multiplied by the fourth root of the slice's over the supernet's.
 
 A slice is run by the stand-alone model's own code over contiguous copies of these weights, so it computes exactly what
 the extracted model computes.
@@ -44,6 +44,9 @@ class Supernet(nn.Module):
         base: What no architecture decides.
         largest: The architecture that every other one is a part of.
         teacher_size: Hidden size of the teacher.
+
+    Attributes:
+        whole: The student of the largest architecture, which holds all weights; files of studies name them by it.
     """
 
     def __init__(self, base: EfficientBertConfig, largest: Architecture, teacher_size: int):
@@ -85,6 +88,9 @@ class TaskSupernet(nn.Module):
         supernet: Encoder and projection are those of it, not copies; its teacher and those of the tasks have one
             hidden size.
         tasks: The tasks; their heads are made anew.
+
+    Attributes:
+        wholes: For each task, the task student of the largest architecture.
     """
 
     def __init__(self, supernet: Supernet, tasks: Sequence[Task]):
@@ -132,8 +138,8 @@ class TaskSupernet(nn.Module):
 def run_slice(
     whole: nn.Module,
     whole_encoder: PreTrainedModel,
-    part: nn.Module,
-    part_encoder: PreTrainedModel,
+    student: nn.Module,
+    student_encoder: PreTrainedModel,
     inputs: dict[str, Any],
 ) -> Any:
     """What a model without weights yields with those of its slice.
@@ -141,20 +147,20 @@ def run_slice(
     Args:
         whole: Model of the largest architecture.
         whole_encoder: The encoder in it.
-        part: The same model of a smaller architecture, on the meta device.
-        part_encoder: The encoder in it.
+        student: The same model of a smaller architecture, on the meta device.
+        student_encoder: The encoder in it.
         inputs: Keyword arguments of the model.
     """
-    part_encoder.set_attn_implementation(whole_encoder.config._attn_implementation)
-    part.train(whole.training)
-    weights = slice_weights(whole, whole_encoder.config, part, part_encoder.config)
-    return functional_call(part, weights, (), inputs, strict=True)
+    student_encoder.set_attn_implementation(whole_encoder.config._attn_implementation)
+    student.train(whole.training)
+    weights = slice_weights(whole, whole_encoder.config, student, student_encoder.config)
+    return functional_call(student, weights, (), inputs, strict=True)
 
 
 def copy_slice(
-    whole: nn.Module, whole_encoder: PreTrainedModel, part: nn.Module, part_encoder: PreTrainedModel
+    whole: nn.Module, whole_encoder: PreTrainedModel, student: nn.Module, student_encoder: PreTrainedModel
 ) -> None:
     """Gives a model the weights of its slice, and the same attention function; arguments as of `run_slice`."""
-    part_encoder.set_attn_implementation(whole_encoder.config._attn_implementation)
-    weights = slice_weights(whole, whole_encoder.config, part, part_encoder.config)
-    part.load_state_dict({name: weight.detach() for name, weight in weights.items()})
+    student_encoder.set_attn_implementation(whole_encoder.config._attn_implementation)
+    weights = slice_weights(whole, whole_encoder.config, student, student_encoder.config)
+    student.load_state_dict({name: weight.detach() for name, weight in weights.items()})

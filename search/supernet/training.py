@@ -1,4 +1,4 @@
-"""Training of a supernet: the whole of it, then architectures that are sampled anew at every step.
+"""Training of a supernet: its largest architecture, then architectures that are sampled anew at every step.
 
 Which architectures a step trains depends on the seed and the step alone: every process of a group, every batch of a
 step and a run that was resumed draw the same.
@@ -14,7 +14,7 @@ from torch import nn
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
-from efficientbert.search.space.expressions import PLAIN, fits
+from efficientbert.search.space.expressions import PLAIN, fits, spread_expressions
 from efficientbert.search.space.space import SearchSpace
 from efficientbert.slicing_efficientbert import nearest_layers
 from efficientbert.train.distillation.arguments import MOST_RELATION_HEADS, LossArguments
@@ -28,21 +28,21 @@ from efficientbert.train.distillation.task_objective import TaskObjective
 
 
 @dataclass(frozen=True)
-class Wholes:
-    """The warm-up: every step trains the supernet as a whole.
+class LargestInTurns:
+    """The warm-up: every step trains the largest architecture, and with it all weights of the supernet.
 
     With `gate` the steps take turns: plain networks (as published), then gated ones. Weights that had only learned to
     be multiplied by a gate would be worth little to the candidates without one.
 
     Attributes:
-        architectures: The wholes, each step's turn after the other's.
+        architectures: The largest architecture with plain networks and, where gates are allowed, with gated ones.
     """
 
     architectures: tuple[Architecture, ...]
 
     @classmethod
-    def of(cls, largest: Architecture) -> "Wholes":
-        """Those of a supernet."""
+    def of(cls, largest: Architecture) -> "LargestInTurns":
+        """Those of a supernet's largest architecture."""
         plain = replace(largest, layers=tuple(replace(layer, expression=PLAIN) for layer in largest.layers))
         return cls((plain,) if plain == largest else (plain, largest))
 
@@ -84,12 +84,12 @@ class Candidates:
 def bounds(space: SearchSpace) -> tuple[Architecture, Architecture]:
     """The largest and the smallest architecture of a space, whatever the budgets: the bounds of a sandwich.
 
-    They have the space's expressions where these are fixed, and else those of the whole supernet and of a plain
-    network. Where an expression fits no wider network, the largest has the widest that it fits.
+    They have the space's expressions where these are fixed, and else those of the supernet and of a plain network.
+    Where an expression fits no wider network, the largest has the widest that it fits.
     """
-    whole, choices = space.largest(), space.choices
+    top, choices = space.largest(), space.choices
     depth, shape = min(space.shapes, key=lambda pair: (pair[0], *astuple(pair[1])))
-    largest = _bound(space, len(whole.layers), whole.shape, whole.layers[0].expression, max(choices.stacks), max)
+    largest = _bound(space, len(top.layers), top.shape, top.layers[0].expression, max(choices.stacks), max)
     return largest, _bound(space, depth, shape, PLAIN, min(choices.stacks), min)
 
 
@@ -99,7 +99,7 @@ def _bound(
     """One of the bounds: `expression`, `stack` and the width that is chosen of all stand where none is fixed."""
     texts = [expression] * depth
     if space.expressions:
-        texts = [space.expressions[layer] for layer in nearest_layers(depth, len(space.expressions))]
+        texts = spread_expressions(space.expressions, depth)
     layers = []
     for index, text in enumerate(texts):
         widths = [width for width in space.choices.widths(shape.hidden_size) if fits(text, width > shape.hidden_size)]
@@ -129,7 +129,7 @@ class SupernetDistillation:
 
     Args:
         objective: What an architecture learns from the teacher: layers are matched by its depth.
-        candidates: The architectures of every step: `Wholes` or `Candidates`.
+        candidates: The architectures of every step: `LargestInTurns` or `Candidates`.
         in_place: Whether in a sandwich all others learn from the largest instead of the teacher, from what it makes of
             the same batch (BigNAS, 2020; DynaBERT, 2020). They are compared in the teacher's width, through the one
             projection that all share: so different widths can be, and no weights are needed that an extracted slice
@@ -155,15 +155,15 @@ class SupernetDistillation:
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """See `efficientbert.train.loop.Objective`."""
         architectures = self.candidates(step)
-        largest = self.objective(architectures[0])
-        teacher = largest.teacher(batch)
+        first = self.objective(architectures[0])
+        teacher = first.teacher(batch)
         captures = model(architectures, **batch)
-        found = [largest.loss(captures[0], teacher, batch, counts)]
+        found = [first.loss(captures[0], teacher, batch, counts)]
         target = detached(captures[0]) if self.in_place else teacher
         for architecture, mine in zip(architectures[1:], captures[1:]):
             objective = self.objective(architecture)
             if self.in_place:
-                objective = in_place_objective(objective, architecture, largest, architectures[0])
+                objective = in_place_objective(objective, architecture, first, architectures[0])
             found.append(objective.loss(mine, target, batch, counts))
         share = 1 / len(found)
         total = share * sum(loss for loss, _ in found)
@@ -177,9 +177,9 @@ def detached(captures: Captures) -> Captures:
 
 
 def in_place_objective(
-    objective: GeneralDistillation, architecture: Architecture, largest: GeneralDistillation, whole: Architecture
+    objective: GeneralDistillation, architecture: Architecture, teaching: GeneralDistillation, largest: Architecture
 ) -> GeneralDistillation:
-    """What an architecture learns from the whole supernet instead of the teacher.
+    """What an architecture learns from the largest one instead of the teacher.
 
     Every layer is compared with the one it is a slice of, and its loss divided by the variance of the teacher's layer
     that the latter is compared with, which puts it on the scale of the losses it stands for.
@@ -187,23 +187,23 @@ def in_place_objective(
     Args:
         objective: What the architecture learns from the teacher: its losses and their weights stay.
         architecture: The architecture.
-        largest: What the whole supernet learns from the teacher.
-        whole: The whole supernet's architecture.
+        teaching: What the largest architecture learns from the teacher.
+        largest: The largest architecture.
     """
-    origins = nearest_layers(len(architecture.layers), len(whole.layers))
+    origins = nearest_layers(len(architecture.layers), len(largest.layers))
     states = tuple((mine, 0 if mine == 0 else origins[mine - 1] + 1) for mine, _ in objective.recipe.states)
-    taught, variances = dict(largest.recipe.states), largest.scales
+    taught, variances = dict(teaching.recipe.states), teaching.scales
     hidden_states = tuple(
-        variances.hidden_states[taught[state]] if state in taught else 1.0 for state in range(len(whole.layers) + 1)
+        variances.hidden_states[taught[state]] if state in taught else 1.0 for state in range(len(largest.layers) + 1)
     )
     attention_scores = tuple(
         variances.attention_scores[taught[state] - 1] if state in taught else 1.0
-        for state in range(1, len(whole.layers) + 1)
+        for state in range(1, len(largest.layers) + 1)
     )
-    sizes = [a.shape.num_attention_heads * a.shape.head_dim for a in (architecture, whole)]
+    sizes = [a.shape.num_attention_heads * a.shape.head_dim for a in (architecture, largest)]
     relation_heads = max(n for n in range(1, MOST_RELATION_HEADS + 1) if all(size % n == 0 for size in sizes))
     recipe = replace(
-        objective.recipe, states=states, relation_heads=relation_heads, relation_layer=len(whole.layers) - 1
+        objective.recipe, states=states, relation_heads=relation_heads, relation_layer=len(largest.layers) - 1
     )
     return GeneralDistillation(objective.teacher, Scales(hidden_states, attention_scores), recipe)
 

@@ -161,6 +161,11 @@ def labelled_sources(tasks: list[str], data: str | None, train_split: str = "tra
             source = parse_arguments(LabelledData, [task], "efficientbert", "")
         else:
             source = LabelledData(task=task, data=data, train_split=train_split)
+            if task not in TASKS and ("/" in task or "." in task):
+                raise InputError(
+                    f"tasks: '{task}': data of your own needs a YAML file that names it, with lines such as "
+                    f"'data: {task}' and 'text_column: text'"
+                )
         source.check_task()
         sources.append(source)
     titles = [source.title() for source in sources]

@@ -1,10 +1,25 @@
 """The rows to train on, and those kept aside to choose weights and thresholds on."""
 
+from collections.abc import Hashable, Sequence
+
+import numpy as np
 from sklearn.model_selection import GroupShuffleSplit
 
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.tasks.arguments import LabelledData
 from efficientbert.train.tasks.task import Task, TaskData
+
+
+def divide(groups: Sequence[Hashable], share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the rows to fit to and of those kept aside: drawn at random, but always the same ones.
+
+    Args:
+        groups: One value a row; rows of one group stay on one side.
+        share: Part of the groups to keep aside.
+    """
+    divided = GroupShuffleSplit(1, test_size=round(share * len(set(groups))), random_state=0)
+    ((kept, aside),) = divided.split(groups, groups=groups)
+    return kept, aside
 
 
 def training_data(args: LabelledData, task: Task, selection: float) -> tuple[TaskData, TaskData | None]:
@@ -20,8 +35,7 @@ def training_data(args: LabelledData, task: Task, selection: float) -> tuple[Tas
         groups = task.groups(rows)
         if not 0 < round(selection * len(set(groups))) < len(set(groups)):
             raise InputError(f"selection: {selection} of {len(rows)} training rows leaves no rows on one side")
-        divided = GroupShuffleSplit(1, test_size=round(selection * len(set(groups))), random_state=0)
-        ((kept, aside),) = divided.split(groups, groups=groups)
+        kept, aside = divide(groups, selection)
         rows, kept_aside = rows.select(kept), task.data(rows.select(aside), "selection")
     if args.augmented_data is None:
         return task.data(rows, args.train_split), kept_aside

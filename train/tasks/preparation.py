@@ -19,8 +19,8 @@ from efficientbert.train.distillation.task_objective import (
     inner_recipe,
 )
 from efficientbert.train.distillation.task_teacher import TaskTeacher
-from efficientbert.train.model_folder.loading import load_config, load_model
 from efficientbert.train.metrics import load_metric
+from efficientbert.train.model_folder.loading import load_config, load_model
 from efficientbert.train.tasks.arguments import LabelledData, TaskTrainingArguments
 from efficientbert.train.tasks.division import training_data
 from efficientbert.train.tasks.kinds import task_of_data
