@@ -93,7 +93,6 @@ def main(args: MultitaskArguments) -> dict[str, dict[str, float]]:
         f"Training on {len(tasks)} tasks",
         after_step=selection,
     )
-    accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # scored in full precision, as it will be saved
     results: dict[str, dict[str, float]] = {}
     if accelerator.is_main_process:
         if selection is not None:

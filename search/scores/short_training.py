@@ -240,7 +240,6 @@ class ShortTraining:
             "Candidate: text",
             after_step=after_step,
         )
-        self.accelerator.unwrap_model(student, keep_fp32_wrapper=False)
         return held_out_loss(student, objective, general.held_out)
 
     def _train_task(self, student: Student, training: TaskTraining, tell: Callable[[float], None]) -> float:
@@ -281,7 +280,6 @@ class ShortTraining:
             lengths=[length(ids) for ids in data.features["input_ids"]],
             after_step=after_step,
         )
-        self.accelerator.unwrap_model(trained, keep_fp32_wrapper=False)
         return error()
 
 

@@ -65,7 +65,6 @@ def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
         lengths=[length(ids) for ids in data.features["input_ids"]],
         after_step=selection,
     )
-    accelerator.unwrap_model(trained, keep_fp32_wrapper=False)  # scored in full precision, as it will be saved
     results: dict[str, dict[str, float]] = {}
     if accelerator.is_main_process:
         if selection is not None:
