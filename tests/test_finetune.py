@@ -23,6 +23,7 @@ from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.model_folder.record import read_provenance
+from efficientbert.train.tasks import finetuning
 from efficientbert.train.tasks.arguments import FinetuneArguments, LabelledData
 from efficientbert.train.tasks.division import training_data
 from efficientbert.train.tasks.finetuning import summarize
@@ -121,7 +122,7 @@ def test_an_encoder_that_lacks_weights_is_refused(student_folder, task_file, tmp
     with pytest.raises(SystemExit) as ended:
         call(*arguments(str(tmp_path / "torn"), task_file, tmp_path / "f"))
     assert ended.value.code == 2
-    assert "lacks 1 weights, such as efficientbert.layers.0.attention.qkv.weight" in capsys.readouterr().err
+    assert "lacks 1 weights, such as 'efficientbert.layers.0.attention.qkv.weight'" in capsys.readouterr().err
 
 
 def test_seeds(student_folder, task_file, tmp_path):
@@ -145,8 +146,8 @@ def test_summary_of_seeds():
 def test_the_best_weights_on_rows_kept_aside(student_folder, task_file, tmp_path, monkeypatch):
     """With a rate that ruins the model behind its best pass, selection keeps that pass."""
     scores = iter([0.25, 0.75, 0.5])
-    real = finetune.main_score
-    monkeypatch.setattr(finetune, "main_score", lambda result: next(scores) if real(result) >= 0 else None)
+    real = finetuning.main_score
+    monkeypatch.setattr(finetuning, "main_score", lambda result: next(scores) if real(result) >= 0 else None)
     more = ["--selection", "0.25", "--num_epochs", "3"]
     call(*arguments(student_folder, task_file, tmp_path / "f", *more))
     assert read(tmp_path / "f")["selection"] == {"step": 12, "score": 0.75}
@@ -190,7 +191,8 @@ def test_augmented_rows_are_trained_on_in_place_of_the_split(student_folder, tas
 
 KILL = """
 import os, signal, sys
-from efficientbert.train import finetune, loop
+from efficientbert.train import finetune
+from efficientbert.train.engine import loop
 real, kill_at = loop.save_checkpoint, int(sys.argv.pop(1))
 def save(accelerator, checkpoints, step):
     real(accelerator, checkpoints, step)
@@ -254,7 +256,7 @@ def test_two_processes_give_the_weights_of_one_with_the_double_batch(
         (["--temperature", "2"], "are for learning from a --teacher, and there is none"),
         (["--metric", "no_such_metric"], "metric 'no_such_metric'"),
         (["--seeds", "1", "2", "--data", "nothere.csv"], "nothere.csv"),
-        (["--teacher", "nowhere"], "teacher nowhere: cannot be loaded"),
+        (["--teacher", "nowhere"], "teacher 'nowhere': cannot be loaded"),
         (["--eval_split", "dev"], "split 'dev' cannot be loaded"),
     ],
 )

@@ -125,7 +125,8 @@ def test_a_student_that_equals_its_teacher_has_no_inner_loss(task, teacher, tmp_
     student = make_student(task)
     inner = make_inner(task, student, teacher, tmp_path)
     batch = task.collate(list(task.load("train").features))
-    _, captures = teacher({name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")})
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    _, captures = teacher(inputs, capture=True)
     loss, _ = inner.loss(captures, captures, batch, inner.count(batch))
     assert loss.item() == pytest.approx(0.0, abs=1e-9)
 
@@ -136,7 +137,7 @@ def test_a_teachers_outputs_are_those_of_its_model(task, teacher, tokenizer, tmp
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "teacher").eval()
     with torch.no_grad():
         expected = model(**inputs, output_hidden_states=True)
-    outputs, captures = teacher(inputs)
+    outputs, captures = teacher(inputs, capture=True)
     torch.testing.assert_close(outputs.logits, expected.logits)
     torch.testing.assert_close(captures.hidden_states[-1], expected.hidden_states[-1])
     plain = TaskTeacher.load(str(tmp_path / "teacher"), task, False, torch.device("cpu"))
@@ -150,7 +151,7 @@ def test_teachers_that_do_not_suit(task, tokenizer, teacher_folder, tmp_path):
         return TaskTeacher.load(str(name), task, True, torch.device("cpu"))
 
     other = {0: "a", 1: "b", 2: "c"}
-    with pytest.raises(InputError, match="has labels a, b, c; the task's are maybe, no, yes"):
+    with pytest.raises(InputError, match="has labels 'a', 'b', 'c'; the task's are 'maybe', 'no', 'yes'"):
         load(save_teacher(tmp_path / "labels", task, tokenizer, id2label=other))
     with pytest.raises(InputError, match="has no trained head"):
         load(teacher_folder("bert"))

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-from efficientbert.train.cli.errors import LOAD_ERRORS, InputError
+from efficientbert.train.cli.errors import LOAD_ERRORS, InputError, one_line
+from efficientbert.train.model_folder.loading import load_tokenizer
 from efficientbert.train.model_folder.record import read_provenance
-from efficientbert.train.tasks.arguments import TASKS, TaskArguments
+from efficientbert.train.model_folder.tokenizer_check import check_tokenizer, fit_segments
+from efficientbert.train.tasks.arguments import GLUE_LABELS, TASKS, TaskArguments
 from efficientbert.train.tasks.kinds import task_of_model
-from efficientbert.train.tasks.task import Task
+from efficientbert.train.tasks.task import Task, is_unnamed
 
 
 HEADS = ("ForSequenceClassification", "ForQuestionAnswering", "ForTokenClassification", "ForMultipleChoice")
@@ -39,7 +41,7 @@ def find_models(path: str) -> dict[str, str]:
             if is_model(second) and (is_embedder(second) or has_head(second)):
                 found[second.relative_to(folder).as_posix()] = str(second)
     if not found:
-        raise InputError(f"model folder {path}: is neither a model nor holds folders of fine-tuned models")
+        raise InputError(f"model folder {path!r}: is neither a model nor holds folders of fine-tuned models")
     return found
 
 
@@ -68,7 +70,7 @@ def has_head(folder: Path) -> bool:
     try:
         names = json.loads(path.read_text(encoding="utf-8")).get("architectures") or []
     except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"config {path}: cannot be read: {' '.join(str(error).split())}") from None
+        raise InputError(f"config {str(path)!r}: cannot be read: {one_line(error)}") from None
     return any(name.endswith(HEADS) for name in names)
 
 
@@ -106,17 +108,22 @@ def settle_arguments(path: str, config: PreTrainedConfig, given: TaskArguments) 
     settled = recorded | chosen
     local = "data" not in chosen and settled.get("data", "").startswith("./")
     if local and settled.get("task") is None:
-        raise InputError(f"model {path}: was fine-tuned on a local {settled['data'][2:]}; say with --data where it is")
+        raise InputError(
+            f"model {path!r}: was fine-tuned on a local {settled['data'][2:]!r}; say with --data where it is"
+        )
     return TaskArguments(**{name: value for name, value in settled.items() if name != "data" or not local})
 
 
-def load_trained(path: str, given: TaskArguments, device: torch.device | str) -> tuple[Task, PreTrainedModel]:
+def load_trained(
+    path: str, given: TaskArguments, device: torch.device | str, split: str | None = None
+) -> tuple[Task, PreTrainedModel]:
     """A fine-tuned model and its task, with the labels in the order of the model's outputs.
 
     Args:
         path: Folder or Hub id.
         given: See `settle_arguments`.
         device: Where the model goes.
+        split: What names the labels of a model that names none; by default the task's first one to score.
 
     Raises:
         InputError: if it cannot be loaded, or has no trained head for the task.
@@ -124,16 +131,45 @@ def load_trained(path: str, given: TaskArguments, device: torch.device | str) ->
     try:
         config = AutoConfig.from_pretrained(path)
     except LOAD_ERRORS as error:
-        raise InputError(f"model {path}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except LOAD_ERRORS as error:
-        raise InputError(f"model {path}: no tokenizer: {' '.join(str(error).split())[:300]}") from None
+        raise InputError(f"model {path!r}: cannot be loaded: {one_line(error)}") from None
+    tokenizer = load_tokenizer(path)
     task = task_of_model(settle_arguments(path, config, given), tokenizer, config)
     try:
         model, report = task.auto_class.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
     except LOAD_ERRORS as error:
-        raise InputError(f"model {path}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+        raise InputError(f"model {path!r}: cannot be loaded: {one_line(error)}") from None
     if report["missing_keys"]:
-        raise InputError(f"model {path}: has no trained head for this task; run `efficientbert finetune` first")
+        raise InputError(f"model {path!r}: has no trained head for this task; run `efficientbert finetune` first")
+    check_tokenizer(tokenizer, model, f"model {path!r}")
+    fit_segments(tokenizer, model)
+    if is_unnamed(task.label_names):
+        task.label_names = data_names(task, split or task.args.eval_splits()[0], f"model {path!r}")
     return task, model.to(device)
+
+
+def data_names(task: Task, split: str, what: str) -> tuple[str, ...]:
+    """The labels of a model that names none: those of the data in its own order, whole numbers by value.
+
+    Args:
+        task: With as many labels as the model has outputs.
+        split: Rows with every label; whole numbers need not all be there.
+        what: What to call the model in messages.
+
+    Raises:
+        InputError: if the rows have more labels or fewer.
+    """
+    count = len(task.label_names)
+    official = GLUE_LABELS.get(task.args.task, ())
+    names = official if len(official) == count else task.read_label_names(task.load_rows(split)) or ()
+    numbers = tuple(map(str, range(count)))
+    if names and set(names) <= set(task.label_names):
+        return task.label_names
+    if names and set(names) <= set(numbers):
+        names = numbers
+    if len(names) != count:
+        raise InputError(
+            f"{what}: has {count} outputs that its configuration does not name, but split {split!r} has "
+            f"{len(names)} labels; give id2label in its config.json"
+        )
+    print(f"{what}: names no labels; its outputs are taken as {', '.join(map(repr, names))}")
+    return names
