@@ -346,8 +346,14 @@ class EfficientBertForSequenceClassification(EfficientBertPreTrainedModel):
     def __init__(self, config: EfficientBertConfig):
         super().__init__(config)
         self.efficientbert = EfficientBertModel(config)
-        self.sequence_classifier = EfficientBertPooledHead(config, config.num_labels)
+        self.classifier = EfficientBertPooledHead(config, config.num_labels)
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs) -> "EfficientBertForSequenceClassification":
+        """As of any model; version 0.1.0 called the head `sequence_classifier`, a name that PEFT does not know."""
+        names = {r"^sequence_classifier\.": "classifier."} | (kwargs.pop("key_mapping", None) or {})
+        return super().from_pretrained(*args, key_mapping=names, **kwargs)
 
     def compute_loss(
         self,
@@ -403,7 +409,7 @@ class EfficientBertForSequenceClassification(EfficientBertPreTrainedModel):
         outputs = self.efficientbert(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
         )
-        logits = self.sequence_classifier(outputs.last_hidden_state)
+        logits = self.classifier(outputs.last_hidden_state)
         loss = None if labels is None else self.compute_loss(logits, labels, **kwargs)
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions

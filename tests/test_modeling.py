@@ -539,7 +539,7 @@ def test_dropout_acts_in_training_only():
 
 def test_head_dropout():
     assert tiny_model(EfficientBertForTokenClassification, hidden_dropout_prob=0.3).dropout.p == 0.3
-    head = tiny_model(EfficientBertForSequenceClassification, classifier_dropout=0.0).sequence_classifier
+    head = tiny_model(EfficientBertForSequenceClassification, classifier_dropout=0.0).classifier
     assert head.dropout.p == 0.0
 
 
@@ -577,7 +577,7 @@ def test_sequence_classification_problems(fields, labels, decided):
     with torch.no_grad():
         found = model(ids, mask, labels=torch.tensor(labels))
         hidden = model.efficientbert(ids, mask).last_hidden_state
-    logits = pooled(model, "sequence_classifier", hidden)
+    logits = pooled(model, "classifier", hidden)
     torch.testing.assert_close(found.logits, logits, rtol=0, atol=1e-10)
     targets = torch.tensor(labels).double()
     if decided == "single_label_classification":

@@ -86,7 +86,7 @@ def test_the_encoder_and_the_projection_are_shared():
     model = MultitaskModel(students)
     one, other = model.models
     assert one.base_model is other.base_model and students[0].projection is students[1].projection
-    heads = sum(p.numel() for single in model.models for p in single.sequence_classifier.parameters())
+    heads = sum(p.numel() for single in model.models for p in single.classifier.parameters())
     shared = sum(p.numel() for p in one.base_model.parameters()) + 18 * 24 + 24
     assert sum(p.numel() for p in model.parameters()) == shared + heads
     batch = {"input_ids": torch.tensor([[5, 6, 7]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}

@@ -180,7 +180,7 @@ def test_heads_and_orders_are_the_same_for_all_candidates(make, monkeypatch):
 
     def record(accelerator, model, objective, *rest, **options):
         if hasattr(model, "model"):
-            starts.append(model.model.sequence_classifier.output.weight.detach().clone())
+            starts.append(model.model.classifier.output.weight.detach().clone())
         return train(accelerator, model, objective, *rest, **options)
 
     monkeypatch.setattr(short_training, "train", record)
@@ -289,9 +289,9 @@ def test_a_model_for_a_task_has_the_students_encoder(make):
         assert torch.equal(mine, theirs) and mine.data_ptr() != theirs.data_ptr(), name
     assert model.config.id2label == {0: "no", 1: "yes"} and student.encoder.config.id2label != model.config.id2label
     other = model_for_task(score.extract(WIDE), score.task.task, 0)
-    for one, another in zip(*(part.sequence_classifier.parameters() for part in (model, other)), strict=True):
+    for one, another in zip(*(part.classifier.parameters() for part in (model, other)), strict=True):
         assert torch.equal(one, another)
-    assert model.sequence_classifier.output.weight.std() > 0
+    assert model.classifier.output.weight.std() > 0
 
 
 def test_bad_settings_are_named(make, teacher_folder, task_teacher, task_file, tmp_path):
