@@ -265,3 +265,25 @@ def test_what_is_refused(more, message, student_folder, task_file, tmp_path):
     with pytest.raises(InputError, match=message):
         finetune.main(parse_arguments(FinetuneArguments, namespace, "efficientbert finetune", ""))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("file", ["none", "another width"])
+def test_a_student_without_its_projection_starts_as_near_to_its_teacher(
+    file, student_folder, teacher_folder, task_file, tmp_path
+):
+    """As models from the Hub do: the file stays behind."""
+    call(*arguments(teacher_folder(), task_file, tmp_path / "teacher", "--num_epochs", "1"))
+    more = ["--teacher", str(tmp_path / "teacher"), "--losses", "hidden_states", "--log_steps", "1"]
+    call(*arguments(student_folder, task_file, tmp_path / "with", *more))
+    shutil.copytree(tmp_path / "with", tmp_path / "without")
+    path = tmp_path / "without" / "distillation_projection.safetensors"
+    path.unlink()
+    if file == "another width":
+        save_file({"weight": torch.zeros(30, 18), "bias": torch.zeros(30)}, path)
+    first = {}
+    for name in ("with", "without"):
+        steps = ["--num_epochs", "0.125", "--learning_rate", "1e-12"]
+        call(*arguments(str(tmp_path / name), task_file, tmp_path / f"from-{name}", *more, *steps))
+        log = json.loads((tmp_path / f"from-{name}" / "training_log.json").read_text(encoding="utf-8"))
+        first[name] = log[0]["hidden_states"]
+    assert 0.5 * first["with"] < first["without"] < 1.05 * first["with"]

@@ -1,10 +1,12 @@
 """The network and its heads, against an obvious one-token-at-a-time version in double precision."""
 
 import math
+import re
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from efficientbert import (
@@ -679,3 +681,20 @@ def test_a_batch_may_be_cut_anywhere(model_class, fields, labels):
                 for rows in (slice(0, 1), slice(1, 4))
             ]
             torch.testing.assert_close(sum(parts), whole)
+
+
+def test_the_head_of_earlier_versions_loads(tmp_path):
+    """Version 0.1.0 called it `sequence_classifier`; what is loaded from it is saved so that it loads again."""
+    model = tiny_model(EfficientBertForSequenceClassification)
+    model.save_pretrained(tmp_path / "now")
+    config = (tmp_path / "now" / "config.json").read_text(encoding="utf-8")
+    (tmp_path / "then").mkdir()
+    (tmp_path / "then" / "config.json").write_text(config, encoding="utf-8")
+    tensors = {re.sub("^classifier", "sequence_classifier", name): part for name, part in model.state_dict().items()}
+    save_file(tensors, tmp_path / "then" / "model.safetensors", {"format": "pt"})
+    for start, saved in (("then", "again"), ("again", "at last")):
+        loaded, report = type(model).from_pretrained(tmp_path / start, output_loading_info=True)
+        assert not report["missing_keys"] and not report["unexpected_keys"]
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(loaded.state_dict()[name], tensor), name
+        loaded.save_pretrained(tmp_path / saved)
