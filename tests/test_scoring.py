@@ -364,5 +364,5 @@ def test_labels_that_call_themselves_so_are_taken_at_their_word(teacher_folder, 
     assert load_trained(str(folder), given, "cpu", "train")[0].label_names == ("LABEL_0", "LABEL_1")
     assert "names no labels" not in capsys.readouterr().out
     (tmp_path / "rows.csv").write_text("text,label\nword1,b\nword2,a\nword3,c\n", encoding="utf-8")
-    with pytest.raises(InputError, match="has 2 outputs that its configuration does not name, but .* has 3 labels"):
+    with pytest.raises(InputError, match=r"has 2 outputs that its configuration does not name, but .* has 3 labels"):
         load_trained(str(folder), given, "cpu", "train")
