@@ -393,7 +393,7 @@ def test_a_student_of_another_tokenizer_is_refused(distilled, teacher, sentences
     assert swapped != text
     (other / "tokenizer.json").write_text(swapped, encoding="utf-8")
     error = refused(capsys, *arguments(teacher, sentences, str(other), tmp_path / "out"))
-    assert f"is not that of teacher {teacher}: token 'word3' is 9 here and 8 there" in error
+    assert f"is not that of teacher {teacher!r}: token 'word3' is 9 here and 8 there" in error
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
@@ -407,7 +407,7 @@ def test_a_student_of_another_tokenizer_is_refused(distilled, teacher, sentences
         (["--held_out", "5000"], "too few"),
         (["--packing", "true"], "packing: is not for embeddings"),
         (["--initialization", "none"], "initialization: must be teacher or random, not 'none'"),
-        (["--student", "nowhere/here"], "student nowhere/here: no preset, config.json or checkpoint"),
+        (["--student", "nowhere/here"], "student 'nowhere/here': no preset, config.json or checkpoint"),
         (["--teacher", "nowhere/here"], "teacher nowhere/here: cannot be loaded"),
     ],
 )

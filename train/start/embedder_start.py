@@ -6,7 +6,7 @@ import torch
 from transformers import AutoTokenizer
 
 from efficientbert.slicing_efficientbert import nearest_layers
-from efficientbert.train.cli.errors import LOAD_ERRORS, InputError
+from efficientbert.train.cli.errors import LOAD_ERRORS, InputError, one_line
 from efficientbert.train.distillation.arguments import EmbedArguments
 from efficientbert.train.distillation.embeddings import EmbeddingStudent, EmbeddingTeacher, start_dense
 from efficientbert.train.distillation.projection import fit_projection, load_projection
@@ -27,12 +27,12 @@ def check_tokenizer(student: str, teacher: EmbeddingTeacher) -> None:
     try:
         tokenizer = AutoTokenizer.from_pretrained(student)
     except LOAD_ERRORS as error:
-        raise InputError(f"student {student}: no tokenizer: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"student {student!r}: no tokenizer: {one_line(error)}") from None
     mine, theirs = tokenizer.get_vocab(), teacher.tokenizer.get_vocab()
     if mine != theirs:
         odd = min(mine.items() ^ theirs.items())[0]
         raise InputError(
-            f"student {student}: its tokenizer is not that of teacher {teacher.name}: token {odd!r} is "
+            f"student {student!r}: its tokenizer is not that of teacher {teacher.name!r}: token {odd!r} is "
             f"{mine.get(odd)} here and {theirs.get(odd)} there; distil a student from this teacher first"
         )
 

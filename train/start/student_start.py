@@ -8,7 +8,7 @@ from transformers import AutoConfig
 
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForMaskedLM
-from efficientbert.train.cli.errors import LOAD_ERRORS, InputError
+from efficientbert.train.cli.errors import LOAD_ERRORS, InputError, one_line
 from efficientbert.train.distillation.arguments import DistillArguments
 from efficientbert.train.distillation.layer_map import even_states
 from efficientbert.train.distillation.loss_choice import LossRecipe, source_layers
@@ -35,7 +35,7 @@ def load_model(args: DistillArguments, teacher: Teacher) -> tuple[EfficientBertF
     model = load_checkpoint(args.student, "student", "no preset, config.json or checkpoint", teacher)
     if model.config.max_position_embeddings < args.max_length:
         raise InputError(
-            f"student {args.student}: has {model.config.max_position_embeddings} positions, fewer than --max_length "
+            f"student {args.student!r}: has {model.config.max_position_embeddings} positions, fewer than --max_length "
             f"{args.max_length}"
         )
     return model, False
@@ -55,13 +55,12 @@ def load_checkpoint(name: str, argument: str, otherwise: str, teacher: Teacher) 
                 model, report = EfficientBertForMaskedLM.from_pretrained(name, output_loading_info=True)
             missing = [key for key in report["missing_keys"] if not key.startswith("lm_head.")]
     except LOAD_ERRORS as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{argument} {name}: {otherwise}: {reason}") from None
+        raise InputError(f"{argument} {name!r}: {otherwise}: {one_line(error)}") from None
     if model is None or missing:
-        raise InputError(f"{argument} {name}: is a checkpoint of model type {kind!r}, not a whole EfficientBERT")
+        raise InputError(f"{argument} {name!r}: is a checkpoint of model type {kind!r}, not a whole EfficientBERT")
     if model.config.vocab_size != teacher.vocab_size:
         raise InputError(
-            f"{argument} {name}: has a vocabulary of {model.config.vocab_size} but teacher {teacher.name} of "
+            f"{argument} {name!r}: has a vocabulary of {model.config.vocab_size} but teacher {teacher.name!r} of "
             f"{teacher.vocab_size}"
         )
     return model
