@@ -52,41 +52,48 @@ PAIRS = {
     f"{AUTO}.configuration_auto": f"{__name__}.configuration_efficientbert",
     f"{AUTO}.modeling_auto": f"{__name__}.modeling_efficientbert",
 }
+# What our files need and what, while it is loaded itself, loads the Auto classes.
+NEEDED = ("transformers.configuration_utils", "transformers.modeling_utils", "transformers.modeling_layers")
 
 
-def _register(auto_file: str, our_file: str) -> None:
-    """Makes Auto classes know ours, if both files are loaded; either may come first, and ours may load theirs."""
-    if auto_file not in sys.modules:
+def _register() -> None:
+    """Makes the Auto classes that are loaded know ours; waits while anything that ours need is still being loaded."""
+    needed = [sys.modules[name] for name in NEEDED if name in sys.modules]
+    if any(getattr(module.__spec__, "_initializing", False) for module in needed):
         return
-    auto, ours = sys.modules[auto_file], importlib.import_module(our_file)
-    config = importlib.import_module(PAIRS[f"{AUTO}.configuration_auto"])
-    for auto_class, place in config.AUTO_MAP.items():
-        file, _, name = place.rpartition(".")
-        if our_file.endswith(file) and hasattr(ours, name):
-            key = "efficientbert" if auto_class == "AutoConfig" else config.EfficientBertConfig
-            getattr(auto, auto_class).register(key, getattr(ours, name), exist_ok=True)
+    for auto_file, our_file in PAIRS.items():
+        if auto_file not in sys.modules:
+            continue
+        auto, ours = sys.modules[auto_file], importlib.import_module(our_file)
+        config = importlib.import_module(PAIRS[f"{AUTO}.configuration_auto"])
+        for auto_class, place in config.AUTO_MAP.items():
+            file, _, name = place.rpartition(".")
+            if our_file.endswith(file) and hasattr(ours, name):
+                key = "efficientbert" if auto_class == "AutoConfig" else config.EfficientBertConfig
+                getattr(auto, auto_class).register(key, getattr(ours, name), exist_ok=True)
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Finds the files of `PAIRS` as any other finder does, and registers our classes when one is loaded."""
+    """Finds some files as any other finder does, and registers our classes when one of them has been loaded."""
+
+    watched = (*PAIRS, *PAIRS.values(), *NEEDED)
 
     def find_spec(
         self, name: str, path: Any, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        pair = next((pair for pair in PAIRS.items() if name in pair), None)
-        spec = None if pair is None else importlib.machinery.PathFinder.find_spec(name, path, target)
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target) if name in self.watched else None
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def execute_and_register(module: ModuleType) -> None:
                 execute(module)
-                _register(*pair)
+                spec._initializing = False  # of it, all is there
+                _register()
 
             spec.loader.exec_module = execute_and_register
         return spec
 
 
-for _pair in PAIRS.items():
-    _register(*_pair)
+_register()
 if not any(type(finder).__qualname__ == _AfterImport.__qualname__ for finder in sys.meta_path):
     sys.meta_path.insert(0, _AfterImport())

@@ -69,7 +69,7 @@ class EfficientBertEmbeddings(nn.Module):
         if position_ids is None:
             position_ids = torch.arange(embeds.shape[1], device=embeds.device)
         hidden_states = hidden_states + self.position_embeddings(position_ids)
-        if token_type_ids is None:
+        if token_type_ids is None or self.token_type_embeddings.num_embeddings == 1:
             hidden_states = hidden_states + self.token_type_embeddings.weight[0]
         else:
             hidden_states = hidden_states + self.token_type_embeddings(token_type_ids)
@@ -238,7 +238,7 @@ class EfficientBertModel(EfficientBertPreTrainedModel):
             attention_mask: 1 for tokens to attend to, 0 for padding, of shape `(B, L)`; or who attends to whom, of
                 shape `(B, 1, L, L)` or `(B, 1, 1, L)`, boolean or additive (0 where allowed). A neighbour outside the
                 mask counts as zeros in the embedding.
-            token_type_ids: Segment ids of shape `(B, L)`; zeros by default.
+            token_type_ids: Segment ids of shape `(B, L)`; zeros by default, and in a model of one segment.
             position_ids: Positions of shape `(B, L)`; 0 to L - 1 by default.
             inputs_embeds: Token embeddings of shape `(B, L, embedding_size)` instead of `input_ids`.
 
@@ -346,8 +346,14 @@ class EfficientBertForSequenceClassification(EfficientBertPreTrainedModel):
     def __init__(self, config: EfficientBertConfig):
         super().__init__(config)
         self.efficientbert = EfficientBertModel(config)
-        self.sequence_classifier = EfficientBertPooledHead(config, config.num_labels)
+        self.classifier = EfficientBertPooledHead(config, config.num_labels)
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs) -> "EfficientBertForSequenceClassification":
+        """As of any model; version 0.1.0 called the head `sequence_classifier`, a name that PEFT does not know."""
+        names = {r"^sequence_classifier\.": "classifier."} | (kwargs.pop("key_mapping", None) or {})
+        return super().from_pretrained(*args, key_mapping=names, **kwargs)
 
     def compute_loss(
         self,
@@ -403,7 +409,7 @@ class EfficientBertForSequenceClassification(EfficientBertPreTrainedModel):
         outputs = self.efficientbert(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
         )
-        logits = self.sequence_classifier(outputs.last_hidden_state)
+        logits = self.classifier(outputs.last_hidden_state)
         loss = None if labels is None else self.compute_loss(logits, labels, **kwargs)
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions

@@ -377,4 +377,8 @@ class SearchArguments(
 
     def task_sources(self) -> list[LabelledData]:
         """The data of every task."""
-        return labelled_sources(self.tasks or [], self.task_data, self.task_split)
+        sources = labelled_sources(self.tasks or [], self.task_data, self.task_split)
+        titles = [source.title() for source in sources]
+        if len(set(titles)) != len(titles):
+            raise InputError(f"tasks: must have different names, not {', '.join(map(repr, titles))}")
+        return sources

@@ -149,9 +149,7 @@ FOLDERS = [(class_name, num_labels) for class_name in AUTO.values() for num_labe
 
 
 def is_head(name: str) -> bool:
-    return name.startswith(
-        ("lm_head.", "sequence_classifier.", "token_classifier.", "qa_outputs.", "choice_classifier.")
-    )
+    return name.startswith(("lm_head.", "classifier.", "token_classifier.", "qa_outputs.", "choice_classifier."))
 
 
 @pytest.mark.parametrize(("class_name", "num_labels"), FOLDERS)

@@ -203,7 +203,7 @@ def test_sentence_transformers(tokenizer, tmp_path):
 @pytest.mark.parametrize(
     ("model_class", "task", "head"),
     [
-        (EfficientBertForSequenceClassification, "SEQ_CLS", "sequence_classifier"),
+        (EfficientBertForSequenceClassification, "SEQ_CLS", "classifier"),
         (EfficientBertForTokenClassification, "TOKEN_CLS", "token_classifier"),
         (EfficientBertForQuestionAnswering, "QUESTION_ANS", "qa_outputs"),
         (EfficientBertForMultipleChoice, None, "choice_classifier"),
@@ -249,7 +249,7 @@ def test_peft_lora(model_class, task, head, tmp_path):
 @pytest.mark.parametrize(
     ("model_class", "task", "head"),
     [
-        (EfficientBertForSequenceClassification, "SEQ_CLS", "sequence_classifier"),
+        (EfficientBertForSequenceClassification, "SEQ_CLS", "classifier"),
         (EfficientBertForTokenClassification, "TOKEN_CLS", "token_classifier"),
         (EfficientBertForQuestionAnswering, "QUESTION_ANS", "qa_outputs"),
     ],
@@ -259,3 +259,26 @@ def test_peft_finds_the_head_by_itself(model_class, task, head):
     trained = [name for name, value in model.named_parameters() if value.requires_grad and "lora_" not in name]
     assert trained
     assert all(head in name for name in trained)
+
+
+def test_peft_on_all_linears(tmp_path):
+    """The head is trained and saved whole, not by LoRA; what is loaded again gives the same to the bit."""
+    tiny_model(EfficientBertForSequenceClassification).save_pretrained(tmp_path / "base")
+    lora = LoraConfig(task_type="SEQ_CLS", target_modules="all-linear")
+    model = get_peft_model(EfficientBertForSequenceClassification.from_pretrained(tmp_path / "base"), lora)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    inputs = {"input_ids": torch.tensor([[2, 5, 7, 8, 3], [2, 5, 6, 7, 3]]), "labels": torch.tensor([0, 1])}
+    optimizer = torch.optim.SGD(model.parameters(), 0.5)
+    for _ in range(2):  # the first step moves one side of LoRA alone
+        model(**inputs).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    head = "base_model.model.classifier.modules_to_save.default"
+    heads = {f"{head}.{part}.{kind}" for part in ("pooler", "output") for kind in ("weight", "bias")}
+    assert {name for name in moved if ".classifier." in name} == heads
+    assert all("lora_" in name for name in moved - heads) and moved - heads
+    model.save_pretrained(tmp_path / "adapter")
+    base = EfficientBertForSequenceClassification.from_pretrained(tmp_path / "base")
+    loaded = PeftModel.from_pretrained(base, tmp_path / "adapter")
+    assert torch.equal(loaded.eval()(**inputs).logits, model.eval()(**inputs).logits)

@@ -393,7 +393,7 @@ def test_a_student_of_another_tokenizer_is_refused(distilled, teacher, sentences
     assert swapped != text
     (other / "tokenizer.json").write_text(swapped, encoding="utf-8")
     error = refused(capsys, *arguments(teacher, sentences, str(other), tmp_path / "out"))
-    assert f"is not that of teacher {teacher}: token 'word3' is 9 here and 8 there" in error
+    assert f"is not that of teacher {teacher!r}: token 'word3' is 9 here and 8 there" in error
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 

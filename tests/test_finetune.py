@@ -111,7 +111,7 @@ def test_starting_from_another_tasks_model(student_folder, task_file, tmp_path):
     first = load_file(tmp_path / "first" / "model.safetensors")
     for name, tensors in names.items():
         for key, tensor in tensors.items():
-            anew = name == "other" and key.startswith("sequence_classifier.output")
+            anew = name == "other" and key.startswith("classifier.output")
             assert torch.allclose(tensor, first[key], atol=1e-6) != anew, (name, key)
 
 
@@ -123,7 +123,7 @@ def test_an_encoder_that_lacks_weights_is_refused(student_folder, task_file, tmp
     with pytest.raises(SystemExit) as ended:
         call(*arguments(str(tmp_path / "torn"), task_file, tmp_path / "f"))
     assert ended.value.code == 2
-    assert "lacks 1 weights, such as efficientbert.layers.0.attention.qkv.weight" in capsys.readouterr().err
+    assert "lacks 1 weights, such as 'efficientbert.layers.0.attention.qkv.weight'" in capsys.readouterr().err
 
 
 def test_seeds(student_folder, task_file, tmp_path):
@@ -206,7 +206,8 @@ def test_augmented_rows_are_trained_on_in_place_of_the_split(student_folder, tas
 
 KILL = """
 import os, signal, sys
-from efficientbert.train import finetune, loop
+from efficientbert.train import finetune
+from efficientbert.train.engine import loop
 real, kill_at = loop.save_checkpoint, int(sys.argv.pop(1))
 def save(accelerator, checkpoints, step):
     real(accelerator, checkpoints, step)
@@ -279,3 +280,25 @@ def test_what_is_refused(more, message, student_folder, task_file, tmp_path):
     with pytest.raises(InputError, match=message):
         finetune.main(parse_arguments(FinetuneArguments, namespace, "efficientbert finetune", ""))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("file", ["none", "another width"])
+def test_a_student_without_its_projection_starts_as_near_to_its_teacher(
+    file, student_folder, teacher_folder, task_file, tmp_path
+):
+    """As models from the Hub do: the file stays behind."""
+    call(*arguments(teacher_folder(), task_file, tmp_path / "teacher", "--num_epochs", "1"))
+    more = ["--teacher", str(tmp_path / "teacher"), "--losses", "hidden_states", "--log_steps", "1"]
+    call(*arguments(student_folder, task_file, tmp_path / "with", *more))
+    shutil.copytree(tmp_path / "with", tmp_path / "without")
+    path = tmp_path / "without" / "distillation_projection.safetensors"
+    path.unlink()
+    if file == "another width":
+        save_file({"weight": torch.zeros(30, 18), "bias": torch.zeros(30)}, path)
+    first = {}
+    for name in ("with", "without"):
+        steps = ["--num_epochs", "0.125", "--learning_rate", "1e-12"]
+        call(*arguments(str(tmp_path / name), task_file, tmp_path / f"from-{name}", *more, *steps))
+        log = json.loads((tmp_path / f"from-{name}" / "training_log.json").read_text(encoding="utf-8"))
+        first[name] = log[0]["hidden_states"]
+    assert 0.5 * first["with"] < first["without"] < 1.05 * first["with"]

@@ -115,7 +115,7 @@ def test_a_student_is_distilled_from_another_with_its_projection(teacher_folder,
         load_file(tmp_path / name / "distillation_projection.safetensors") for name in ("first", "second")
     )
     assert torch.equal(second["weight"], first["weight"][:, :12]) and torch.equal(second["bias"], first["bias"])
-    with pytest.raises(InputError, match=r"initialization .*nothing: neither teacher, random nor a checkpoint"):
+    with pytest.raises(InputError, match=r"initialization '.*nothing': neither teacher, random nor a checkpoint"):
         main(DistillArguments(initialization=str(tmp_path / "nothing"), output_dir=str(tmp_path / "third"), **common))
     with pytest.raises(InputError, match=r"initialization .* is a checkpoint of model type 'bert'"):
         main(DistillArguments(initialization=teacher_folder(), output_dir=str(tmp_path / "third"), **common))

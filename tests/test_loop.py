@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from datasets import Dataset, IterableDataset
 from torch import nn
 
@@ -358,6 +359,17 @@ def test_one_accelerator_trains_several_models_in_turn(tmp_path):
     model, _ = run(tmp_path / "cut", Regression())
     for name, parameter in expected.state_dict().items():
         assert torch.equal(parameter, model.state_dict()[name]), name
+
+
+def test_mixed_precision_ends_with_the_training(tmp_path):
+    """What is computed behind it is what the saved weights give, to the bit."""
+    AcceleratorState._reset_state()  # one process, one precision
+    model, _ = run(tmp_path, Regression(), mixed_precision="bf16")
+    AcceleratorState._reset_state()
+    saved = make_model()
+    saved.load_state_dict(model.state_dict())
+    x = torch.tensor(make_rows()["x"][:])
+    assert torch.equal(model.eval()(x), saved.eval()(x))
 
 
 def test_compiled_runs_keep_names_and_go_on_to_the_same_bits(tmp_path, monkeypatch):

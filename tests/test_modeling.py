@@ -1,10 +1,12 @@
 """The network and its heads, against an obvious one-token-at-a-time version in double precision."""
 
 import math
+import re
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from efficientbert import (
@@ -539,7 +541,7 @@ def test_dropout_acts_in_training_only():
 
 def test_head_dropout():
     assert tiny_model(EfficientBertForTokenClassification, hidden_dropout_prob=0.3).dropout.p == 0.3
-    head = tiny_model(EfficientBertForSequenceClassification, classifier_dropout=0.0).sequence_classifier
+    head = tiny_model(EfficientBertForSequenceClassification, classifier_dropout=0.0).classifier
     assert head.dropout.p == 0.0
 
 
@@ -577,7 +579,7 @@ def test_sequence_classification_problems(fields, labels, decided):
     with torch.no_grad():
         found = model(ids, mask, labels=torch.tensor(labels))
         hidden = model.efficientbert(ids, mask).last_hidden_state
-    logits = pooled(model, "sequence_classifier", hidden)
+    logits = pooled(model, "classifier", hidden)
     torch.testing.assert_close(found.logits, logits, rtol=0, atol=1e-10)
     targets = torch.tensor(labels).double()
     if decided == "single_label_classification":
@@ -679,3 +681,20 @@ def test_a_batch_may_be_cut_anywhere(model_class, fields, labels):
                 for rows in (slice(0, 1), slice(1, 4))
             ]
             torch.testing.assert_close(sum(parts), whole)
+
+
+def test_the_head_of_earlier_versions_loads(tmp_path):
+    """Version 0.1.0 called it `sequence_classifier`; what is loaded from it is saved so that it loads again."""
+    model = tiny_model(EfficientBertForSequenceClassification)
+    model.save_pretrained(tmp_path / "now")
+    config = (tmp_path / "now" / "config.json").read_text(encoding="utf-8")
+    (tmp_path / "then").mkdir()
+    (tmp_path / "then" / "config.json").write_text(config, encoding="utf-8")
+    tensors = {re.sub("^classifier", "sequence_classifier", name): part for name, part in model.state_dict().items()}
+    save_file(tensors, tmp_path / "then" / "model.safetensors", {"format": "pt"})
+    for start, saved in (("then", "again"), ("again", "at last")):
+        loaded, report = type(model).from_pretrained(tmp_path / start, output_loading_info=True)
+        assert not report["missing_keys"] and not report["unexpected_keys"]
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(loaded.state_dict()[name], tensor), name
+        loaded.save_pretrained(tmp_path / saved)

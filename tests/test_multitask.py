@@ -1,6 +1,7 @@
 """Several tasks with one encoder: which batches come, what is shared, and what the command leaves."""
 
 import json
+import shutil
 from collections import Counter
 
 import pytest
@@ -22,7 +23,7 @@ from efficientbert.train.distillation.multitask_objective import MultitaskModel,
 from efficientbert.train.distillation.task_objective import TaskStudent
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.model_folder.record import read_provenance
-from efficientbert.train.tasks.arguments import MultitaskArguments
+from efficientbert.train.tasks.arguments import MultitaskArguments, check_names
 from efficientbert.train.tasks.trained import recorded_arguments
 
 
@@ -94,13 +95,24 @@ def test_the_encoder_and_the_projection_are_shared():
     model = MultitaskModel(students)
     one, other = model.models
     assert one.base_model is other.base_model and students[0].projection is students[1].projection
-    heads = sum(p.numel() for single in model.models for p in single.sequence_classifier.parameters())
+    heads = sum(p.numel() for single in model.models for p in single.classifier.parameters())
     shared = sum(p.numel() for p in one.base_model.parameters()) + 18 * 24 + 24
     assert sum(p.numel() for p in model.parameters()) == shared + heads
     batch = {"input_ids": torch.tensor([[5, 6, 7]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}
     for task in (0, 1):
         _, captures = model(task=task, capture=True, **batch)
         assert len(captures.hidden_states) == 3
+
+
+def test_teachers_of_one_width_share_a_projection():
+    config = EfficientBertConfig(**CONFIG, max_position_embeddings=64)
+    students = [TaskStudent(EfficientBertForSequenceClassification(config), size) for size in (24, 30, 24)]
+    model = MultitaskModel(students)
+    assert students[0].projection is students[2].projection is not students[1].projection
+    batch = {"input_ids": torch.tensor([[5, 6, 7]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}
+    for task, size in enumerate((24, 30, 24)):
+        _, captures = model(task=task, capture=True, **batch)
+        assert [states.shape[-1] for states in captures.hidden_states] == [size] * 3
 
 
 def test_the_batches_of_a_step_weigh_alike():
@@ -161,10 +173,11 @@ def test_the_command(student_folder, task_files, tmp_path):
     assert step["step"] == "multitask" and "task_arguments" not in step
 
 
-def test_the_command_under_teachers(student_folder, task_files, tokenizer, tmp_path):
+@pytest.mark.parametrize("widths", [(24, 24), (24, 30)])
+def test_the_command_under_teachers(widths, student_folder, task_files, tokenizer, tmp_path):
     teachers = []
     for index, labels in enumerate(({0: "no", 1: "yes"}, {0: "LABEL_0"})):
-        sizes = {"vocab_size": 65, "hidden_size": 24, "num_hidden_layers": 4, "num_attention_heads": 3}
+        sizes = {"vocab_size": 65, "hidden_size": widths[index], "num_hidden_layers": 4, "num_attention_heads": 3}
         config = BertConfig(**sizes, intermediate_size=32, max_position_embeddings=64, id2label=labels)
         folder = tmp_path / f"teacher{index}"
         BertForSequenceClassification(config).save_pretrained(folder)
@@ -175,17 +188,65 @@ def test_the_command_under_teachers(student_folder, task_files, tokenizer, tmp_p
     multitask.main(arguments)
     log = json.loads((output / "training_log.json").read_text(encoding="utf-8"))
     assert all({"teacher", "hidden_states", "attention_scores"} <= row.keys() for row in log)
-    assert load_file(output / "encoder" / "distillation_projection.safetensors")["weight"].shape == (24, 18)
+    for folder, width in {"task": widths[0], "numbers": widths[1], "encoder": widths[0]}.items():
+        assert load_file(output / folder / "distillation_projection.safetensors")["weight"].shape == (width, 18)
+
+
+def test_tasks_go_by_the_names_that_they_are_given(student_folder, task_files, tmp_path):
+    """Two on one file, too."""
+    tasks = [task_files[0], task_files[0]]
+    arguments = make_arguments(student_folder, tasks, tmp_path / "out", names=["first", "a.2"], num_epochs=0.5)
+    results = multitask.main(arguments)
+    assert list(results) == ["first", "a.2"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["a.2", "encoder", "first"]
+    assert multitask.main(arguments) == results
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "encoder",
+        "Checkpoints",
+        "logs",
+        "results.json",
+        "run.json",
+        "",
+        ".",
+        "..",
+        ".hidden",
+        "a/b",
+        "a\\b",
+        "x.partial",
+    ],
+)
+def test_names_that_no_task_can_have(name):
+    with pytest.raises(InputError, match=r"names: .* of task 2 is .*; give every task .* with --names"):
+        check_names(["first", name])
+
+
+def test_a_data_file_whose_name_the_run_needs_is_refused(student_folder, task_file, tmp_path):
+    """Not overwritten, nor deleted at the end."""
+    for name in ("encoder", "checkpoints"):
+        shutil.copy(task_file, tmp_path / f"{name}.csv")
+        text = f"data: {tmp_path}/{name}.csv\ntext_column: text\neval_split: [train]\n"
+        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
+        with pytest.raises(InputError, match=f"names: '{name}' of task 1 is what the run itself writes"):
+            multitask.main(make_arguments(student_folder, [str(tmp_path / f"{name}.yaml")], tmp_path / "out"))
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_what_is_refused(student_folder, task_files, tmp_path):
     output = tmp_path / "out"
     with pytest.raises(InputError, match="teachers: 1 for 2 tasks"):
         multitask.main(make_arguments(student_folder, task_files, output, teachers=["x"]))
-    with pytest.raises(InputError, match="tasks: must have different names"):
+    with pytest.raises(InputError, match=r"names: 'task' of task 2 stands twice; .* --names"):
         multitask.main(make_arguments(student_folder, [task_files[0]] * 2, output))
-    with pytest.raises(InputError, match="task 'nli': unknown"):
+    with pytest.raises(InputError, match=r"tasks: 'nli' is neither a known task .* nor a .yaml"):
         multitask.main(make_arguments(student_folder, ["nli"], output))
+    with pytest.raises(InputError, match=r"tasks: 'rows.csv' is neither a known task .*, as in 'data: my.csv'"):
+        multitask.main(make_arguments(student_folder, ["rows.csv"], output))
+    with pytest.raises(InputError, match="names: 1 for 2 tasks; give one for each with --names"):
+        multitask.main(make_arguments(student_folder, task_files, output, names=["x"]))
     with pytest.raises(InputError, match="sampling: must be between 0 and 1"):
         multitask.main(make_arguments(student_folder, task_files, output, sampling=2.0))
     assert not list(tmp_path.glob("out*"))

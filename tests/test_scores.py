@@ -80,7 +80,7 @@ def constant(task, chosen: int) -> EfficientBertForSequenceClassification:
     config = EfficientBertConfig(vocab_size=65, embedding_size=8, hidden_size=12, num_attention_heads=3)
     task.configure(config)
     model = EfficientBertForSequenceClassification(config)
-    last = model.sequence_classifier.output
+    last = model.classifier.output
     torch.nn.init.zeros_(last.weight)
     last.bias.data = torch.nn.functional.one_hot(torch.tensor(chosen), 2).float()
     return model
@@ -129,7 +129,7 @@ def test_nothing_broken_has_a_score(supernet, teacher, held_out, task):
     with pytest.raises(NotFiniteError, match="task task: the slice's hidden states are not finite"):
         TaskProbe(broken(supernet), task, data)(small)
     model = constant(task, 0)
-    model.sequence_classifier.output.bias.data[1] = float("nan")
+    model.classifier.output.bias.data[1] = float("nan")
     with pytest.raises(NotFiniteError, match="task task: the outputs of the model are not finite"):
         task_error(model, task, data, 8)
     for loss in (float("nan"), float("inf")):

@@ -22,6 +22,7 @@ from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForSequenceClassification
 from efficientbert.train import scoring
 from efficientbert.train.cli.command import run_command
+from efficientbert.train.cli.errors import InputError
 from efficientbert.train.model_folder.card import write_card
 from efficientbert.train.model_folder.results import add_results
 from efficientbert.train.tasks import evaluation
@@ -394,3 +395,34 @@ def test_rival_models_of_one_task_have_no_common_mean():
 
     assert glue_score([result("a", "rte"), result("b", "cola")]) == (0.5, ["cola", "rte"])
     assert glue_score([result("a", "rte"), result("b", "cola"), result("c", "rte")]) is None
+
+
+@pytest.mark.parametrize("labels", [[2, 0, 1, 10, 9, 3, 4, 5, 6, 7, 8], [1, 1, 2, 3], ["b", "a", "c"]], ids=str)
+def test_outputs_without_names_are_the_datas_labels_in_order(labels, teacher_folder, tmp_path, capsys):
+    """A model of transformers' Trainer; whole numbers by value, whichever of them the split has."""
+    count = 11 if 10 in labels else 4 if 3 in labels else 3
+    names = [f"LABEL_{index}" for index in range(count)]
+    folder = save_model(tmp_path / "model", teacher_folder(), names, 7)
+    (folder / "provenance.json").unlink()
+    rows = [f"word{index} word{index * 7 % 13},{label}" for index, label in enumerate(labels * 4)]
+    (tmp_path / "rows.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    evaluate("--model", folder, "--data", tmp_path / "rows.csv", "--text_column", "text", "--split", "train")
+    order = sorted(labels) if isinstance(labels[0], str) else list(range(count))
+    logits = slow_logits(folder, [{"text": row.split(",")[0]} for row in rows], ["text"])
+    expected = np.mean([order[row.argmax()] == label for row, label in zip(logits, labels * 4)])
+    out = capsys.readouterr().out
+    assert (
+        f"model '{folder}': names no labels; its outputs are taken as {', '.join(repr(str(o)) for o in order)}" in out
+    )
+    assert f"| {expected:.4f} |" in out
+
+
+def test_labels_that_call_themselves_so_are_taken_at_their_word(teacher_folder, tmp_path, capsys):
+    folder = save_model(tmp_path / "model", teacher_folder(), ["LABEL_0", "LABEL_1"], 7)
+    (tmp_path / "rows.csv").write_text("text,label\nword1,LABEL_1\nword2,LABEL_0\n", encoding="utf-8")
+    given = TaskArguments(data=str(tmp_path / "rows.csv"), text_column="text")
+    assert load_trained(str(folder), given, "cpu", "train")[0].label_names == ("LABEL_0", "LABEL_1")
+    assert "names no labels" not in capsys.readouterr().out
+    (tmp_path / "rows.csv").write_text("text,label\nword1,b\nword2,a\nword3,c\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"has 2 outputs that its configuration does not name, but .* has 3 labels"):
+        load_trained(str(folder), given, "cpu", "train")

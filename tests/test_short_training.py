@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,11 +54,11 @@ class GivenUp(Exception):
     """What a pruner raises."""
 
 
-def save_task_teacher(folder: Path, teacher: Teacher, task_file: str) -> str:
+def save_task_teacher(folder: Path, teacher: Teacher, task_file: str, **sizes: int) -> str:
     """A random model with a head for the task of `task_file`."""
     task = task_of_data(TaskArguments(data=task_file, text_column="text"), teacher.tokenizer, "train")
     torch.manual_seed(1)
-    config = BertConfig(**(teacher.model.config.to_diff_dict() | {"architectures": None}))
+    config = BertConfig(**(teacher.model.config.to_diff_dict() | {"architectures": None} | sizes))
     task.configure(config)
     BertForSequenceClassification(config).save_pretrained(folder)
     teacher.tokenizer.save_pretrained(folder)
@@ -174,13 +175,38 @@ def test_a_task_is_learned_from_its_teacher_without_labels(inner, make, monkeypa
     assert logs[-1]["step"] == 48 and logs[-1]["loss"] < logs[0]["loss"]
 
 
+@pytest.mark.parametrize("width", [24, 30])
+def test_a_projection_to_a_task_teacher_of_another_width_is_fitted(
+    width, teacher_folder, corpus_file, task_file, tmp_path, monkeypatch
+):
+    """To its own width the student has one; either way the first inner loss is less than of a constant."""
+    teacher = Teacher.load(teacher_folder())
+    name = save_task_teacher(tmp_path / "teacher", teacher, task_file, hidden_size=width)
+    score = make_score(teacher_folder(), name, corpus_file, task_file, tmp_path, ("task",), batch_size=16, epochs=1)
+    train, logs = short_training.train, []
+
+    def record(accelerator, model, objective, data, collate, args, *rest, **options):
+        objective.inner.recipe.weights.pop("attention_scores")
+        changed = replace(args, log_steps=1, learning_rate=1e-12)
+        logs.extend(train(accelerator, model, objective, data, collate, changed, *rest, **options))
+
+    monkeypatch.setattr(short_training, "train", record)
+    fitted = []
+    fit = short_training.fit_to_task
+    monkeypatch.setattr(short_training, "fit_to_task", lambda *given: (fitted.append(True), fit(*given)))
+    score(WIDE)
+    assert bool(fitted) == (width != teacher.hidden_size)
+    if fitted:
+        assert np.mean([row["hidden_states"] for row in logs]) < 3  # one for each of the compared states
+
+
 def test_heads_and_orders_are_the_same_for_all_candidates(make, monkeypatch):
     score, starts, rows = make(epochs=1), [], []
     train, collate = short_training.train, score.task.task.collate
 
     def record(accelerator, model, objective, *rest, **options):
         if hasattr(model, "model"):
-            starts.append(model.model.sequence_classifier.output.weight.detach().clone())
+            starts.append(model.model.classifier.output.weight.detach().clone())
         return train(accelerator, model, objective, *rest, **options)
 
     monkeypatch.setattr(short_training, "train", record)
@@ -289,9 +315,9 @@ def test_a_model_for_a_task_has_the_students_encoder(make):
         assert torch.equal(mine, theirs) and mine.data_ptr() != theirs.data_ptr(), name
     assert model.config.id2label == {0: "no", 1: "yes"} and student.encoder.config.id2label != model.config.id2label
     other = model_for_task(score.extract(WIDE), score.task.task, 0)
-    for one, another in zip(*(part.sequence_classifier.parameters() for part in (model, other)), strict=True):
+    for one, another in zip(*(part.classifier.parameters() for part in (model, other)), strict=True):
         assert torch.equal(one, another)
-    assert model.sequence_classifier.output.weight.std() > 0
+    assert model.classifier.output.weight.std() > 0
 
 
 def test_bad_settings_are_named(make, teacher_folder, task_teacher, task_file, tmp_path):

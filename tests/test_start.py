@@ -81,7 +81,10 @@ def test_importing_the_package_changes_no_environment_and_loads_nothing():
         "import efficientbert; from transformers import AutoConfig, AutoModel",
         "from transformers import AutoConfig, AutoModel; AutoModel; import efficientbert",
         "from transformers import AutoConfig; AutoConfig; import efficientbert; from transformers import AutoModel",
-        "import efficientbert.train.cli.errors; from transformers import AutoConfig, AutoModel",
+        "import efficientbert; from transformers import BertModel; BertModel; from transformers import AutoConfig, AutoModel",
+        "import efficientbert, transformers.modeling_layers; from transformers import AutoConfig, AutoModel",
+        "import efficientbert; from transformers import Trainer; Trainer; from transformers import AutoConfig, AutoModel",
+        "import efficientbert, transformers.modeling_utils; from transformers import AutoConfig, AutoModel",
         "from efficientbert import EfficientBertModel; from transformers import AutoConfig, AutoModel",
     ],
 )

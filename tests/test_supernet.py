@@ -261,14 +261,12 @@ def test_tasks_share_all_but_their_heads(task_supernet):
     outputs_of(task_supernet(architecture, 0, **make_batch()))[0].square().sum().backward()
     classes, spans = (whole.model for whole in task_supernet.wholes)
     hidden = architecture.shape.hidden_size
-    assert classes.sequence_classifier.pooler.weight.grad[:hidden, :hidden].abs().min() > 0
-    assert classes.sequence_classifier.output.weight.grad[:, hidden:].abs().sum() == 0
+    assert classes.classifier.pooler.weight.grad[:hidden, :hidden].abs().min() > 0
+    assert classes.classifier.output.weight.grad[:, hidden:].abs().sum() == 0
     assert spans.qa_outputs.weight.grad is None
     assert supernet.whole.encoder.embeddings.position_embeddings.weight.grad.abs().sum() > 0
     extracted = task_supernet.extract(architecture, 0).model
-    assert torch.equal(
-        extracted.sequence_classifier.pooler.weight, classes.sequence_classifier.pooler.weight[:hidden, :hidden]
-    )
+    assert torch.equal(extracted.classifier.pooler.weight, classes.classifier.pooler.weight[:hidden, :hidden])
     assert extracted.config.id2label == {0: "no", 1: "maybe", 2: "yes"}
 
 

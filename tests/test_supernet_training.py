@@ -273,8 +273,8 @@ def test_a_task_step_trains_one_slice_as_it_would_be_trained_alone(number, teach
         == expected_terms.keys()
         == ({"labels", "teacher"} | ({"hidden_states", "attention_scores"} if number == 0 else set()))
     )
-    head = model.wholes[number].model.sequence_classifier.pooler.weight.grad
-    torch.testing.assert_close(head[:12, :12], alone.model.sequence_classifier.pooler.weight.grad)
+    head = model.wholes[number].model.classifier.pooler.weight.grad
+    torch.testing.assert_close(head[:12, :12], alone.model.classifier.pooler.weight.grad)
     shared = supernet.whole.encoder.layers[3].ffns[0].linear1.weight.grad
     torch.testing.assert_close(shared[:5, :12], alone.model.efficientbert.layers[1].ffns[0].linear1.weight.grad)
 

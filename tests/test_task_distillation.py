@@ -1,5 +1,6 @@
 """Task distillation: what is learned from labels, a teacher's outputs and its inner states, and on one scale."""
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -12,6 +13,7 @@ from efficientbert.train.distillation.arguments import LossArguments
 from efficientbert.train.distillation.task_objective import (
     TaskObjective,
     TaskStudent,
+    fit_to_task,
     inner_distillation,
     inner_recipe,
 )
@@ -20,7 +22,7 @@ from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.tasks.arguments import TaskArguments
 from efficientbert.train.tasks.kinds import task_of_data
 from efficientbert.train.tasks.prediction import check_length
-from efficientbert.train.tasks.task import TaskData
+from efficientbert.train.tasks.task import TaskData, model_inputs
 
 
 SIZES = {"vocab_size": 65, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3}
@@ -125,7 +127,8 @@ def test_a_student_that_equals_its_teacher_has_no_inner_loss(task, teacher, tmp_
     student = make_student(task)
     inner = make_inner(task, student, teacher, tmp_path)
     batch = task.collate(list(task.load("train").features))
-    _, captures = teacher({name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")})
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    _, captures = teacher(inputs, capture=True)
     loss, _ = inner.loss(captures, captures, batch, inner.count(batch))
     assert loss.item() == pytest.approx(0.0, abs=1e-9)
 
@@ -136,7 +139,7 @@ def test_a_teachers_outputs_are_those_of_its_model(task, teacher, tokenizer, tmp
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "teacher").eval()
     with torch.no_grad():
         expected = model(**inputs, output_hidden_states=True)
-    outputs, captures = teacher(inputs)
+    outputs, captures = teacher(inputs, capture=True)
     torch.testing.assert_close(outputs.logits, expected.logits)
     torch.testing.assert_close(captures.hidden_states[-1], expected.hidden_states[-1])
     plain = TaskTeacher.load(str(tmp_path / "teacher"), task, False, torch.device("cpu"))
@@ -150,7 +153,7 @@ def test_teachers_that_do_not_suit(task, tokenizer, teacher_folder, tmp_path):
         return TaskTeacher.load(str(name), task, True, torch.device("cpu"))
 
     other = {0: "a", 1: "b", 2: "c"}
-    with pytest.raises(InputError, match="has labels a, b, c; the task's are maybe, no, yes"):
+    with pytest.raises(InputError, match="has labels 'a', 'b', 'c'; the task's are 'maybe', 'no', 'yes'"):
         load(save_teacher(tmp_path / "labels", task, tokenizer, id2label=other))
     with pytest.raises(InputError, match="has no trained head"):
         load(teacher_folder("bert"))
@@ -190,3 +193,61 @@ def test_losses_that_need_masked_text_are_refused(task, teacher, tmp_path):
     with pytest.raises(InputError, match="masked_lm and logits need masked text"):
         make_inner(task, make_student(task), teacher, tmp_path, ("masked_lm",))
     assert not (tmp_path / "teacher_scales.json").exists()
+
+
+@pytest.mark.parametrize("losses", [("hidden_states",), ("attention_scores",)])
+@torch.no_grad()
+def test_a_projection_is_fitted_to_the_tasks_rows(losses, task, teacher, tmp_path):
+    """Against numpy's least squares over all tokens of all compared layers."""
+    student, data = make_student(task), task.load("train")
+    fit_to_task(student, teacher, task, data, inner_recipe(LossArguments(losses=list(losses)), student.model, teacher))
+    mine, theirs = [], []
+    for feature in data.features:
+        inputs = model_inputs(task.collate([feature]))
+        states = [model(**inputs, output_hidden_states=True).hidden_states for model in (student.model, teacher.model)]
+        mine += [state[0].double() for state in states[0]]
+        theirs += [state[0].double() for state in states[1]]
+    mine, theirs = torch.cat(mine).numpy(), torch.cat(theirs).numpy()
+    source = np.concatenate((mine, np.ones((len(mine), 1))), axis=1)
+    best = np.linalg.lstsq(source, theirs, rcond=1e-6)[0]  # states in float32: channels that sum to 0 do so nearly
+    found = student.projection(torch.tensor(mine).float()).double().numpy()
+    assert ((found - theirs) ** 2).sum() == pytest.approx(((source @ best - theirs) ** 2).sum(), rel=1e-4)
+
+
+def test_a_teacher_is_asked_only_for_what_is_learned_from_it(task, teacher, tmp_path, monkeypatch):
+    student = make_student(task)
+    batch = task.collate(list(task.load("train").features))
+    inner = make_inner(task, student, teacher, tmp_path)
+    asked = []
+    real = TaskTeacher.__call__
+
+    def watch(self, inputs, capture=False):
+        asked.append("captures" if capture else "outputs")
+        return real(self, inputs, capture)
+
+    monkeypatch.setattr(TaskTeacher, "__call__", watch)
+    expected = {
+        (1.0, None, 0): [],
+        (0.5, None, 0): ["outputs"],
+        (1.0, inner, 0): ["captures"],
+        (0.5, inner, 0): ["captures"],
+        (0.5, inner, 3): ["outputs"],
+        (1.0, inner, 3): [],
+    }
+    for (weight, compared, inner_steps), wanted in expected.items():
+        objective = TaskObjective(task, teacher, weight, inner=compared, inner_steps=inner_steps)
+        loss, _ = objective(student if compared else student.model, batch, objective.count(batch), 3)
+        assert (asked, loss.isfinite().item()) == (wanted, True), (weight, inner_steps)
+        asked.clear()
+
+
+def test_outputs_without_names_are_the_tasks_labels_in_order(task, tokenizer, tmp_path, capsys):
+    unnamed = {index: f"LABEL_{index}" for index in range(3)}
+    name = save_teacher(tmp_path / "unnamed", task, tokenizer, id2label=unnamed)
+    assert TaskTeacher.load(name, task, False, torch.device("cpu")).order is None
+    assert (
+        f"teacher '{name}': names no labels; its outputs are taken as 'maybe', 'no', 'yes'" in capsys.readouterr().out
+    )
+    fewer = save_teacher(tmp_path / "fewer", task, tokenizer, id2label={0: "LABEL_0", 1: "LABEL_1"})
+    with pytest.raises(InputError, match="has labels 'LABEL_0', 'LABEL_1'; the task's are 'maybe', 'no', 'yes'"):
+        TaskTeacher.load(fewer, task, False, torch.device("cpu"))

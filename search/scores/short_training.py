@@ -22,6 +22,7 @@ from efficientbert.train.distillation.student import Student, choose_attention
 from efficientbert.train.distillation.task_objective import (
     TaskObjective,
     TaskStudent,
+    fit_to_task,
     inner_distillation,
     inner_recipe,
 )
@@ -123,14 +124,15 @@ def prepare_task(
         raise InputError(f"num_epochs: must be above 0, not {epochs}")
     with accelerator.main_process_first():
         task = task_of_data(source, student_teacher.tokenizer, source.train_split)
+    teacher = TaskTeacher.load(teacher_name, task, losses is not None, accelerator.device)
+    with accelerator.main_process_first():
         data, aside = training_data(source, task, held_out)
     rows = args.batch_size * accelerator.num_processes
     if len(data.features) < rows:
         raise InputError(f"data {source.source()}: {len(data.features)} rows to train on, less than a batch of {rows}")
-    teacher = TaskTeacher.load(teacher_name, task, losses is not None, accelerator.device)
     for part in (data, aside):
-        check_length(student_teacher.model, part, f"teacher {student_teacher.name}")
-        check_length(teacher.model, part, f"teacher {teacher_name}")
+        check_length(student_teacher.model, part, f"teacher {student_teacher.name!r}")
+        check_length(teacher.model, part, f"teacher {teacher_name!r}")
 
     def inner(model: PreTrainedModel) -> GeneralDistillation:
         recipe = inner_recipe(losses, model, teacher)
@@ -240,7 +242,6 @@ class ShortTraining:
             "Candidate: text",
             after_step=after_step,
         )
-        self.accelerator.unwrap_model(student, keep_fp32_wrapper=False)
         return held_out_loss(student, objective, general.held_out)
 
     def _train_task(self, student: Student, training: TaskTraining, tell: Callable[[float], None]) -> float:
@@ -255,6 +256,8 @@ class ShortTraining:
                 trained = TaskStudent(model, training.teacher.encoder.hidden_size).to(self.accelerator.device)
             if trained.projection.weight.shape == student.projection.weight.shape:
                 trained.projection.load_state_dict(student.projection.state_dict())
+            else:
+                fit_to_task(trained, training.teacher, task, data, inner.recipe)
         steps_an_epoch = len(data.features) / (
             args.batch_size * args.gradient_accumulation_steps * self.accelerator.num_processes
         )
@@ -281,7 +284,6 @@ class ShortTraining:
             lengths=[length(ids) for ids in data.features["input_ids"]],
             after_step=after_step,
         )
-        self.accelerator.unwrap_model(trained, keep_fp32_wrapper=False)
         return error()
 
 

@@ -46,21 +46,23 @@ class TaskBatches(Dataset):
 
 
 class MultitaskModel(nn.Module):
-    """Models of several tasks that share one encoder and, under teachers, one projection.
+    """Models of several tasks that share one encoder and, under teachers of the same width, one projection.
 
     Args:
-        students: A model or a `TaskStudent` for every task; the encoder of the first becomes that of all.
+        students: A model or a `TaskStudent` for every task; the encoder of the first becomes that of all, and the
+            projection of the first to each width that of all to this width.
     """
 
     def __init__(self, students: list[nn.Module]):
         super().__init__()
-        first, *others = students
         models = [student.model if isinstance(student, TaskStudent) else student for student in students]
         for model in models[1:]:
             setattr(model, model.base_model_prefix, models[0].base_model)
-        for student in others:
+        projections: dict[int, nn.Linear] = {}
+        for student in students:
             if isinstance(student, TaskStudent):
-                student.projection, student.recorder = first.projection, first.recorder
+                student.projection = projections.setdefault(student.projection.out_features, student.projection)
+                student.recorder = students[0].recorder
         self.students = nn.ModuleList(students)
         self.models = models
 

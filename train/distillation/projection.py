@@ -1,6 +1,6 @@
 """The projection of a student's hidden states to its teacher's width, which is not shipped."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -38,7 +38,7 @@ def load_projection(projection: nn.Linear, folder: Path) -> bool:
 def fit_projection(
     student: Student, teacher: Teacher, states: Sequence[tuple[int, int]], sample: Mapping[str, torch.Tensor]
 ) -> None:
-    """Sets a student's projection to the least-squares map, with a bias, of its hidden states to the teacher's.
+    """Fits a student's projection to text; see `fit_to_states`.
 
     Args:
         student: Its encoder is trained, its projection is not.
@@ -46,14 +46,36 @@ def fit_projection(
         states: Pairs of student and teacher hidden states; 0 is the embedding's output.
         sample: Text as `input_ids` and `attention_mask`, each of shape `(B, L)`.
     """
-    valid = sample["attention_mask"].bool()
     inputs = {name: sample[name] for name in ("input_ids", "attention_mask")}
     mine, theirs = student.encoder(**inputs, output_hidden_states=True).hidden_states, teacher(sample).hidden_states
-    source = torch.cat([mine[index][valid] for index, _ in states]).double()
-    target = torch.cat([theirs[index][valid] for _, index in states]).double()
-    mean, target_mean = source.mean(0), target.mean(0)
-    source, target = source - mean, target - target_mean
+    fit_to_states(student.projection, states, [(mine, theirs, sample["attention_mask"])])
+
+
+@torch.no_grad()
+def fit_to_states(
+    projection: nn.Linear,
+    states: Sequence[tuple[int, int]],
+    samples: Iterable[tuple[Sequence[torch.Tensor], Sequence[torch.Tensor], torch.Tensor]],
+) -> None:
+    """Sets a projection to the least-squares map, with a bias, of a student's hidden states to its teacher's.
+
+    Args:
+        projection: From the student's width to the teacher's.
+        states: Pairs of student and teacher hidden states; 0 is the embedding's output.
+        samples: For every batch the student's and the teacher's hidden states, each of shape `(B, L, D)`, and its
+            attention mask, of shape `(B, L)`.
+    """
+    count, sums, target_sums, moment, product = 0, 0, 0, 0, 0
+    for mine, theirs, mask in samples:
+        valid = mask.bool()
+        for index, target_index in states:
+            source, target = mine[index][valid].double(), theirs[target_index][valid].double()
+            count += len(source)
+            sums, target_sums = sums + source.sum(0), target_sums + target.sum(0)
+            moment, product = moment + source.T @ source, product + source.T @ target
+    mean, target_mean = sums / count, target_sums / count
+    moment, product = moment / count - mean.outer(mean), product / count - mean.outer(target_mean)
     # Channels behind a LayerNorm can depend on each other: the moments may have no inverse.
-    weight = torch.linalg.pinv(source.T @ source, rtol=1e-12, hermitian=True) @ (source.T @ target)
-    student.projection.weight.copy_(weight.T)
-    student.projection.bias.copy_(target_mean - mean @ weight)
+    weight = torch.linalg.pinv(moment, rtol=1e-12, hermitian=True) @ product
+    projection.weight.copy_(weight.T)
+    projection.bias.copy_(target_mean - mean @ weight)

@@ -103,4 +103,4 @@ def read_config(path: Path) -> EfficientBertConfig:
     try:
         return EfficientBertConfig.from_json_file(path)
     except LOAD_ERRORS as error:
-        raise InputError(f"config {path}: {one_line(error)}") from None
+        raise InputError(f"config {str(path)!r}: {one_line(error)}") from None

@@ -11,15 +11,17 @@ from transformers.modeling_outputs import ModelOutput
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.arguments import LossArguments
 from efficientbert.train.distillation.capture import Captures, student_recorder
+from efficientbert.train.distillation.layer_map import even_states
 from efficientbert.train.distillation.loss_choice import LossRecipe, make_recipe
 from efficientbert.train.distillation.objective import GeneralDistillation
+from efficientbert.train.distillation.projection import fit_to_states
 from efficientbert.train.distillation.scales import stored_scales
 from efficientbert.train.distillation.student import disable_dropout
 from efficientbert.train.distillation.task_teacher import TaskTeacher
 from efficientbert.train.tasks.task import Task, TaskData, model_inputs
 
 
-SCALE_ROWS = 128  # rows from which the teacher's variances are taken
+FIRST_ROWS = 128  # rows that the teacher's variances and a projection are taken from
 
 
 class TaskStudent(nn.Module):
@@ -97,12 +99,15 @@ class TaskObjective:
             outputs, captures = model(**inputs), None
         else:
             outputs, captures = model(capture=with_inner, **inputs)
-        targets, their_captures = (None, None) if self.teacher is None else self.teacher(inputs)
+        with_soft = with_outputs and self.label_weight < 1
+        targets = their_captures = None
+        if with_soft or with_inner:
+            targets, their_captures = self.teacher(inputs, capture=with_inner)
 
         terms: dict[str, torch.Tensor] = {}
         if with_outputs and self.label_weight > 0:
             terms["labels"] = self.label_weight * self.task.loss(outputs, batch) / counts["targets"]
-        if with_outputs and self.label_weight < 1:
+        if with_soft:
             soft = self.task.soft_loss(outputs, targets, batch, self.temperature)
             terms["teacher"] = (1 - self.label_weight) * soft / counts["targets"]
         total = sum(terms.values())
@@ -146,12 +151,35 @@ def inner_distillation(
         data: Training rows.
         folder: Where the variances are kept.
     """
+    batches = first_batches(task, data, teacher.model.device)
+    samples = ((teacher(batch, capture=True)[1], _flat(batch)) for batch in batches)
+    return GeneralDistillation(teacher.encoder, stored_scales(folder, samples), recipe)
 
-    def samples() -> Iterator[tuple[Captures, dict[str, torch.Tensor]]]:
-        rows = [data.features[index] for index in range(min(SCALE_ROWS, len(data.features)))]
-        for start in range(0, len(rows), 16):
-            batch = model_inputs(task.collate(rows[start : start + 16]))
-            batch = {name: tensor.to(teacher.model.device) for name, tensor in batch.items()}
-            yield teacher(batch)[1], _flat(batch)
 
-    return GeneralDistillation(teacher.encoder, stored_scales(folder, samples()), recipe)
+@torch.no_grad()
+def fit_to_task(student: TaskStudent, teacher: TaskTeacher, task: Task, data: TaskData, recipe: LossRecipe) -> None:
+    """Fits a student's projection to the first rows of a task; see `fit_to_states`.
+
+    Args:
+        student: Its projection is set.
+        teacher: A teacher with captures.
+        task: The task.
+        data: Training rows.
+        recipe: Which hidden states are compared; where none are, the evenly mapped ones.
+    """
+
+    def samples() -> Iterator[tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...], torch.Tensor]]:
+        for batch in first_batches(task, data, teacher.model.device):
+            mine = student.model(**batch, output_hidden_states=True).hidden_states
+            yield mine, teacher(batch, capture=True)[1].hidden_states, _flat(batch)["attention_mask"]
+
+    states = recipe.states or even_states(student.model.config.num_hidden_layers, teacher.encoder.num_layers)
+    fit_to_states(student.projection, states, samples())
+
+
+def first_batches(task: Task, data: TaskData, device: torch.device) -> Iterator[dict[str, torch.Tensor]]:
+    """The first rows of a task in batches, as models take them."""
+    rows = [data.features[index] for index in range(min(FIRST_ROWS, len(data.features)))]
+    for start in range(0, len(rows), 16):
+        batch = model_inputs(task.collate(rows[start : start + 16]))
+        yield {name: tensor.to(device) for name, tensor in batch.items()}

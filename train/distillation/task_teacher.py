@@ -1,5 +1,6 @@
 """Teachers that are fine-tuned on a task."""
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -10,7 +11,13 @@ from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.capture import Captures
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.model_folder.loading import load_model, load_tokenizer
-from efficientbert.train.tasks.task import Task
+from efficientbert.train.model_folder.tokenizer_check import (
+    SEGMENTS,
+    check_tokenizer,
+    give_segments,
+    reads_segments,
+)
+from efficientbert.train.tasks.task import Task, is_unnamed
 
 
 class TaskTeacher:
@@ -20,16 +27,24 @@ class TaskTeacher:
         model: Encoder with head.
         encoder: Its encoder as a `Teacher`, where inner states are wanted.
         order: Of which of the model's classes each of the task's is, where they are not the same.
+        segments: Whether it reads `token_type_ids`.
     """
 
-    def __init__(self, model: PreTrainedModel, encoder: Teacher | None = None, order: list[int] | None = None):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        encoder: Teacher | None = None,
+        order: list[int] | None = None,
+        segments: bool = True,
+    ):
         self.model = model.eval().requires_grad_(False)
         self.encoder = encoder
         self.order = order
+        self.segments = segments
 
     @classmethod
     def load(cls, name: str, task: Task, inner_states: bool, device: torch.device) -> "TaskTeacher":
-        """Loads a teacher of a task.
+        """Loads a teacher of a task. What the task encodes from now on has the segments that the teacher reads.
 
         Raises:
             InputError: if it cannot be loaded, has no trained head, other labels or another tokenizer, or its inner
@@ -38,16 +53,29 @@ class TaskTeacher:
         model, report = load_model(task.auto_class, name, "teacher", dtype=torch.float32)
         tokenizer = load_tokenizer(name, "teacher")
         if report["missing_keys"]:
-            raise InputError(f"teacher {name}: has no trained head; fine-tune it on {task.args.title()} first")
+            raise InputError(
+                f"teacher {name!r}: has no trained head; fine-tune it with `efficientbert finetune` on "
+                f"{task.args.title()!r} first"
+            )
         order = _order(task.label_names_of(model.config), task, name)
+        check_tokenizer(tokenizer, model, f"teacher {name!r}")
         if tokenizer.get_vocab() != task.tokenizer.get_vocab():
-            raise InputError(f"teacher {name}: has another tokenizer than the student; both must read the same tokens")
+            raise InputError(
+                f"teacher {name!r}: has another tokenizer than the student; both must read the same tokens"
+            )
+        segments = reads_segments(model, tokenizer)
+        if segments and SEGMENTS not in task.tokenizer.model_input_names:
+            task.tokenizer = copy.deepcopy(task.tokenizer)  # the student is saved with its own
+            give_segments(task.tokenizer, True)
         model = model.to(device)
-        return cls(model, Teacher(model.base_model, tokenizer, name) if inner_states else None, order)
+        return cls(model, Teacher(model.base_model, tokenizer, name) if inner_states else None, order, segments)
 
     @torch.no_grad()
-    def __call__(self, inputs: Mapping[str, torch.Tensor]) -> tuple[ModelOutput, Captures | None]:
-        """Outputs and, where they are wanted, captures; those of multiple choice have shape `(B * C, L, D)`."""
+    def __call__(
+        self, inputs: Mapping[str, torch.Tensor], capture: bool = False
+    ) -> tuple[ModelOutput, Captures | None]:
+        """Outputs and, with `capture`, captures; those of multiple choice have shape `(B * C, L, D)`."""
+        inputs = {name: tensor for name, tensor in inputs.items() if self.segments or name != SEGMENTS}
         outputs: list[ModelOutput] = []
 
         def forward() -> ModelOutput:
@@ -55,28 +83,33 @@ class TaskTeacher:
             return outputs[0]
 
         captures = None
-        if self.encoder is None:
-            outputs.append(self.model(**inputs))
-        else:
+        if capture:
             captures = self.encoder.recorder.record(forward)
+        else:
+            outputs.append(self.model(**inputs))
         if self.order is not None:
             outputs[0].logits = outputs[0].logits[..., self.order]
         return outputs[0], captures
 
 
 def _order(found: tuple[str, ...] | None, task: Task, teacher: str) -> list[int] | None:
-    """Where a teacher has each label of the task; None where it has all in the same place.
+    """Where a teacher has each label of the task; None where it has all in the same place, or names none.
 
     Raises:
         InputError: if it has other labels.
     """
     if found == task.label_names:
         return None
+    if is_unnamed(found) and len(found) == len(task.label_names or ()):
+        print(
+            f"teacher {teacher!r}: names no labels; its outputs are taken as {', '.join(map(repr, task.label_names))}"
+        )
+        return None
     theirs, mine = ([name.casefold() for name in names or ()] for names in (found, task.label_names))
     if sorted(theirs) != sorted(mine):
-        listed = ["none" if names is None else ", ".join(names) for names in (found, task.label_names)]
+        listed = ["none" if names is None else ", ".join(map(repr, names)) for names in (found, task.label_names)]
         raise InputError(
-            f"teacher {teacher}: has labels {listed[0]}; the task's are {listed[1]}: fine-tune it with `efficientbert "
-            "finetune` on the same labels"
+            f"teacher {teacher!r}: has labels {listed[0]}; the task's are {listed[1]}: fine-tune it with "
+            "`efficientbert finetune` on the same labels"
         )
     return [theirs.index(name) for name in mine]

@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, PreTrainedModel, PreTr
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.capture import CaptureError, Captures, Recorder
 from efficientbert.train.model_folder.loading import load_model, load_tokenizer
+from efficientbert.train.model_folder.tokenizer_check import check_tokenizer, fit_segments
 from efficientbert.train.text.batches import encoder_inputs
 
 
@@ -67,7 +68,7 @@ class Teacher:
 
     Args:
         model: A BERT-like encoder without a head.
-        tokenizer: Its tokenizer.
+        tokenizer: Its tokenizer; it is made to give no segments where the teacher has none.
         name: What the user called it, for messages.
         masked_lm: The model with its masked-LM head around `model`, where logits are wanted.
 
@@ -87,7 +88,7 @@ class Teacher:
         self.name = name
         for size in ("num_hidden_layers", "num_attention_heads", "hidden_size"):
             if not hasattr(model.config, size):
-                raise InputError(f"teacher {name}: model type {model.config.model_type!r} has no {size}")
+                raise InputError(f"teacher {name!r}: model type {model.config.model_type!r} has no {size}")
         self.num_layers: int = model.config.num_hidden_layers
         self.num_heads: int = model.config.num_attention_heads
         self.hidden_size: int = model.config.hidden_size
@@ -113,7 +114,7 @@ class Teacher:
                 return layout
         known = ", ".join(layout.families for layout in LAYOUTS)
         raise InputError(
-            f"teacher {self.name}: attention of model type {self.model.config.model_type!r} cannot be captured; "
+            f"teacher {self.name!r}: attention of model type {self.model.config.model_type!r} cannot be captured; "
             f"families that can be: {known}"
         )
 
@@ -149,23 +150,18 @@ class Teacher:
                     if torch.allclose(head(states), expected, rtol=1e-3, atol=1e-3):
                         return head
         raise InputError(
-            f"teacher {self.name}: the masked-LM head of model type {self.model.config.model_type!r} cannot be "
+            f"teacher {self.name!r}: the masked-LM head of model type {self.model.config.model_type!r} cannot be "
             f"captured; leave out the loss logits"
         )
 
     def _check_tokenizer(self) -> None:
         if not self.tokenizer.is_fast:
             raise InputError(
-                f"teacher {self.name}: its tokenizer {type(self.tokenizer).__name__} is a slow one, which cannot cut "
-                "texts to sequences; save it with a tokenizer.json"
+                f"teacher {self.name!r}: its tokenizer {type(self.tokenizer).__name__} is a slow one, which cannot "
+                "cut texts to sequences; save it with a tokenizer.json"
             )
-        rows = self.vocab_size
-        if len(self.tokenizer) > rows:
-            raise InputError(
-                f"teacher {self.name}: its tokenizer has {len(self.tokenizer)} tokens but its vocabulary {rows} rows"
-            )
-        if self.tokenizer.pad_token_id is None:
-            raise InputError(f"teacher {self.name}: its tokenizer has no padding token")
+        check_tokenizer(self.tokenizer, self.model, f"teacher {self.name!r}")
+        fit_segments(self.tokenizer, self.model)
 
     @torch.no_grad()
     def _check_captures(self) -> None:
@@ -177,8 +173,7 @@ class Teacher:
         """
         generator = torch.Generator().manual_seed(0)
         input_ids = torch.randint(0, len(self.tokenizer), (2, 8), generator=generator)
-        if self.tokenizer.pad_token_id is not None:
-            input_ids[input_ids == self.tokenizer.pad_token_id] = self.tokenizer.unk_token_id or 0
+        input_ids[input_ids == self.tokenizer.pad_token_id] = self.tokenizer.unk_token_id or 0
         inputs = {"input_ids": input_ids.to(self.model.device)}
         implementation = self.model.config._attn_implementation
         try:
@@ -191,7 +186,7 @@ class Teacher:
 
             captures = self.recorder.record(forward)
         except CaptureError as error:
-            raise InputError(f"teacher {self.name}: {error}") from None
+            raise InputError(f"teacher {self.name!r}: {error}") from None
         finally:
             self.model.set_attn_implementation(implementation)
         for layer, probabilities in enumerate(outputs[0].attentions or ()):
@@ -203,11 +198,13 @@ class Teacher:
                 fits = torch.allclose(rest[0], rest[1], atol=1e-2)
             if not fits:
                 raise InputError(
-                    f"teacher {self.name}: queries and keys captured in layer {layer} do not give the attention of "
+                    f"teacher {self.name!r}: queries and keys captured in layer {layer} do not give the attention of "
                     f"model type {self.model.config.model_type!r}; it cannot be a teacher"
                 )
         if len(outputs[0].attentions or ()) != self.num_layers:
-            raise InputError(f"teacher {self.name}: reports no attention probabilities to check the captures against")
+            raise InputError(
+                f"teacher {self.name!r}: reports no attention probabilities to check the captures against"
+            )
 
     @classmethod
     def load(
@@ -229,10 +226,10 @@ class Teacher:
         of_head = [key for key in missing if masked_lm and not key.startswith(model.base_model_prefix + ".")]
         if of_head:
             raise InputError(
-                f"teacher {name}: its checkpoint has no masked-LM head (no {of_head[0]}); leave out the loss logits"
+                f"teacher {name!r}: its checkpoint has no masked-LM head (no {of_head[0]}); leave out the loss logits"
             )
         if missing:
-            raise InputError(f"teacher {name}: its checkpoint lacks {len(missing)} weights, such as {missing[0]}")
+            raise InputError(f"teacher {name!r}: its checkpoint lacks {len(missing)} weights, such as {missing[0]}")
         model = model.to(device)
         return cls(model.base_model, tokenizer, name, model if masked_lm else None)
 

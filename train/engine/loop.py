@@ -52,6 +52,8 @@ def train(
 ) -> list[dict[str, float]]:
     """Trains `model` in place for `max_steps` optimizer steps, going on from the newest checkpoint if there is one.
 
+    Mixed precision ends with the training: the model computes in full precision behind it.
+
     Args:
         accelerator: As of `make_accelerator`; it lets go what it had prepared for an earlier run.
         model: What to train; every call of it in the objective goes through the prepared module.
@@ -166,6 +168,7 @@ def train(
             save_checkpoint(accelerator, checkpoints, progress.step)
     bar.close()
     accelerator.wait_for_everyone()
+    accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # weights are scored as they are saved: in full precision
     return progress.log
 
 

@@ -282,7 +282,7 @@ def take_head(
     if len(labels) == num_labels:
         fields["id2label"] = dict(enumerate(labels))
         fields["label2id"] = {label: index for index, label in enumerate(labels)}
-    return EfficientBertForSequenceClassification, under("sequence_classifier", weights), fields
+    return EfficientBertForSequenceClassification, under("classifier", weights), fields
 
 
 def convert(

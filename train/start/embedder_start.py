@@ -28,7 +28,7 @@ def check_tokenizer(student: str, teacher: EmbeddingTeacher) -> None:
     if mine != theirs:
         odd = min(mine.items() ^ theirs.items())[0]
         raise InputError(
-            f"student {student}: its tokenizer is not that of teacher {teacher.name}: token {odd!r} is "
+            f"student {student!r}: its tokenizer is not that of teacher {teacher.name!r}: token {odd!r} is "
             f"{mine.get(odd)} here and {theirs.get(odd)} there; distil a student from this teacher first"
         )
 

@@ -34,7 +34,7 @@ def load_model(args: DistillArguments, teacher: Teacher) -> tuple[EfficientBertF
     model = load_checkpoint(args.student, "student", "no preset, config.json or checkpoint", teacher)
     if model.config.max_position_embeddings < args.max_length:
         raise InputError(
-            f"student {args.student}: has {model.config.max_position_embeddings} positions, fewer than --max_length "
+            f"student {args.student!r}: has {model.config.max_position_embeddings} positions, fewer than --max_length "
             f"{args.max_length}"
         )
     return model, False
@@ -52,10 +52,10 @@ def load_checkpoint(name: str, argument: str, otherwise: str, teacher: Teacher) 
         model, report = loading.load_model(EfficientBertForMaskedLM, name, argument, otherwise)
         missing = [key for key in report["missing_keys"] if not key.startswith("lm_head.")]
     if model is None or missing:
-        raise InputError(f"{argument} {name}: is a checkpoint of model type {kind!r}, not a whole EfficientBERT")
+        raise InputError(f"{argument} {name!r}: is a checkpoint of model type {kind!r}, not a whole EfficientBERT")
     if model.config.vocab_size != teacher.vocab_size:
         raise InputError(
-            f"{argument} {name}: has a vocabulary of {model.config.vocab_size} but teacher {teacher.name} of "
+            f"{argument} {name!r}: has a vocabulary of {model.config.vocab_size} but teacher {teacher.name!r} of "
             f"{teacher.vocab_size}"
         )
     return model

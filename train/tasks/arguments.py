@@ -145,7 +145,7 @@ class LabelledData(TaskArguments):
 
 
 def labelled_sources(tasks: list[str], data: str | None, train_split: str = "train") -> list[LabelledData]:
-    """The data of several tasks.
+    """The data of several tasks, in order.
 
     Args:
         tasks: Known tasks, or YAML files with the flags of `finetune` for the data.
@@ -153,25 +153,48 @@ def labelled_sources(tasks: list[str], data: str | None, train_split: str = "tra
         train_split: What the known ones are trained on.
 
     Raises:
-        InputError: if a task is neither known nor a YAML file, or two have the same name.
+        InputError: if a task is neither known nor a YAML file.
     """
     sources = []
     for task in tasks:
         if task.endswith((".yaml", ".yml")):
             source = parse_arguments(LabelledData, [task], "efficientbert", "")
-        else:
+        elif task in TASKS:
             source = LabelledData(task=task, data=data, train_split=train_split)
-            if task not in TASKS and ("/" in task or "." in task):
-                raise InputError(
-                    f"tasks: '{task}': data of your own needs a YAML file that names it, with lines such as "
-                    f"'data: {task}' and 'text_column: text'"
-                )
+        else:
+            raise InputError(
+                f"tasks: {task!r} is neither a known task ({', '.join(TASKS)}) nor a .yaml; for data of your own, "
+                "write the flags of `efficientbert finetune` for the data to a .yaml, one a line, as in 'data: my.csv'"
+            )
         source.check_task()
         sources.append(source)
-    titles = [source.title() for source in sources]
-    if len(set(titles)) != len(titles):
-        raise InputError(f"tasks: must have different names, not {', '.join(titles)}")
     return sources
+
+
+# What a run on several tasks writes beside the folders of the tasks.
+RESERVED = ("checkpoints", "encoder", "logs", "results.json", "run.json", "selected.safetensors", "training_log.json")
+
+
+def check_names(names: list[str]) -> None:
+    """Checks that every task can have a folder of its name.
+
+    Raises:
+        InputError: if one is no plain name of a folder, is taken, or stands twice.
+    """
+    for index, name in enumerate(names):
+        plain = name.isprintable() and not {"/", "\\"} & set(name) and name == name.strip(" .") != ""
+        if not plain or name.endswith(".partial"):
+            fault = "is no plain name of a folder"
+        elif name.lower() in RESERVED:
+            fault = "is what the run itself writes"
+        elif name.lower() in (earlier.lower() for earlier in names[:index]):
+            fault = "stands twice"
+        else:
+            continue
+        raise InputError(
+            f"names: {name!r} of task {index + 1} {fault}; give every task a folder name of its own with --names, in "
+            "order"
+        )
 
 
 DISTILLATIONS = ("outputs", "together", "sequence")
@@ -254,6 +277,10 @@ class MultitaskArguments(TaskTrainingArguments):
     teachers: list[str] | None = field(
         default=None, metadata={"help": "A teacher fine-tuned on each task, in the order of the tasks.", "path": True}
     )
+    names: list[str] | None = field(
+        default=None,
+        metadata={"help": "Name of each task and of its folder, in order; by default the known task or data file."},
+    )
     data: str | None = field(default=None, metadata={"help": "Hub id or folder of the known tasks.", "path": True})
     sampling: float = field(
         default=0.5,
@@ -263,16 +290,22 @@ class MultitaskArguments(TaskTrainingArguments):
     def check(self) -> None:
         """See `LoopArguments.check`."""
         super().check()
-        if self.teachers is not None and len(self.teachers) != len(self.tasks):
-            raise InputError(
-                f"teachers: {len(self.teachers)} for {len(self.tasks)} tasks; give one for each, in order"
-            )
+        for argument in ("teachers", "names"):
+            given = getattr(self, argument)
+            if given is not None and len(given) != len(self.tasks):
+                raise InputError(
+                    f"{argument}: {len(given)} for {len(self.tasks)} tasks; give one for each with --{argument}, "
+                    "in order"
+                )
         if not 0 <= self.sampling <= 1:
             raise InputError(f"sampling: must be between 0 and 1, not {self.sampling}")
 
-    def sources(self) -> list[LabelledData]:
-        """The data of every task; see `labelled_sources`."""
-        return labelled_sources(self.tasks, self.data)
+    def sources(self) -> dict[str, LabelledData]:
+        """The data of every task by its name; see `labelled_sources` and `check_names`."""
+        sources = labelled_sources(self.tasks, self.data)
+        names = self.names or [source.title() for source in sources]
+        check_names(names)
+        return dict(zip(names, sources, strict=True))
 
 
 @dataclass(kw_only=True)

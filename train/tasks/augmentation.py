@@ -18,6 +18,7 @@ from efficientbert.train.cli.errors import InputError
 from efficientbert.train.engine.device import find_device
 from efficientbert.train.files.writing import write_json, writing
 from efficientbert.train.model_folder.loading import load_model, load_tokenizer
+from efficientbert.train.model_folder.tokenizer_check import check_tokenizer
 from efficientbert.train.tasks.arguments import AugmentArguments
 from efficientbert.train.tasks.word_replacement import Replacer, rewrite
 
@@ -155,6 +156,7 @@ def load_masked_lm(args: AugmentArguments) -> tuple[PreTrainedModel, PreTrainedT
             f"model {args.model}: has no trained masked-LM head (no {sorted(report['missing_keys'])[0]}); choose a "
             "model that was trained to predict masked words"
         )
+    check_tokenizer(tokenizer, model, f"model {args.model!r}")
     positions = min(getattr(model.config, "max_position_embeddings", args.max_length), tokenizer.model_max_length)
     if args.max_length > positions:
         raise InputError(f"max_length: model {args.model} reads at most {positions} tokens, not {args.max_length}")

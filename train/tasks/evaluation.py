@@ -149,7 +149,9 @@ def evaluate_models(args: EvaluateArguments) -> tuple[list[Result], dict[str, st
         if is_embedder(Path(folder)):
             results.append(evaluate_embedder(args, name, folder))
             continue
-        task, model = load_trained(folder, TaskArguments(**given_arguments(args)), find_device(args.device))
+        task, model = load_trained(
+            folder, TaskArguments(**given_arguments(args)), find_device(args.device), args.split
+        )
         splits = (args.split,) if args.split else task.args.eval_splits()
         if args.submission_dir:
             for file in FILES.get(task.args.task, ()):

@@ -1,26 +1,25 @@
 """Fine-tuning of a model on a labelled task, alone or under a teacher."""
 
-import json
-import math
 import statistics
 from dataclasses import replace
-from pathlib import Path
 
-from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-from efficientbert.train.distillation.projection import save_projection
-from efficientbert.train.distillation.task_objective import TaskStudent
 from efficientbert.train.engine.accelerator import make_accelerator
-from efficientbert.train.engine.best_weights import Selection
 from efficientbert.train.engine.loop import train
 from efficientbert.train.files.output_folder import OutputFolder, run_arguments
 from efficientbert.train.files.writing import write_json
 from efficientbert.train.model_folder.loading import load_tokenizer
-from efficientbert.train.model_folder.write import write_checkpoint
 from efficientbert.train.tasks.arguments import FinetuneArguments
 from efficientbert.train.tasks.prediction import length, main_score, predict, score
 from efficientbert.train.tasks.preparation import make_objective, prepare
+from efficientbert.train.tasks.run import (
+    SELECTED,
+    count_steps,
+    described,
+    final_figures,
+    make_selection,
+    read_results,
+    write_model,
+)
 
 
 def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
@@ -38,20 +37,16 @@ def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
     if accelerator.is_main_process:
         folder.open()
     accelerator.wait_for_everyone()
-    rows_a_step = args.batch_size * args.gradient_accumulation_steps * accelerator.num_processes
-    max_steps = math.ceil(args.num_epochs * len(data.features) / rows_a_step)
-    trained, objective = make_objective(args, prepared, max_steps, accelerator, folder.work)
+    steps = count_steps(args, len(data.features), accelerator.num_processes)
+    trained, objective = make_objective(args, prepared, steps[0], accelerator, folder.work)
     selection = None
     if prepared.kept_aside is not None:
         aside = prepared.kept_aside
-        selection = Selection(
-            model,
-            lambda: main_score(score(task, predict(model, task, aside, args.batch_size), aside), task.metric()),
-            folder.work / "selected.safetensors",
-            every=math.ceil(len(data.features) / rows_a_step),
-            last=max_steps,
-            writes=accelerator.is_main_process,
-        )
+
+        def score_aside() -> float:
+            return main_score(score(task, predict(model, task, aside, args.batch_size), aside), task.metric())
+
+        selection = make_selection(model, score_aside, folder.work, steps, accelerator)
     log = train(
         accelerator,
         trained,
@@ -59,61 +54,25 @@ def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
         data.features,
         task.collate,
         args,
-        max_steps,
+        steps[0],
         folder.work / "checkpoints",
         f"Fine-tuning on {args.title()}",
         lengths=[length(ids) for ids in data.features["input_ids"]],
         after_step=selection,
     )
-    accelerator.unwrap_model(trained, keep_fp32_wrapper=False)  # scored in full precision, as it will be saved
     results: dict[str, dict[str, float]] = {}
     if accelerator.is_main_process:
         if selection is not None:
-            step, best = selection.restore()
-            task.calibrate(model, predict(model, task, aside, args.batch_size), aside)
-            results["selection"] = {"step": step, "score": best}
-        for part in prepared.scored:
-            results[part.split] = score(task, predict(model, task, part, args.batch_size), part)
-            print(f"{part.split}: " + "  ".join(f"{name} {value:.4f}" for name, value in results[part.split].items()))
-        finish(folder, args, trained, model, tokenizer, results, log)
+            results["selection"] = dict(zip(("step", "score"), selection.restore()))
+        results |= final_figures(prepared, model, args.batch_size)
+        write_model(folder.work, trained, model, tokenizer, "finetune", args, args, results)
+        write_json(folder.work / "training_log.json", log)
+        (folder.work / SELECTED).unlink(missing_ok=True)
+        print(folder.finish())
     accelerator.wait_for_everyone()
     for tracker in accelerator.trackers:
         tracker.finish()
     return results
-
-
-def finish(
-    folder: OutputFolder,
-    args: FinetuneArguments,
-    trained: nn.Module,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    results: dict[str, dict[str, float]],
-    log: list[dict[str, float]],
-) -> None:
-    """Writes the model with its record, figures and log, and moves the folder to its name."""
-    write_json(folder.work / "results.json", results)
-    write_checkpoint(
-        folder.work,
-        model,
-        tokenizer,
-        "finetune",
-        args,
-        results,
-        args.model,
-        args.task_arguments(),
-        [args.source()],
-    )
-    if isinstance(trained, TaskStudent):
-        save_projection(trained.projection, folder.work)
-    write_json(folder.work / "training_log.json", log)
-    (folder.work / "selected.safetensors").unlink(missing_ok=True)
-    print(folder.finish())
-
-
-def read_results(folder: Path) -> dict[str, dict[str, float]]:
-    """The figures of a finished folder."""
-    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
 def run_seeds(args: FinetuneArguments) -> dict[str, dict[str, float]]:
@@ -134,7 +93,7 @@ def run_seeds(args: FinetuneArguments) -> dict[str, dict[str, float]]:
         return {}
     summary = {split: summarize([result[split] for result in runs]) for split in runs[0]}
     for split, figures in summary.items():
-        print(f"{split}, {len(runs)} seeds: " + "  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+        print(described(f"{split}, {len(runs)} seeds", figures))
     write_json(folder.work / "results.json", summary)
     print(folder.finish())
     return summary

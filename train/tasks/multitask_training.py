@@ -1,13 +1,113 @@
 """Training of one encoder on several labelled tasks."""
 
-from efficientbert.train.distillation.multitask_objective import MultitaskModel
+import statistics
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.multitask_objective import MultitaskModel, MultitaskObjective, TaskBatches
+from efficientbert.train.distillation.projection import save_projection
+from efficientbert.train.distillation.task_objective import TaskStudent
+from efficientbert.train.engine.accelerator import make_accelerator
+from efficientbert.train.engine.loop import train
+from efficientbert.train.files.output_folder import OutputFolder, run_arguments
+from efficientbert.train.files.writing import write_json
+from efficientbert.train.model_folder.loading import load_tokenizer
+from efficientbert.train.model_folder.write import write_checkpoint
+from efficientbert.train.tasks.arguments import MultitaskArguments
 from efficientbert.train.tasks.prediction import main_score, predict, score
-from efficientbert.train.tasks.task import Task, TaskData
+from efficientbert.train.tasks.preparation import Prepared, make_objective, prepare
+from efficientbert.train.tasks.run import (
+    SELECTED,
+    count_steps,
+    final_figures,
+    make_selection,
+    read_results,
+    write_model,
+)
 
 
-def mean_scores(model: MultitaskModel, tasks: list[Task], data: list[TaskData], batch_size: int) -> list[float]:
-    """The main score of every task, as a fraction."""
+def run(args: MultitaskArguments) -> dict[str, dict[str, dict[str, float]]]:
+    """One run, from arguments to a finished folder; returns the figures of every task by split."""
+    sources = args.sources()
+    folder = OutputFolder(args.output_dir, run_arguments(args))
+    if folder.complete:
+        print(f"{folder.path} is complete already")
+        return read_results(folder.path)
+    accelerator = make_accelerator(args, folder.work, find_unused_parameters=True)
+    tokenizer = load_tokenizer(args.model)
+    teachers = args.teachers or [None] * len(sources)
+    tasks = {
+        name: prepare(args, source, teacher, tokenizer, accelerator)
+        for (name, source), teacher in zip(sources.items(), teachers, strict=True)
+    }
+    kind = next(iter(tasks.values())).model.config.model_type
+    if kind != "efficientbert":
+        raise InputError(
+            f"model {args.model!r}: is of model type {kind!r}; it must be an EfficientBERT, whose encoder several "
+            "heads can share"
+        )
+    if accelerator.is_main_process:
+        folder.open()
+    accelerator.wait_for_everyone()
+    rows = [task.data.features for task in tasks.values()]
+    steps = count_steps(args, sum(map(len, rows)), accelerator.num_processes)
+    made = [make_objective(args, task, steps[0], accelerator, folder.work / name) for name, task in tasks.items()]
+    model = MultitaskModel([student for student, _ in made])
+    selection = None
+    if args.selection:
+        selection = make_selection(
+            model, lambda: mean_score(model, list(tasks.values()), args.batch_size), folder.work, steps, accelerator
+        )
+    batches = steps[0] * args.gradient_accumulation_steps * accelerator.num_processes
+    collators = [task.task.collate for task in tasks.values()]
+
+    def collate(items: list[tuple[int, list[dict[str, Any]]]]) -> dict[str, torch.Tensor]:
+        ((task, features),) = items
+        return collators[task](features) | {"task": torch.tensor([task])}
+
+    log = train(
+        accelerator,
+        model,
+        MultitaskObjective([objective for _, objective in made]),
+        TaskBatches(rows, args.batch_size, batches, args.sampling, args.seed),
+        collate,
+        replace(args, batch_size=1),
+        steps[0],
+        folder.work / "checkpoints",
+        f"Training on {len(tasks)} tasks",
+        after_step=selection,
+    )
+    results: dict[str, dict[str, dict[str, float]]] = {}
+    if accelerator.is_main_process:
+        if selection is not None:
+            selection.restore()
+        for (name, task), student, single in zip(tasks.items(), model.students, model.models):
+            print(f"{name}:")
+            results[name] = final_figures(task, single, args.batch_size)
+            part = folder.work / name
+            write_model(part, student, single, tokenizer, "multitask", args, sources[name], results[name])
+        encoder, data = folder.work / "encoder", [source.source() for source in sources.values()]
+        write_checkpoint(
+            encoder, model.models[0].base_model, tokenizer, "multitask", args, results, args.model, sources=data
+        )
+        if isinstance(model.students[0], TaskStudent):
+            save_projection(model.students[0].projection, encoder)
+        write_json(folder.work / "results.json", results)
+        write_json(folder.work / "training_log.json", log)
+        (folder.work / SELECTED).unlink(missing_ok=True)
+        print(folder.finish())
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return results
+
+
+def mean_score(model: MultitaskModel, tasks: list[Prepared], batch_size: int) -> float:
+    """The mean over tasks of their main scores, each as a fraction, on rows kept aside."""
     scores = []
-    for single, task, part in zip(model.models, tasks, data):
-        scores.append(main_score(score(task, predict(single, task, part, batch_size), part), task.metric()))
-    return scores
+    for single, prepared in zip(model.models, tasks):
+        task, aside = prepared.task, prepared.kept_aside
+        scores.append(main_score(score(task, predict(single, task, aside, batch_size), aside), task.metric()))
+    return statistics.fmean(scores)

@@ -15,12 +15,19 @@ from efficientbert.train.distillation.student import choose_attention
 from efficientbert.train.distillation.task_objective import (
     TaskObjective,
     TaskStudent,
+    fit_to_task,
     inner_distillation,
     inner_recipe,
 )
 from efficientbert.train.distillation.task_teacher import TaskTeacher
 from efficientbert.train.metrics import load_metric
 from efficientbert.train.model_folder.loading import load_config, load_model
+from efficientbert.train.model_folder.tokenizer_check import (
+    check_tokenizer,
+    fit_segments,
+    ignore_segments,
+    reads_segments,
+)
 from efficientbert.train.tasks.arguments import LabelledData, TaskTrainingArguments
 from efficientbert.train.tasks.division import training_data
 from efficientbert.train.tasks.kinds import task_of_data
@@ -28,11 +35,13 @@ from efficientbert.train.tasks.prediction import check_length, predict, score
 from efficientbert.train.tasks.task import Task, TaskData
 
 
-REHEARSED = 8  # rows of every split that are scored before the training
+REHEARSED = 8  # rows of every split that are read before the training
 
 
 def load_for_task(name: str, task: Task) -> PreTrainedModel:
     """A model with a head for a task; a head of another shape, or for other labels, is made anew.
+
+    Models that look at the last token, as GPT-2's do, know padding by their configuration.
 
     Raises:
         InputError: if it cannot be loaded, or its encoder lacks weights.
@@ -40,13 +49,15 @@ def load_for_task(name: str, task: Task) -> PreTrainedModel:
     config = load_config(name, "model")
     head_fits = task.label_names_of(config) == task.label_names
     task.configure(config)
+    if config.pad_token_id is None:
+        config.pad_token_id = task.tokenizer.pad_token_id
     model, report = load_model(
         task.auto_class, name, "model", config=config, dtype=torch.float32, ignore_mismatched_sizes=True
     )
     prefix = model.base_model_prefix + "."
     missing = sorted(key for key in report["missing_keys"] if key.startswith(prefix) and ".pooler." not in key)
     if missing:
-        raise InputError(f"model {name}: its checkpoint lacks {len(missing)} weights, such as {missing[0]}")
+        raise InputError(f"model {name!r}: its checkpoint lacks {len(missing)} weights, such as {missing[0]!r}")
     if not head_fits:
         reset_outputs(model)
     return model
@@ -56,7 +67,8 @@ def reset_outputs(model: PreTrainedModel) -> None:
     """Makes the last linear of a model's head anew: its rows meant other labels."""
     *_, last = (module for name, module in model.named_modules() if isinstance(module, nn.Linear))
     nn.init.normal_(last.weight, std=model.config.initializer_range)
-    nn.init.zeros_(last.bias)
+    if last.bias is not None:
+        nn.init.zeros_(last.bias)
 
 
 @dataclass(frozen=True)
@@ -96,10 +108,12 @@ def prepare(
     """
     with accelerator.main_process_first():
         task = task_of_data(source, tokenizer, source.train_split)
-        load_metric(task.metric())  # refuses one that is unknown before anything is tokenised
-        data, kept_aside = training_data(source, task, args.selection)
-        scored = [task.load(split) for split in source.scored_splits()]
+    load_metric(task.metric())  # refuses one that is unknown before anything is tokenised
     model = load_for_task(args.model, task).to(accelerator.device)
+    check_tokenizer(tokenizer, model, f"model {args.model!r}")
+    fit_segments(tokenizer, model)
+    if not reads_segments(model, tokenizer):
+        ignore_segments(model)
     choose_attention(model)
     if args.gradient_checkpointing:
         model.gradient_checkpointing_enable()
@@ -108,20 +122,48 @@ def prepare(
         inner_states = args.distillation != "outputs"
         teacher = TaskTeacher.load(teacher_name, task, inner_states, accelerator.device)
         recipe = inner_recipe(args, model, teacher) if inner_states else None
+    with accelerator.main_process_first():
+        data, kept_aside = training_data(source, task, args.selection)
+        scored = [task.load(split) for split in source.scored_splits()]
     for part in (data, *scored):
         check_length(model, part, f"model {args.model!r}")
     if teacher is not None:
         check_length(teacher.model, data, f"teacher {teacher_name!r}")
+    rehearse(model, task, data, f"model {args.model!r}")
     for part in ([] if kept_aside is None else [kept_aside]) + scored:
-        few = task.data(part.rows.select(range(min(REHEARSED, len(part.rows)))), part.split)
+        few = first_rows(task, part)
         score(task, predict(model, task, few, REHEARSED), few)
     return Prepared(task, data, kept_aside, scored, model, teacher, recipe)
+
+
+def first_rows(task: Task, data: TaskData) -> TaskData:
+    """The first rows of a split."""
+    return task.data(data.rows.select(range(min(REHEARSED, len(data.rows)))), data.split)
+
+
+def rehearse(model: PreTrainedModel, task: Task, data: TaskData, what: str) -> None:
+    """Lets a model read the first rows of its training data in one padded batch.
+
+    Raises:
+        InputError: if its architecture cannot, naming `what` it is.
+    """
+    try:
+        predict(model, task, first_rows(task, data), REHEARSED)
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, InputError | torch.OutOfMemoryError):
+            raise
+        raise InputError(
+            f"{what}: model type {model.config.model_type!r} cannot read a padded batch of the task "
+            f"{task.args.title()!r}: {one_line(error)}"
+        ) from None
 
 
 def make_objective(
     args: TaskTrainingArguments, prepared: Prepared, max_steps: int, accelerator: Accelerator, folder: Path
 ) -> tuple[nn.Module, TaskObjective]:
     """What is trained, and on what: the model on labels, or a student under a teacher.
+
+    A model that comes without a projection to its teacher's width gets the one that fits its hidden states best.
 
     Args:
         args: Settings of the run.
@@ -134,9 +176,9 @@ def make_objective(
     if prepared.recipe is None:
         return prepared.model, TaskObjective(task, teacher, args.label_weight, args.temperature)
     student = TaskStudent(prepared.model, teacher.encoder.hidden_size).to(accelerator.device)
-    if Path(args.model).is_dir():
-        load_projection(student.projection, Path(args.model))
     with accelerator.main_process_first():
         inner = inner_distillation(prepared.recipe, teacher, task, prepared.data, folder)
+    if not load_projection(student.projection, Path(args.model)):
+        fit_to_task(student, teacher, task, prepared.data, prepared.recipe)
     inner_steps = max_steps // 2 if args.distillation == "sequence" else 0
     return student, TaskObjective(task, teacher, args.label_weight, args.temperature, inner, inner_steps)

@@ -195,6 +195,11 @@ class Task(ABC):
         return  # most tasks have nothing to settle
 
 
+def is_unnamed(names: tuple[str, ...] | None) -> bool:
+    """Whether classes are called as transformers calls them where nothing names them: LABEL_0, LABEL_1 and so on."""
+    return names is not None and names == tuple(f"LABEL_{index}" for index in range(len(names)))
+
+
 def map_rows(rows: Dataset, encode: Callable[[dict[str, list], list[int]], dict[str, list]]) -> Dataset:
     """The features that `encode` makes of batches of raw rows and their numbers; as many as it likes."""
     return rows.map(

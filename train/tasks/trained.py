@@ -11,9 +11,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from efficientbert.train.cli.errors import InputError, one_line
 from efficientbert.train.model_folder.loading import load_config, load_model, load_tokenizer
 from efficientbert.train.model_folder.record import read_provenance
-from efficientbert.train.tasks.arguments import TASKS, TaskArguments
+from efficientbert.train.model_folder.tokenizer_check import check_tokenizer, fit_segments
+from efficientbert.train.tasks.arguments import GLUE_LABELS, TASKS, TaskArguments
 from efficientbert.train.tasks.kinds import task_of_model
-from efficientbert.train.tasks.task import Task
+from efficientbert.train.tasks.task import Task, is_unnamed
 
 
 HEADS = ("ForSequenceClassification", "ForQuestionAnswering", "ForTokenClassification", "ForMultipleChoice")
@@ -120,13 +121,16 @@ def settle_arguments(path: str, config: PreTrainedConfig, given: TaskArguments) 
     return TaskArguments(**{name: value for name, value in settled.items() if name != "data" or not local})
 
 
-def load_trained(path: str, given: TaskArguments, device: torch.device | str) -> tuple[Task, PreTrainedModel]:
+def load_trained(
+    path: str, given: TaskArguments, device: torch.device | str, split: str | None = None
+) -> tuple[Task, PreTrainedModel]:
     """A fine-tuned model and its task, with the labels in the order of the model's outputs.
 
     Args:
         path: Folder or Hub id.
         given: See `settle_arguments`.
         device: Where the model goes.
+        split: What names the labels of a model that names none; by default the task's first one to score.
 
     Raises:
         InputError: if it cannot be loaded, or has no trained head for the task.
@@ -140,4 +144,36 @@ def load_trained(path: str, given: TaskArguments, device: torch.device | str) ->
     model, report = load_model(task.auto_class, path, "model", dtype=torch.float32)
     if report["missing_keys"]:
         raise InputError(untrained)
+    check_tokenizer(tokenizer, model, f"model {path!r}")
+    fit_segments(tokenizer, model)
+    if is_unnamed(task.label_names):
+        task.label_names = data_names(task, split or task.args.eval_splits()[0], f"model {path!r}")
     return task, model.to(device)
+
+
+def data_names(task: Task, split: str, what: str) -> tuple[str, ...]:
+    """The labels of a model that names none: those of the data in its own order, whole numbers by value.
+
+    Args:
+        task: With as many labels as the model has outputs.
+        split: Rows with every label; whole numbers need not all be there.
+        what: What to call the model in messages.
+
+    Raises:
+        InputError: if the rows have more labels or fewer.
+    """
+    count = len(task.label_names)
+    official = GLUE_LABELS.get(task.args.task, ())
+    names = official if len(official) == count else task.read_label_names(task.load_rows(split)) or ()
+    numbers = tuple(map(str, range(count)))
+    if names and set(names) <= set(task.label_names):
+        return task.label_names
+    if names and set(names) <= set(numbers):
+        names = numbers
+    if len(names) != count:
+        raise InputError(
+            f"{what}: has {count} outputs that its configuration does not name, but split {split!r} has "
+            f"{len(names)} labels; give id2label in its config.json"
+        )
+    print(f"{what}: names no labels; its outputs are taken as {', '.join(map(repr, names))}")
+    return names
