@@ -31,7 +31,7 @@ def main(args: AugmentArguments) -> Path:
     args.check()
     columns = TextTask(args, None).text_columns()
     label_column = args.label_column or TextTask.default_label_column
-    rows = load_split(args, args.split, (*columns, label_column))
+    rows = load_split(args, args.split, columns, label_column)
     for column in columns:
         for index, text in enumerate(rows[column]):
             if not isinstance(text, str):

@@ -16,8 +16,8 @@ def load_metric(name: str) -> evaluate.EvaluationModule:
     """A metric by name: ours where there is one, else the module of that name on the Hub or on disk.
 
     Args:
-        name: A GLUE task (`stsb` suits any regression), `accuracy`, `squad`, `squad_v2`, `entities`, `tags`, or
-            anything that `evaluate.load` takes.
+        name: A GLUE task (`stsb` suits any regression), `accuracy`, `squad`, `squad_v2`, `entities`, `tags`,
+            `multi_label`, or anything that `evaluate.load` takes.
 
     Raises:
         InputError: if there is no such metric, or it cannot be fetched.
@@ -29,11 +29,13 @@ def load_metric(name: str) -> evaluate.EvaluationModule:
         return evaluate.load(str(folder / "squad.py"), name, keep_in_memory=True)
     if name in ("entities", "tags"):
         return evaluate.load(str(folder / "entities.py"), name, keep_in_memory=True)
+    if name == "multi_label":
+        return evaluate.load(str(folder / "multi_label.py"), keep_in_memory=True)
     try:
         return evaluate.load(name)
     # The module is foreign code: what fails in it can raise anything.
     except Exception as error:
-        known = ", ".join((*GLUE, "accuracy", "squad", "squad_v2", "entities", "tags"))
+        known = ", ".join((*GLUE, "accuracy", "squad", "squad_v2", "entities", "tags", "multi_label"))
         raise InputError(
             f"metric {name!r}: {' '.join(str(error).split())}; known without the Hub are {known}"
         ) from None

@@ -94,7 +94,7 @@ class ChoiceTask(Task):
                 columns["labels"] = [self._label(value, count, index) for value, count, index in triples]
             return columns
 
-        return map_rows(rows, encode_batch)
+        return map_rows(rows, encode_batch, self.fingerprint(rows, labelled))
 
     def _fault(self, index: int, message: str) -> InputError:
         """The error of a row."""

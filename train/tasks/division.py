@@ -1,33 +1,136 @@
-"""The rows to train on, and those kept aside to choose weights and thresholds on."""
+"""The rows to train on, those kept aside to choose weights and thresholds on, and those to score."""
 
+import numpy as np
+from datasets import Dataset
 from sklearn.model_selection import GroupShuffleSplit
 
 from efficientbert.train.cli.errors import InputError
-from efficientbert.train.tasks.arguments import LabelledData
+from efficientbert.train.files.loading import split_names
+from efficientbert.train.tasks.arguments import LabelledData, TaskArguments
 from efficientbert.train.tasks.task import Task, TaskData
+
+
+HELD_OUT = "held_out"  # split of the rows that are kept aside of data with one split
+PART = 10  # one row of so many is
 
 
 def training_data(args: LabelledData, task: Task, selection: float) -> tuple[TaskData, TaskData | None]:
     """The rows to train on, or augmented ones in their place, and those kept aside for selection.
 
-    What is kept aside does not depend on the seed of the run, so that runs with several seeds are compared on it.
+    What is kept aside does not depend on the seed of the run, so that runs with several seeds are compared on it. Nor
+    do the rows of the split `HELD_OUT`, which are in neither.
 
     Raises:
         InputError: if anything cannot be read, or too few rows are left.
     """
-    rows, kept_aside = task.load_rows(args.train_split), None
+    loaded = task.load_rows(args.train_split)
+    rows, kept_aside = loaded, None
+    held_out = holds_out(args)
+    if held_out:
+        rows = divide(task, rows)[0]
     if selection:
         groups = task.groups(rows)
         if not 0 < round(selection * len(set(groups))) < len(set(groups)):
             raise InputError(f"selection: {selection} of {len(rows)} training rows leaves no rows on one side")
         divided = GroupShuffleSplit(1, test_size=round(selection * len(set(groups))), random_state=0)
         ((kept, aside),) = divided.split(groups, groups=groups)
-        rows, kept_aside = rows.select(kept), task.data(rows.select(aside), "selection")
+        rows, kept_aside = rows.select(kept), data_of_part(task, loaded, rows.select(aside), "selection")
     if args.augmented_data is None:
-        return task.data(rows, args.train_split), kept_aside
-    if selection:
+        return data_of_part(task, loaded, rows, args.train_split), kept_aside
+    if selection or held_out:
+        kept = "--selection keeps aside" if selection else "are kept aside of data with one split"
         raise InputError(
-            "augmented_data: may hold variants of the rows that --selection keeps aside; augment a slice of the train "
-            "split and give --selection 0"
+            f"augmented_data: may hold variants of the rows that {kept}; augment a slice of the train split, and give "
+            "--selection 0 and --eval_split"
         )
     return task.with_data(args.augmented_data).load("train"), None
+
+
+def data_of_part(task: Task, rows: Dataset, part: Dataset, split: str) -> TaskData:
+    """As `Task.data` of some of the rows.
+
+    Raises:
+        InputError: if a row cannot be read, naming it by its number among all rows.
+    """
+    try:
+        return task.data(part, split)
+    except InputError:
+        task.data(rows, split)  # raises the same, with the number that the row has in the file
+        raise
+
+
+def scored_data(args: LabelledData, task: Task) -> list[TaskData]:
+    """The splits that the final weights are scored on.
+
+    Raises:
+        InputError: if one cannot be read.
+    """
+    if holds_out(args):
+        rows = task.load_rows(args.train_split)
+        return [data_of_part(task, rows, divide(task, rows)[1], HELD_OUT)]
+    return [task.load(split) for split in args.scored_splits()]
+
+
+def holds_out(args: LabelledData) -> bool:
+    """Whether a tenth of the rows is kept aside to score: where own data has one split, and nothing else is said."""
+    if args.eval_split is not None or args.data is None:
+        return False
+    return split_names(args.source(), args.configuration(), "data") == [args.train_split]
+
+
+def divide(task: Task, rows: Dataset) -> tuple[Dataset, Dataset]:
+    """Rows in two parts, of which the second has a tenth: of every class, or of numbers of every size.
+
+    Rows of one group stay together. The same rows are always divided alike.
+
+    Raises:
+        InputError: if they are too few.
+    """
+    groups, strata = task.groups(rows), task.strata(rows)
+    firsts: dict[object, int] = {}  # of a group: its first row
+    for index, group in enumerate(groups):
+        firsts.setdefault(group, index)
+    shuffled = np.random.RandomState(0).permutation(list(firsts.values()))
+    ordered = sorted(shuffled.tolist(), key=lambda index: strata[index])
+    chosen = {groups[index] for index in ordered[PART // 2 :: PART]}
+    if not chosen:
+        raise InputError(
+            f"data {task.args.source()}: of {len(rows)} rows none can be kept aside; give --eval_split, such as "
+            "'none' to score nothing"
+        )
+    kept = [index for index, group in enumerate(groups) if group not in chosen]
+    aside = [index for index, group in enumerate(groups) if group in chosen]
+    return rows.select(kept), rows.select(aside)
+
+
+def load_part(task: Task, split: str) -> Dataset:
+    """The raw rows of a split; of `HELD_OUT` those that are kept aside of data with one split.
+
+    Raises:
+        InputError: as `Task.load_rows`, or if the data has several splits.
+    """
+    if split != HELD_OUT:
+        return task.load_rows(split)
+    names = split_names(task.args.source(), task.args.configuration(), "data")
+    if HELD_OUT in names:
+        return task.load_rows(split)
+    if len(names) > 1:
+        raise InputError(f"split {HELD_OUT!r}: is of data with one split; {task.args.source()} has {', '.join(names)}")
+    return divide(task, task.load_rows(names[0]))[1]
+
+
+def splits_to_score(args: TaskArguments) -> tuple[str, ...]:
+    """The splits that score a model of a task where none is said.
+
+    Raises:
+        InputError: if own data has one split, and it is none of these: a model may be trained on it.
+    """
+    splits = args.eval_splits()
+    if args.data is not None:
+        names = split_names(args.source(), args.configuration(), "data")
+        if len(names) == 1 and names[0] not in splits:
+            raise InputError(
+                f"split: {args.source()} has the split {names[0]!r} alone; give --split {names[0]} for all its rows, "
+                f"or --split {HELD_OUT} for the tenth that `efficientbert finetune` keeps aside of them"
+            )
+    return splits

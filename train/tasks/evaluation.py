@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import ClassLabel, Dataset
+from datasets import Dataset
 from huggingface_hub import EvalResult
 from transformers import PreTrainedModel
 
@@ -16,11 +16,11 @@ from efficientbert.train.files.tables import table
 from efficientbert.train.metrics import compute_metric
 from efficientbert.train.metrics.intervals import bootstrap
 from efficientbert.train.tasks.arguments import GLUE_COLUMNS, EvaluateArguments, TaskArguments
+from efficientbert.train.tasks.division import load_part, splits_to_score
 from efficientbert.train.tasks.glue_submission import FILES, official_values, submission_text, task_for_file
 from efficientbert.train.tasks.loading import load_split
 from efficientbert.train.tasks.prediction import check_length, predict
 from efficientbert.train.tasks.task import Task
-from efficientbert.train.tasks.texts import TextTask
 from efficientbert.train.tasks.trained import find_models, is_embedder, load_trained
 
 
@@ -67,7 +67,7 @@ def evaluate_task(
     Raises:
         InputError: if the split cannot be read or has no labels.
     """
-    rows = task.load_rows(split)
+    rows = load_part(task, split)
     check_labels(task, rows, split)
     data = task.data(rows, split)
     check_length(model, data, f"model {folder}")
@@ -84,14 +84,10 @@ def check_labels(task: Task, rows: Dataset, split: str) -> None:
     """Refuses what would be scored without sense.
 
     Raises:
-        InputError: if the labels of a GLUE split are with the GLUE site, or are classes where a number is predicted.
+        InputError: if the labels of a GLUE split are with the GLUE site.
     """
-    if task.args.task in GLUE_COLUMNS and set(rows.unique(task.label_column)) == {-1}:
+    if task.args.task in GLUE_COLUMNS and set(map(str, rows[task.label_column])) == {"-1"}:
         raise InputError(f"data {task.args.source()}: split {split!r} of {task.args.task} has no labels to score with")
-    if isinstance(task, TextTask) and task.regression and isinstance(rows.features[task.label_column], ClassLabel):
-        raise InputError(
-            f"data {task.args.source()}: the labels of split {split!r} are classes, but the model predicts a number"
-        )
 
 
 def evaluate_embedder(args: EvaluateArguments, name: str, folder: str) -> Result:
@@ -111,7 +107,7 @@ def evaluate_embedder(args: EvaluateArguments, name: str, folder: str) -> Result
         )
     columns = (*texts, args.label_column or "label")
     split = args.split or "validation"
-    rows = load_split(data, split, columns).select_columns(list(columns))
+    rows = load_split(data, split, texts, columns[-1]).select_columns(list(columns))
     cosines, numbers = pair_cosines(folder, rows, columns, args.batch_size, find_device(args.device))
     figures = compute_metric("stsb", cosines, numbers)
     intervals = bootstrap("stsb", cosines, numbers, args.bootstrap, args.seed) if args.bootstrap else {}
@@ -147,7 +143,7 @@ def evaluate_models(args: EvaluateArguments) -> tuple[list[Result], dict[str, st
             results.append(evaluate_embedder(args, name, folder))
             continue
         task, model = load_trained(folder, TaskArguments(**given_arguments(args)), find_device(args.device))
-        splits = (args.split,) if args.split else task.args.eval_splits()
+        splits = (args.split,) if args.split else splits_to_score(task.args)
         if args.submission_dir:
             for file in FILES.get(task.args.task, ()):
                 if file in authors:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -21,7 +21,7 @@ from efficientbert.train.distillation.task_objective import (
 from efficientbert.train.distillation.task_teacher import TaskTeacher
 from efficientbert.train.model_folder.loading import quiet_loading
 from efficientbert.train.tasks.arguments import LabelledData, TaskTrainingArguments
-from efficientbert.train.tasks.division import training_data
+from efficientbert.train.tasks.division import HELD_OUT, scored_data, training_data
 from efficientbert.train.tasks.kinds import task_of_data
 from efficientbert.train.tasks.prediction import check_length, predict, score
 from efficientbert.train.tasks.task import Task, TaskData
@@ -39,7 +39,10 @@ def load_for_task(name: str, task: Task) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(name)
         head_fits = task.label_names_of(config) == task.label_names
+        problem = config.problem_type
         task.configure(config)
+        if problem not in (None, config.problem_type):
+            PartialState().print(f"model {name}: its problem type {problem!r} becomes {config.problem_type!r}")
         with quiet_loading():
             model, report = task.auto_class.from_pretrained(
                 name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
@@ -100,7 +103,14 @@ def prepare(
     with accelerator.main_process_first():
         task = task_of_data(source, tokenizer, source.train_split)
         data, kept_aside = training_data(source, task, args.selection)
-        scored = [task.load(split) for split in source.scored_splits()]
+        scored = scored_data(source, task)
+    if task.describe() is not None:
+        accelerator.print(task.describe())
+    if scored and scored[0].split == HELD_OUT:
+        accelerator.print(
+            f"data {source.source()}: has one split; a tenth of it, {len(scored[0].rows)} rows, is kept aside and "
+            f"scored as {HELD_OUT!r}"
+        )
     model = load_for_task(args.model, task).to(accelerator.device)
     choose_attention(model)
     if args.gradient_checkpointing:

@@ -9,7 +9,7 @@ class CorpusArguments:
 
     group = "text"
 
-    corpus: str = field(metadata={"help": "Hub id, folder, or a .txt, .json, .jsonl, .csv or .parquet file."})
+    corpus: str = field(metadata={"help": "Hub id, folder, .txt, .json, .jsonl, .csv or .parquet file, or a pattern."})
     corpus_name: str | None = field(default=None, metadata={"help": "Configuration of the corpus."})
     corpus_split: str = field(default="train", metadata={"help": "Split of the corpus, or a slice: train[:1000]."})
     text_column: str = field(default="text", metadata={"help": "Column with the documents."})
