@@ -344,8 +344,8 @@ class EvaluateArguments(TaskArguments):
     split: str | None = field(
         default=None,
         metadata={
-            "help": "Split to score; by default the task's validation. Of data with one split 'held_out' is the tenth that "
-            "`finetune` keeps aside."
+            "help": "Split to score; by default the task's validation. Of data with one split 'held_out' is the "
+            "tenth that `finetune` keeps aside."
         },
     )
     batch_size: int = field(default=64, metadata={"help": "Rows at a time."})
