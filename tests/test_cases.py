@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
+from huggingface_hub.errors import HFValidationError
 from transformers import AutoConfig, BertConfig, BertForSequenceClassification
 
 from efficientbert.train import augment, finetune, multitask, scoring
@@ -14,6 +15,7 @@ from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.arguments import EmbedArguments
 from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.files import loading
 from efficientbert.train.tasks.arguments import (
     AugmentArguments,
     EvaluateArguments,
@@ -22,7 +24,7 @@ from efficientbert.train.tasks.arguments import (
     MultitaskArguments,
     TaskArguments,
 )
-from efficientbert.train.tasks.division import divide, load_part, scored_data, training_data
+from efficientbert.train.tasks.division import scored_data, training_data
 from efficientbert.train.tasks.kinds import task_of_data
 
 
@@ -162,9 +164,9 @@ def test_columns_are_quoted_and_the_nearest_is_named(refused, tmp_path):
 @pytest.mark.parametrize("source", ["./gone.csv", "gone.jsonl", "../gone", "~/gone", "/gone/away", "gone/*.csv"])
 def test_a_file_that_is_not_there_is_not_looked_for_elsewhere(source):
     for arguments in (TaskArguments(data=source), LabelledData(task="rte", augmented_data=source)):
-        with pytest.raises(InputError, match="(does not exist|no file matches)"):
+        with pytest.raises(InputError, match=r"(does not exist|no file matches)"):
             arguments.check_task()
-    with pytest.raises(InputError, match="corpus .*(does not exist|no file matches)"):
+    with pytest.raises(InputError, match=r"corpus .*(does not exist|no file matches)"):
         EmbedArguments(student="s", teacher="t", corpus=source, output_dir="o").check()
 
 
@@ -172,11 +174,19 @@ def test_files_that_cannot_be_read_are_named(refused, tmp_path):
     rows = "text,label\n" + "word1,a\nword2,b\n" * 20
     for number, (name, content, said) in enumerate(
         (
-            ("b.csv", rows.encode() + "caf\xe9,a\n".encode("latin-1"), "b.csv: cannot be loaded: is not UTF-8"),
-            ("b.csv", "".encode(), "b.csv: is empty"),
-            ("b.csv", b"text,label\nword1,a,x\nword2,b,x\n", "b.csv: row 0 has more fields than the file has columns"),
-            ("b.csv", rows.encode() + b"word1,a,x\n", "b.csv: cannot be loaded: Error tokenizing data"),
-            ("b.csv", b"body,label\nword1,a\n", "b.csv: has columns 'body', 'label', but .*a.csv has 'text', 'label'"),
+            ("b.csv", rows.encode() + "caf\xe9,a\n".encode("latin-1"), "b.csv': cannot be loaded: is not UTF-8"),
+            ("b.csv", b"", "b.csv': is empty"),
+            (
+                "b.csv",
+                b"text,label\nword1,a,x\nword2,b,x\n",
+                "b.csv': row 0 has more fields than the file has columns",
+            ),
+            ("b.csv", rows.encode() + b"word1,a,x\n", "b.csv': cannot be loaded: Error tokenizing data"),
+            (
+                "b.csv",
+                b"body,label\nword1,a\n",
+                "b.csv': has columns 'body', 'label', but .*a.csv' has 'text', 'label'",
+            ),
         )
     ):
         folder = tmp_path / f"folder{number}"
@@ -190,12 +200,14 @@ def test_files_that_cannot_be_read_are_named(refused, tmp_path):
     (tmp_path / "header.csv").write_text("text,label\n", encoding="utf-8")
     (tmp_path / "cut.jsonl").write_text('{"text": "word1", "label": "a"}\n{"text": "wor', encoding="utf-8")
     (tmp_path / "latin.jsonl").write_bytes('{"text": "caf\xe9", "label": "a"}\n'.encode("latin-1"))
+    (tmp_path / "latin.txt").write_bytes("caf\xe9\n".encode("latin-1"))
     (tmp_path / "a.png").write_bytes(b"x")
     for name, said in (
         ("empty", "doesn't contain any data files"),
         ("header.csv", "split 'train' is empty"),
-        ("cut.jsonl", "cut.jsonl: cannot be loaded: JSON parse error"),
-        ("latin.jsonl", "latin.jsonl: cannot be loaded: is not UTF-8; save it as UTF-8"),
+        ("cut.jsonl", "cut.jsonl': cannot be loaded: JSON parse error"),
+        ("latin.jsonl", "latin.jsonl': cannot be loaded: is not UTF-8; save it as UTF-8"),
+        ("latin.txt", "latin.txt': cannot be loaded: is not UTF-8; save it as UTF-8"),
         ("a.png", "unknown kind of file; known are .txt"),
     ):
         assert said in refused(tmp_path / name)
@@ -223,7 +235,7 @@ def test_several_labels_from_the_command_line(command, teacher_folder, tmp_path)
     code, said = command("evaluate", "--model", first, "--data", source, "--task", "sst2")
     assert code == 2 and "sst2 has one class a row (single_label), but the model predicts several labels" in said
     code, said = command("evaluate", "--model", first, "--data", source)
-    assert code == 2 and "has the split 'train' alone; give --split train" in said
+    assert code == 2 and " has the split 'train' alone; give --split train" in said
     taught = ("--teacher", first, "--distillation", "outputs", "--eval_split", "none")
     code, said = command("finetune", "--model", first, "--output_dir", second, *taught, *words)
     assert code == 0 and "held_out" not in said, said
@@ -248,7 +260,7 @@ def test_one_file_is_enough(tokenizer, tmp_path):
     assert sorted(scored.rows["label"]) == ["common"] * 10 + ["rare"] * 2  # a tenth of every class
     parts = [set(part.rows["text"]) for part in (data, kept_aside, scored)]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 120
-    assert load_part(task, "held_out")["text"][:] == scored.rows["text"][:]
+    assert task.load_rows("held_out")["text"][:] == scored.rows["text"][:]
     for eval_split, splits in ((["train"], ["train"]), (["none"], [])):
         args.eval_split = eval_split
         assert len(training_data(args, task, 0)[0].rows) == 120
@@ -259,18 +271,39 @@ def test_a_tenth_of_numbers_of_every_size_and_of_whole_groups(tokenizer, tmp_pat
     numbers = [f"{index}.5" for index in range(100)]
     task = task_on(write(tmp_path, "csv", numbers), tokenizer)
     rows = task.load_rows("train")
-    kept, aside = divide(task, rows)
+    kept, aside = task.divide(rows)
     assert len(kept) == 90 and sorted(int(float(label)) // 10 for label in aside["label"]) == list(range(10))
     task.groups = lambda rows: [index // 4 for index in range(len(rows))]
-    kept, aside = divide(task, rows)
+    kept, aside = task.divide(rows)
     found = {int(float(label)) // 4 for label in aside["label"]}
     assert len(aside) == 4 * len(found) and not found & {int(float(label)) // 4 for label in kept["label"]}
     with pytest.raises(InputError, match="of 5 rows none can be kept aside; give --eval_split"):
         task.groups = lambda rows: list(range(len(rows)))
-        divide(task, rows.select(range(5)))
+        task.divide(rows.select(range(5)))
 
 
 def test_augmented_rows_are_refused_where_rows_are_kept_aside(refused, tmp_path):
     source = write(tmp_path, "csv", ["a", "b"] * 10)
     said = refused(source, "--augmented_data", write(tmp_path, "parquet", ["a", "b"] * 10))
     assert "augmented_data: may hold variants of the rows that are kept aside" in said
+
+
+def test_the_hub_is_asked_once(monkeypatch):
+    def answer(error):
+        def ask(self, name, timeout):
+            raise error
+
+        monkeypatch.setattr(loading.HfApi, "dataset_info", ask)
+
+    monkeypatch.setattr(loading.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(loading, "load_dataset_builder", None)  # asks for half a minute
+    answer(HFValidationError("not a name"))
+    with pytest.raises(
+        InputError, match="data 'some/data': is neither a file or folder here nor a data set on the Hub"
+    ):
+        loading.load_data("some/data", None, "train", "data")
+    answer(ConnectionError("no network"))
+    with pytest.raises(
+        InputError, match=r"'some/data': .* the Hub cannot be reached \(no network\); a copy in the cache"
+    ):
+        loading.load_data("some/data", None, "train", "data")

@@ -164,7 +164,7 @@ def test_columns_of_a_csv_keep_their_spaces_and_their_numbers(tmp_path, tokenize
     path = tmp_path / "choices.csv"
     path.write_text("the question,choice a,choice b,label\nword1,07,1E5,1\nword2,None,NA,0\n", encoding="utf-8")
     arguments = {"text_column": "the question", "choice_columns": ["choice a", "choice b"]}
-    task, data = load(path, tokenizer, **arguments)
+    _, data = load(path, tokenizer, **arguments)
     assert data.rows["choice a"][:] == ["07", "None"] and data.rows["choice b"][:] == ["1E5", "NA"]
     assert data.features["labels"][:] == [1, 0]
 

@@ -87,7 +87,7 @@ def test_what_cannot_be_a_corpus(tmp_path):
     for name, message in (
         ("image.png", "unknown kind of file"),
         ("broken.parquet", "no whole parquet file"),
-        ("nothing-there", "nothing-there: does not exist"),
+        ("nothing-there", "nothing-there': does not exist"),
         ("other.jsonl", "no column 'text'; it has 'body'"),
     ):
         with pytest.raises(InputError, match=message):
@@ -100,10 +100,10 @@ def test_a_truncated_shard_is_named(tmp_path):
     whole = (tmp_path / "train-1.parquet").read_bytes()
     (tmp_path / "train-1.parquet").write_bytes(whole[: len(whole) // 2])
     for streaming in (False, True):
-        with pytest.raises(InputError, match=r"corpus .*train-1\.parquet: is no whole parquet file"):
+        with pytest.raises(InputError, match=r"corpus .*train-1\.parquet': is no whole parquet file"):
             load_documents(str(tmp_path), None, "train", "text", streaming)
     (tmp_path / "train-1.parquet").write_bytes(b"")
-    with pytest.raises(InputError, match=r"train-1\.parquet: is empty"):
+    with pytest.raises(InputError, match=r"train-1\.parquet': is empty"):
         load_documents(str(tmp_path), None, "train", "text", True)
 
 
@@ -113,7 +113,7 @@ def test_a_row_that_is_no_text_is_named(wrong, texts, streaming, tmp_path, token
     path = tmp_path / "corpus.parquet"
     Dataset.from_dict({"text": texts}).to_parquet(path)
     documents = load_documents(str(path), None, "train", "text", streaming)
-    with pytest.raises(InputError, match=rf"corpus mine: row 0: 'text' is {re.escape(str(wrong))}, not a text"):
+    with pytest.raises(InputError, match=rf"corpus 'mine': row 0: 'text' is {re.escape(str(wrong))}, not a text"):
         hold_out(cut_documents(documents, "text", tokenizer, 16, "mine"), 1, 1, "mine")
 
 

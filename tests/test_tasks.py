@@ -359,7 +359,7 @@ def test_what_cannot_be_read(tmp_path, tokenizer):
         ({"data": "x.csv", "problem": "binary"}, "problem 'binary': unknown; known are single_label, multi_label"),
         ({"data": "x.csv", "kind": "multiple-choice", "problem": "regression"}, "problem: is for text-classification"),
         ({"task": "sst2", "problem": "multi_label"}, "problem: of sst2 is single_label, not multi_label"),
-        ({"data": "x.csv", "text_column": "text"}, "data x.csv: does not exist"),
+        ({"data": "x.csv", "text_column": "text"}, "data 'x.csv': does not exist"),
     ],
 )
 def test_arguments_that_no_task_can_work_with(arguments, message, tokenizer):

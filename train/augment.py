@@ -35,7 +35,7 @@ def main(args: AugmentArguments) -> Path:
     for column in columns:
         for index, text in enumerate(rows[column]):
             if not isinstance(text, str):
-                raise InputError(f"data {args.source()}: row {index}: {column!r} is {text!r}, not a text")
+                raise InputError(f"data {args.source()!r}: row {index}: {column!r} is {text!r}, not a text")
     record = {name: getattr(args, name) for name in DECIDES} | {"rows": digest(rows)}
     file = AugmentedFile(Path(args.output_file), record)
     if file.complete:

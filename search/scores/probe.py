@@ -44,7 +44,7 @@ def probe_error(student: Student, task: Task, data: TaskData) -> float:
         data: The rows.
 
     Returns:
-        Error rate, or for regression the part of the variance that is not explained.
+        Error rate, or of numbers and of several labels the part of their variance that is not explained.
 
     Raises:
         NotFiniteError: of broken weights.
@@ -53,7 +53,7 @@ def probe_error(student: Student, task: Task, data: TaskData) -> float:
     if not np.isfinite(features).all():
         raise NotFiniteError(f"task {task.args.title()}: the slice's hidden states are not finite")
     split = len(labels) * 2 // 3
-    model = Ridge() if task.label_names is None else LogisticRegression(max_iter=500, C=0.1)
+    model = Ridge() if labels.dtype.kind == "f" else LogisticRegression(max_iter=500, C=0.1)
     probe = make_pipeline(StandardScaler(), model).fit(features[:split], labels[:split])
     return finite(1.0 - probe.score(features[split:], labels[split:]), f"task {task.args.title()}")
 

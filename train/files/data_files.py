@@ -35,15 +35,15 @@ def check_source(source: str, what: str) -> None:
     files = find_files(source)
     for file in files:
         if Path(file).suffix not in FILE_FORMATS:
-            raise InputError(f"{what} {file}: unknown kind of file; known are {', '.join(FILE_FORMATS)}")
+            raise InputError(f"{what} {file!r}: unknown kind of file; known are {', '.join(FILE_FORMATS)}")
     if len({FILE_FORMATS[Path(file).suffix] for file in files}) > 1:
-        raise InputError(f"{what} {source}: matches files of several kinds; give a pattern of one kind")
+        raise InputError(f"{what} {source!r}: matches files of several kinds; give a pattern of one kind")
     if files or Path(source).exists():
         return
     if glob.has_magic(source):
-        raise InputError(f"{what} {source}: no file matches")
+        raise InputError(f"{what} {source!r}: no file matches")
     if Path(source).suffix in FILE_FORMATS or source.startswith(("./", "../", "/", "~")):
-        raise InputError(f"{what} {source}: does not exist")
+        raise InputError(f"{what} {source!r}: does not exist")
 
 
 def check_column(column: str, columns: Iterable[str], what: str) -> None:

@@ -1,14 +1,17 @@
 """Data of users as rows. A file, a pattern of files, a folder and a Hub id are read the same way: text stays text."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas
 import pyarrow
-from datasets import Dataset, Features, IterableDataset, Value, load_dataset, load_dataset_builder
+from datasets import Dataset, Features, IterableDataset, Value, load_dataset, load_dataset_builder, logging
 from datasets.packaged_modules.csv.csv import Csv
+from datasets.packaged_modules.json.json import Json
 from datasets.packaged_modules.text.text import Text
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
@@ -31,11 +34,13 @@ class Source:
         path: Its first argument.
         options: Its others.
         files: All data files, by split.
+        validates: Whether its reader refuses what is not UTF-8.
     """
 
     path: str
     options: dict[str, Any]
     files: dict[str, list[str]]
+    validates: bool
 
 
 def load_data(
@@ -55,16 +60,19 @@ def load_data(
     """
     found = find_source(source, name, what)
     try:
-        rows = load_dataset(found.path, split=split, streaming=streaming, **found.options)
+        with quiet():
+            rows = load_dataset(found.path, split=split, streaming=streaming, **found.options)
+        if not streaming and not found.validates:
+            rows.data.validate(full=True)
     except Exception as error:  # datasets raises what its readers raise
         cause = error.__cause__ or error
         if disk_full(cause):
             raise cause from None
         if "corresponds to no data" in str(error):
-            raise InputError(f"{what} {source}: split {split!r} is empty") from None
-        raise InputError(f"{what} {culprit(found) or source}: cannot be loaded: {reason(cause)}") from None
+            raise InputError(f"{what} {source!r}: split {split!r} is empty") from None
+        raise InputError(f"{what} {culprit(found) or source!r}: cannot be loaded: {reason(cause)}") from None
     if not streaming and len(rows) == 0:
-        raise InputError(f"{what} {source}: split {split!r} is empty")
+        raise InputError(f"{what} {source!r}: split {split!r} is empty")
     return rows
 
 
@@ -94,7 +102,7 @@ def find_source(source: str, name: str | None, what: str) -> Source:
     try:
         builder = load_dataset_builder(path, **options)
     except Exception as error:  # as in `load_data`
-        raise InputError(f"{what} {source}: cannot be loaded: {reason(error.__cause__ or error)}") from None
+        raise InputError(f"{what} {source!r}: cannot be loaded: {reason(error.__cause__ or error)}") from None
     files = {str(split): list(names) for split, names in (builder.config.data_files or {}).items()}
     every = [file for names in files.values() for file in names]
     for file in every:
@@ -104,7 +112,7 @@ def find_source(source: str, name: str | None, what: str) -> Source:
         options |= CSV_OPTIONS | {"features": Features(dict.fromkeys(columns, Value("string")))}
     elif isinstance(builder, Text):
         options["encoding"] = "utf-8-sig"  # a byte order mark is no part of the text
-    return Source(path, options, files)
+    return Source(path, options, files, validates=not isinstance(builder, Json))
 
 
 def check_hub(source: str, what: str) -> None:
@@ -118,12 +126,12 @@ def check_hub(source: str, what: str) -> None:
     try:
         HfApi().dataset_info(source, timeout=HUB_SECONDS)
     except (HFValidationError, RepositoryNotFoundError):
-        raise InputError(f"{what} {source}: is neither a file or folder here nor a data set on the Hub") from None
+        raise InputError(f"{what} {source!r}: is neither a file or folder here nor a data set on the Hub") from None
     except HfHubHTTPError:  # such as of one that asks for consent: `load_dataset` says what is to be done
         return
     except Exception as error:  # of whichever library asks
         raise InputError(
-            f"{what} {source}: is no file or folder here, and the Hub cannot be reached ({one_line(error)}); a copy "
+            f"{what} {source!r}: is no file or folder here, and the Hub cannot be reached ({one_line(error)}); a copy "
             "in the cache is read with HF_HUB_OFFLINE=1"
         ) from None
 
@@ -137,14 +145,14 @@ def check_file(path: Path, what: str) -> None:
     if not path.is_file():
         return
     if not os.access(path, os.R_OK):
-        raise InputError(f"{what} {path}: may not be read; its permissions deny it")
+        raise InputError(f"{what} {str(path)!r}: may not be read; its permissions deny it")
     if path.stat().st_size == 0:
-        raise InputError(f"{what} {path}: is empty")
+        raise InputError(f"{what} {str(path)!r}: is empty")
     if path.suffix == ".parquet":
         try:
             parquet.read_metadata(path)
         except (OSError, pyarrow.ArrowException) as error:
-            raise InputError(f"{what} {path}: is no whole parquet file: {one_line(error)}") from None
+            raise InputError(f"{what} {str(path)!r}: is no whole parquet file: {one_line(error)}") from None
 
 
 def csv_columns(files: list[str], separator: str, what: str) -> list[str]:
@@ -158,13 +166,15 @@ def csv_columns(files: list[str], separator: str, what: str) -> list[str]:
         try:
             head = pandas.read_csv(file, nrows=1, sep=separator, dtype=str)
         except (OSError, ValueError, pandas.errors.ParserError) as error:
-            raise InputError(f"{what} {file}: cannot be loaded: {reason(error)}") from None
+            raise InputError(f"{what} {file!r}: cannot be loaded: {reason(error)}") from None
         if len(head) and not isinstance(head.index, pandas.RangeIndex):
-            raise InputError(f"{what} {file}: row 0 has more fields than the file has columns; quote its texts")
+            raise InputError(f"{what} {file!r}: row 0 has more fields than the file has columns; quote its texts")
         columns = columns or list(head.columns)
         if set(head.columns) != set(columns):
             names, others = (", ".join(map(repr, found)) for found in (head.columns, columns))
-            raise InputError(f"{what} {file}: has columns {names}, but {files[0]} has {others}; they must be the same")
+            raise InputError(
+                f"{what} {file!r}: has columns {names}, but {files[0]!r} has {others}; they must be the same"
+            )
     return columns
 
 
@@ -177,8 +187,9 @@ def culprit(found: Source) -> str | None:
     options = {name: value for name, value in found.options.items() if name not in ("name", "data_files")}
     for file in files:
         try:
-            for _ in load_dataset(*formats, data_files=[file], split="train", streaming=True, **options):
-                pass
+            with quiet():
+                for _ in load_dataset(*formats, data_files=[file], split="train", streaming=True, **options):
+                    pass
         except Exception:  # whatever its reader raises
             return file
     return None
@@ -186,4 +197,17 @@ def culprit(found: Source) -> str | None:
 
 def reason(error: BaseException) -> str:
     """What a reader's error says, in one line."""
-    return "is not UTF-8; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else one_line(error)
+    if isinstance(error, UnicodeDecodeError) or "Invalid UTF8" in str(error):
+        return "is not UTF-8; save it as UTF-8"
+    return one_line(error)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps `datasets` from printing what its readers raise, where the caller says it."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)

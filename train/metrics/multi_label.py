@@ -26,6 +26,40 @@ Returns:
 THRESHOLD = 0.5
 
 
+def row_values(name: str, predictions: list[list[float]], references: list[list[int]]) -> dict[str, np.ndarray]:
+    """What every row adds to the figures: probabilities and the true 0 and 1, each of shape `(N, labels)`.
+
+    Raises:
+        ValueError: if they are no such lists, or not as many of one length.
+    """
+    values = {"predictions": np.asarray(predictions, float), "references": np.asarray(references, int)}
+    if values["predictions"].ndim != 2 or values["predictions"].shape != values["references"].shape:
+        raise ValueError("predictions and references must be as many lists of one length")
+    return values
+
+
+def figures(name: str, values: dict[str, np.ndarray]) -> dict[str, float]:
+    """The figures over rows, given what each of them adds; 0.0 where there is nothing to find."""
+    probabilities, true = values["predictions"], values["references"]
+    predicted = (probabilities >= THRESHOLD).astype(int)
+    # Without a true label scikit-learn warns and gives the same.
+    average_precision = average_precision_score(true, probabilities, average="micro") if true.any() else 0.0
+    return {
+        "micro_f1": float(f1_score(true, predicted, average="micro", zero_division=0.0)),
+        "macro_f1": float(f1_score(true, predicted, average="macro", zero_division=0.0)),
+        "average_precision": float(average_precision),
+    }
+
+
+def compute(name: str, predictions: list[list[float]], references: list[list[int]]) -> dict[str, float]:
+    """The figures over a whole corpus.
+
+    Raises:
+        ValueError: see `row_values`.
+    """
+    return figures(name, row_values(name, predictions, references))
+
+
 class MultiLabel(evaluate.Metric):
     """F1 and average precision of several labels a row; 0.0 where there is nothing to find and nothing found."""
 
@@ -43,12 +77,4 @@ class MultiLabel(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[list[float]], references: list[list[int]]) -> dict[str, float]:
-        probabilities, true = np.asarray(predictions), np.asarray(references)
-        predicted = (probabilities >= THRESHOLD).astype(int)
-        return {
-            "micro_f1": float(f1_score(true, predicted, average="micro", zero_division=0.0)),
-            "macro_f1": float(f1_score(true, predicted, average="macro", zero_division=0.0)),
-            "average_precision": float(average_precision_score(true, probabilities, average="micro"))
-            if true.any()
-            else 0.0,
-        }
+        return compute(self.config_name, predictions, references)

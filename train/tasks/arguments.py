@@ -74,9 +74,9 @@ class TaskArguments:
     problem: str | None = field(
         default=None,
         metadata={
-            "help": f"What a label of text-classification is ({', '.join(PROBLEMS)}). By default lists are multi_label; "
-            "floats, and texts that are numbers with fractions such as '3.7' in more than half of the rows, are a "
-            "regression; anything else is a class."
+            "help": f"What a label of text-classification is ({', '.join(PROBLEMS)}). By default lists are "
+            "multi_label, floats are a regression, and so are texts where more than half are numbers and some are not whole, as in "
+            "'3.7'; anything else is a class."
         },
     )
     metric: str | None = field(

@@ -1,17 +1,13 @@
 """The rows to train on, those kept aside to choose weights and thresholds on, and those to score."""
 
-import numpy as np
 from datasets import Dataset
 from sklearn.model_selection import GroupShuffleSplit
 
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.files.loading import split_names
 from efficientbert.train.tasks.arguments import LabelledData, TaskArguments
+from efficientbert.train.tasks.held_out import HELD_OUT
 from efficientbert.train.tasks.task import Task, TaskData
-
-
-HELD_OUT = "held_out"  # split of the rows that are kept aside of data with one split
-PART = 10  # one row of so many is
 
 
 def training_data(args: LabelledData, task: Task, selection: float) -> tuple[TaskData, TaskData | None]:
@@ -27,7 +23,7 @@ def training_data(args: LabelledData, task: Task, selection: float) -> tuple[Tas
     rows, kept_aside = loaded, None
     held_out = holds_out(args)
     if held_out:
-        rows = divide(task, rows)[0]
+        rows = task.divide(rows)[0]
     if selection:
         groups = task.groups(rows)
         if not 0 < round(selection * len(set(groups))) < len(set(groups)):
@@ -67,7 +63,7 @@ def scored_data(args: LabelledData, task: Task) -> list[TaskData]:
     """
     if holds_out(args):
         rows = task.load_rows(args.train_split)
-        return [data_of_part(task, rows, divide(task, rows)[1], HELD_OUT)]
+        return [data_of_part(task, rows, task.divide(rows)[1], HELD_OUT)]
     return [task.load(split) for split in args.scored_splits()]
 
 
@@ -76,47 +72,6 @@ def holds_out(args: LabelledData) -> bool:
     if args.eval_split is not None or args.data is None:
         return False
     return split_names(args.source(), args.configuration(), "data") == [args.train_split]
-
-
-def divide(task: Task, rows: Dataset) -> tuple[Dataset, Dataset]:
-    """Rows in two parts, of which the second has a tenth: of every class, or of numbers of every size.
-
-    Rows of one group stay together. The same rows are always divided alike.
-
-    Raises:
-        InputError: if they are too few.
-    """
-    groups, strata = task.groups(rows), task.strata(rows)
-    firsts: dict[object, int] = {}  # of a group: its first row
-    for index, group in enumerate(groups):
-        firsts.setdefault(group, index)
-    shuffled = np.random.RandomState(0).permutation(list(firsts.values()))
-    ordered = sorted(shuffled.tolist(), key=lambda index: strata[index])
-    chosen = {groups[index] for index in ordered[PART // 2 :: PART]}
-    if not chosen:
-        raise InputError(
-            f"data {task.args.source()}: of {len(rows)} rows none can be kept aside; give --eval_split, such as "
-            "'none' to score nothing"
-        )
-    kept = [index for index, group in enumerate(groups) if group not in chosen]
-    aside = [index for index, group in enumerate(groups) if group in chosen]
-    return rows.select(kept), rows.select(aside)
-
-
-def load_part(task: Task, split: str) -> Dataset:
-    """The raw rows of a split; of `HELD_OUT` those that are kept aside of data with one split.
-
-    Raises:
-        InputError: as `Task.load_rows`, or if the data has several splits.
-    """
-    if split != HELD_OUT:
-        return task.load_rows(split)
-    names = split_names(task.args.source(), task.args.configuration(), "data")
-    if HELD_OUT in names:
-        return task.load_rows(split)
-    if len(names) > 1:
-        raise InputError(f"split {HELD_OUT!r}: is of data with one split; {task.args.source()} has {', '.join(names)}")
-    return divide(task, task.load_rows(names[0]))[1]
 
 
 def splits_to_score(args: TaskArguments) -> tuple[str, ...]:
@@ -130,7 +85,7 @@ def splits_to_score(args: TaskArguments) -> tuple[str, ...]:
         names = split_names(args.source(), args.configuration(), "data")
         if len(names) == 1 and names[0] not in splits:
             raise InputError(
-                f"split: {args.source()} has the split {names[0]!r} alone; give --split {names[0]} for all its rows, "
-                f"or --split {HELD_OUT} for the tenth that `efficientbert finetune` keeps aside of them"
+                f"split: {args.source()!r} has the split {names[0]!r} alone; give --split {names[0]} for all rows, or "
+                f"--split {HELD_OUT} for the tenth of them that `efficientbert finetune` keeps aside"
             )
     return splits

@@ -16,11 +16,12 @@ from efficientbert.train.files.tables import table
 from efficientbert.train.metrics import compute_metric
 from efficientbert.train.metrics.intervals import bootstrap
 from efficientbert.train.tasks.arguments import GLUE_COLUMNS, EvaluateArguments, TaskArguments
-from efficientbert.train.tasks.division import load_part, splits_to_score
+from efficientbert.train.tasks.division import splits_to_score
 from efficientbert.train.tasks.glue_submission import FILES, official_values, submission_text, task_for_file
 from efficientbert.train.tasks.loading import load_split
 from efficientbert.train.tasks.prediction import check_length, predict
 from efficientbert.train.tasks.task import Task
+from efficientbert.train.tasks.texts import number
 from efficientbert.train.tasks.trained import find_models, is_embedder, load_trained
 
 
@@ -67,7 +68,7 @@ def evaluate_task(
     Raises:
         InputError: if the split cannot be read or has no labels.
     """
-    rows = load_part(task, split)
+    rows = task.load_rows(split)
     check_labels(task, rows, split)
     data = task.data(rows, split)
     check_length(model, data, f"model {folder}")
@@ -86,8 +87,10 @@ def check_labels(task: Task, rows: Dataset, split: str) -> None:
     Raises:
         InputError: if the labels of a GLUE split are with the GLUE site.
     """
-    if task.args.task in GLUE_COLUMNS and set(map(str, rows[task.label_column])) == {"-1"}:
-        raise InputError(f"data {task.args.source()}: split {split!r} of {task.args.task} has no labels to score with")
+    if task.args.task in GLUE_COLUMNS and all(number(label) == -1 for label in rows[task.label_column]):
+        raise InputError(
+            f"data {task.args.source()!r}: split {split!r} of {task.args.task} has no labels to score with"
+        )
 
 
 def evaluate_embedder(args: EvaluateArguments, name: str, folder: str) -> Result:
@@ -107,7 +110,10 @@ def evaluate_embedder(args: EvaluateArguments, name: str, folder: str) -> Result
         )
     columns = (*texts, args.label_column or "label")
     split = args.split or "validation"
-    rows = load_split(data, split, texts, columns[-1]).select_columns(list(columns))
+    rows = load_split(data, split, texts, columns[-1]).select_columns(list(columns)).to_list()
+    for row in rows:  # of a CSV, numbers are texts
+        found = number(row[columns[-1]])
+        row[columns[-1]] = row[columns[-1]] if found is None else found
     cosines, numbers = pair_cosines(folder, rows, columns, args.batch_size, find_device(args.device))
     figures = compute_metric("stsb", cosines, numbers)
     intervals = bootstrap("stsb", cosines, numbers, args.bootstrap, args.seed) if args.bootstrap else {}

@@ -26,7 +26,7 @@ def task_of_data(args: TaskArguments, tokenizer: PreTrainedTokenizerBase, split:
     """
     args.check_task()
     task = TASK_CLASSES[args.task_kind()](args, tokenizer)
-    task.take_labels(task.load_rows(split))
+    task.read_rows(task.load_rows(split))
     return task
 
 

@@ -30,7 +30,7 @@ def load_split(args: TaskArguments, split: str, columns: tuple[str, ...], label_
     source = args.source()
     rows = load_data(source, args.configuration(), split, "data")
     for column in columns if label_column is None else (*columns, label_column):
-        check_column(column, rows.column_names, f"data {source}")
+        check_column(column, rows.column_names, f"data {source!r}")
         check_types(args, rows, split, column)
     if label_column is not None:
         check_no_label_missing(rows, label_column, source)
@@ -49,7 +49,7 @@ def check_no_label_missing(rows: Dataset, column: str, source: str) -> None:
         missing = missing | [any(item is None for item in items or ()) for items in labels.to_pylist()]
     if missing.any():
         raise InputError(
-            f"data {source}: row {missing.argmax()}: {column!r} is missing, as in {missing.sum()} of {len(rows)} "
+            f"data {source!r}: row {missing.argmax()}: {column!r} is missing, as in {missing.sum()} of {len(rows)} "
             "rows; label these rows or remove them"
         )
 
@@ -74,10 +74,10 @@ def check_types(args: TaskArguments, rows: Dataset, split: str, column: str) -> 
                 first = (value, index)
             elif type_name(value) != type_name(first[0]):
                 raise InputError(
-                    f"data {file}: row {index}: {column!r} is {type_name(value)}, {value!r:.50}, but "
+                    f"data {file!r}: row {index}: {column!r} is {type_name(value)}, {value!r:.50}, but "
                     f"{type_name(first[0])}, {first[0]!r:.50}, in row {first[1]}; write all as one type"
                 )
-    raise InputError(f"data {source}: column {column!r} holds values of several types; write all as one type")
+    raise InputError(f"data {source!r}: column {column!r} holds values of several types; write all as one type")
 
 
 def json_rows(path: Path) -> Iterator[dict[str, Any]]:

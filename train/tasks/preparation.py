@@ -21,7 +21,8 @@ from efficientbert.train.distillation.task_objective import (
 from efficientbert.train.distillation.task_teacher import TaskTeacher
 from efficientbert.train.model_folder.loading import quiet_loading
 from efficientbert.train.tasks.arguments import LabelledData, TaskTrainingArguments
-from efficientbert.train.tasks.division import HELD_OUT, scored_data, training_data
+from efficientbert.train.tasks.division import scored_data, training_data
+from efficientbert.train.tasks.held_out import HELD_OUT
 from efficientbert.train.tasks.kinds import task_of_data
 from efficientbert.train.tasks.prediction import check_length, predict, score
 from efficientbert.train.tasks.task import Task, TaskData
@@ -108,7 +109,7 @@ def prepare(
         accelerator.print(task.describe())
     if scored and scored[0].split == HELD_OUT:
         accelerator.print(
-            f"data {source.source()}: has one split; a tenth of it, {len(scored[0].rows)} rows, is kept aside and "
+            f"data {source.source()!r}: has one split; a tenth of it, {len(scored[0].rows)} rows, is kept aside and "
             f"scored as {HELD_OUT!r}"
         )
     model = load_for_task(args.model, task).to(accelerator.device)

@@ -15,7 +15,10 @@ from datasets.fingerprint import Hasher
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import ModelOutput
 
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.files.loading import split_names
 from efficientbert.train.tasks.arguments import TaskArguments
+from efficientbert.train.tasks.held_out import HELD_OUT, divide
 from efficientbert.train.tasks.loading import load_split
 
 
@@ -77,14 +80,6 @@ class Task(ABC):
         Raises:
             InputError: if the labels are of a kind that the task cannot use.
         """
-
-    def take_labels(self, rows: Dataset) -> None:
-        """Takes from labelled rows what their labels are; as `adopt` does from a model.
-
-        Raises:
-            InputError: as `read_label_names`.
-        """
-        self.label_names = self.read_label_names(rows)
 
     def describe(self) -> str | None:
         """What the labels were read as, in a line; None where nothing had to be decided."""
@@ -152,6 +147,14 @@ class Task(ABC):
             config.id2label = dict(enumerate(self.label_names))
             config.label2id = {label: index for index, label in enumerate(self.label_names)}
 
+    def read_rows(self, rows: Dataset) -> None:
+        """Takes from the rows to train on what belongs to the task, such as the names of its labels.
+
+        Raises:
+            InputError: if the labels are of a kind that the task cannot use.
+        """
+        self.label_names = self.read_label_names(rows)
+
     def adopt(self, config: PreTrainedConfig) -> None:
         """Takes from a fine-tuned model's configuration what belongs to the model, such as the order of its labels."""
         self.label_names = self.label_names_of(config)
@@ -164,8 +167,22 @@ class Task(ABC):
         """What both sides get their share of when data is divided, one value a row, such as its class."""
         return [0] * len(rows)
 
+    def divide(self, rows: Dataset) -> tuple[Dataset, Dataset]:
+        """The rows of data with one split that are left, and the tenth that is kept aside.
+
+        Raises:
+            InputError: if they are too few.
+        """
+        kept, aside = divide(self.groups(rows), self.strata(rows))
+        if not aside:
+            raise InputError(
+                f"data {self.args.source()!r}: of {len(rows)} rows none can be kept aside; give --eval_split, such as "
+                "'none' to score nothing"
+            )
+        return rows.select(kept), rows.select(aside)
+
     def load_rows(self, split: str, labelled: bool = True) -> Dataset:
-        """The raw rows of a split.
+        """The raw rows of a split; of `HELD_OUT` those that are kept aside of data with one split.
 
         Args:
             split: Split or slice of it.
@@ -174,6 +191,10 @@ class Task(ABC):
         Raises:
             InputError: if the data, the split, a column or a label is missing.
         """
+        if split == HELD_OUT:
+            names = split_names(self.args.source(), self.args.configuration(), "data")
+            if len(names) == 1 and HELD_OUT not in names:
+                return self.divide(self.load_rows(names[0]))[1]
         return load_split(self.args, split, self.text_columns(), self.label_column if labelled else None)
 
     def data(self, rows: Dataset, split: str, labelled: bool = True) -> TaskData:

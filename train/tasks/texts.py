@@ -59,9 +59,9 @@ class TextTask(Task):
             raise InputError(f"text_pair_column: {self.args.task} takes {columns}")
         return (first,) if second is None else (first, second)
 
-    def take_labels(self, rows: Dataset) -> None:
+    def read_rows(self, rows: Dataset) -> None:
         self.args = replace(self.args, problem=self.find_problem(rows))
-        super().take_labels(rows)
+        super().read_rows(rows)
 
     def find_problem(self, rows: Dataset) -> str:
         """What the labels are, one of `PROBLEMS`: as it is said, as the task has it, or else by the labels.
@@ -86,7 +86,7 @@ class TextTask(Task):
             problem = "regression" if fractions and 2 * len(found) > len(numbers) else "single_label"
         elif not (isinstance(feature, ClassLabel) or "float" in kind or "int" in kind or kind in (*TEXTS, "bool")):
             raise InputError(
-                f"data {self.args.source()}: labels in column {self.label_column!r} are {kind}; names, ids or "
+                f"data {self.args.source()!r}: labels in column {self.label_column!r} are {kind}; names, ids or "
                 "numbers, or lists of them, are needed"
             )
         problem = problem or "single_label"
@@ -107,8 +107,8 @@ class TextTask(Task):
         else:
             return
         raise InputError(
-            f"data {self.args.source()}: labels in column {self.label_column!r} are {form}, but what is predicted is "
-            f"{PREDICTS[problem]} ({problem})"
+            f"data {self.args.source()!r}: labels in column {self.label_column!r} are {form}, but what is predicted "
+            f"is {PREDICTS[problem]} ({problem})"
         )
 
     def read_label_names(self, rows: Dataset) -> tuple[str, ...] | None:
@@ -120,7 +120,7 @@ class TextTask(Task):
         if len(names) < least:
             found = f"all rows have the label {names[0]!r}" if names else "no row has a label"
             needed = "one label" if self.multi_label else "two classes"
-            raise InputError(f"data {self.args.source()}: {found}; {needed} at least must be there")
+            raise InputError(f"data {self.args.source()!r}: {found}; {needed} at least must be there")
         official = GLUE_LABELS.get(self.args.task, ())
         if {self.official_name(name) for name in names} == set(official):
             return official
@@ -165,7 +165,7 @@ class TextTask(Task):
         for index, labels in enumerate(lists):
             for label in labels:
                 if isinstance(label, list | dict) or (isinstance(label, float) and label not in (0.0, 1.0)):
-                    raise InputError(f"data {source}: row {index}: label {label!r} is no name or id, nor 0 or 1")
+                    raise InputError(f"data {source!r}: row {index}: label {label!r} is no name or id, nor 0 or 1")
         if not all(label in (0, 1) for labels in lists for label in labels):
             return None
         lengths = [len(labels) for labels in lists]
@@ -173,12 +173,15 @@ class TextTask(Task):
             return lengths[0]
         for index, labels in enumerate(lists):
             if lengths[index] != lengths[0] and any(len(set(labels)) < len(labels) for labels in lists):
-                raise InputError(f"data {source}: row {index}: has {lengths[index]} labels, but row 0 {lengths[0]}")
+                raise InputError(f"data {source!r}: row {index}: has {lengths[index]} labels, but row 0 {lengths[0]}")
         return None
 
     def label_names_of(self, config: PreTrainedConfig) -> tuple[str, ...] | None:
-        """None of a model that predicts a number."""
-        return None if problem_of(config) == "regression" else super().label_names_of(config)
+        """None of a model that predicts a number, or one class a row where the task has several, or the reverse."""
+        found = problem_of(config)
+        if found == "regression" or {found, self.args.problem} == {"single_label", "multi_label"}:
+            return None
+        return super().label_names_of(config)
 
     def adopt(self, config: PreTrainedConfig) -> None:
         """See `Task.adopt`.
@@ -220,7 +223,7 @@ class TextTask(Task):
             for column in columns:
                 for text, index in zip(batch[column], indices):
                     if not isinstance(text, str):
-                        raise InputError(f"data {source}: row {index}: {column!r} is {text!r}, not a text")
+                        raise InputError(f"data {source!r}: row {index}: {column!r} is {text!r}, not a text")
             encoded = self.tokenizer(
                 *(batch[column] for column in columns), truncation=True, max_length=self.args.max_length
             )
@@ -245,16 +248,15 @@ class TextTask(Task):
             if found is None:
                 written = isinstance(value, str) and self.args.task is None
                 hint = "; with --problem single_label labels are classes" if written else ""
-                raise InputError(f"data {source}: row {index}: label {value!r} is no finite number{hint}")
+                raise InputError(f"data {source!r}: row {index}: label {value!r} is no finite number{hint}")
             return found
 
         def id_of(value: Any, index: int) -> int:
             named = isinstance(item, ClassLabel) and isinstance(value, int) and 0 <= value < item.num_classes
             name = item.int2str(value) if named else str(value)
             if self.official_name(name) not in ids:
-                raise InputError(
-                    f"data {source}: row {index}: label {name!r} is not among {', '.join(map(repr, self.label_names))}"
-                )
+                known = ", ".join(map(repr, self.label_names))
+                raise InputError(f"data {source!r}: row {index}: label {name!r} is not among {known}")
             return ids[self.official_name(name)]
 
         def indicators_of(values: list[Any], index: int) -> list[float]:

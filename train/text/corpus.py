@@ -30,9 +30,9 @@ def load_documents(
         InputError: if it cannot be loaded or has no such column.
     """
     documents = load_data(source, name, split, "corpus", streaming)
-    with reading(f"corpus {source}"):
+    with reading(f"corpus {source!r}"):
         columns = documents.column_names or list(next(iter(documents), {}))
-    check_column(column, columns, f"corpus {source}")
+    check_column(column, columns, f"corpus {source!r}")
     return documents
 
 
@@ -44,7 +44,7 @@ def check_texts(texts: list[Any], indices: list[int], column: str, source: str) 
     """
     for text, index in zip(texts, indices):
         if text is not None and not isinstance(text, str):
-            raise InputError(f"corpus {source}: row {index}: {column!r} is {text!r:.50}, not a text")
+            raise InputError(f"corpus {source!r}: row {index}: {column!r} is {text!r:.50}, not a text")
     return [text or "" for text in texts]
 
 
@@ -104,11 +104,11 @@ def hold_out(
     Raises:
         InputError: if fewer than `needed` sequences are left for training.
     """
-    with reading(f"corpus {source}"):
+    with reading(f"corpus {source!r}"):
         first = list(sequences.take(held_out + needed))
     if len(first) < held_out + needed:
         raise InputError(
-            f"corpus {source}: gives {len(first)} sequences, too few: at least {held_out + needed} are needed, "
+            f"corpus {source!r}: gives {len(first)} sequences, too few: at least {held_out + needed} are needed, "
             f"{held_out} of them held out"
         )
     return first[:held_out], sequences.skip(held_out)
