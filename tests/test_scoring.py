@@ -293,10 +293,10 @@ def test_intervals_in_the_card(tmp_path, student_file):
     [
         (["--model", "{tmp}"], "model folder .*: is neither a model nor holds folders of fine-tuned models"),
         (["--model", "{models}/encoder"], "has no trained head"),
-        (["--model", "{models}/stsb", "--split", "dev"], "cannot be loaded: Unknown split "dev""),
+        (["--model", "{models}/stsb", "--split", "dev"], "cannot be loaded: Unknown split .dev"),
         (["--model", "{models}/stsb", "--split", "test"], "split 'test' of stsb has no labels"),
         (["--model", "{models}/mnli", "--task", "mrpc"], "label .* is not among 'contradiction', 'entailment'"),
-        (["--model", "{models}/stsb", "--task", "mnli"], "mnli has one class a row .* but the model predicts a number"),
+        (["--model", "{models}/stsb", "--task", "mnli"], "mnli has one class .*, but the model predicts a number"),
         (["--model", "{models}/own"], "was fine-tuned on a local reviews.csv; say with --data where it is"),
         (["--model", "{models}", "--update_card", "true"], "has no model card README.md to update"),
         (["--model", "{models}", "--batch_size", "0"], "batch_size: must be at least 1, not 0"),

@@ -75,8 +75,8 @@ class TaskArguments:
         default=None,
         metadata={
             "help": f"What a label of text-classification is ({', '.join(PROBLEMS)}). By default lists are "
-            "multi_label, floats are a regression, and so are texts where more than half are numbers and some are not whole, as in "
-            "'3.7'; anything else is a class."
+            "multi_label; floats are a regression, and so are texts of which more than half are numbers and some are "
+            "not whole, as in '3.7'; anything else is a class."
         },
     )
     metric: str | None = field(
