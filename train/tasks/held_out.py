@@ -24,6 +24,7 @@ def divide(groups: Sequence[Hashable], strata: Sequence[Any]) -> tuple[list[int]
         firsts.setdefault(group, index)
     shuffled = np.random.RandomState(0).permutation(list(firsts.values())).tolist()
     ordered = sorted(shuffled, key=lambda index: strata[index])
-    chosen = {groups[index] for index in ordered[PART // 2 :: PART]}
+    first = min(PART // 2, len(ordered) // 2)  # of few groups, one is kept aside
+    chosen = {groups[index] for index in ordered[first::PART]}
     kept = [index for index, group in enumerate(groups) if group not in chosen]
     return kept, [index for index, group in enumerate(groups) if group in chosen]

@@ -174,9 +174,9 @@ class Task(ABC):
             InputError: if they are too few.
         """
         kept, aside = divide(self.groups(rows), self.strata(rows))
-        if not aside:
+        if not kept:
             raise InputError(
-                f"data {self.args.source()!r}: of {len(rows)} rows none can be kept aside; give --eval_split, such as "
+                f"data {self.args.source()!r}: of {len(rows)} rows none can be kept aside for scoring; give --eval_split, such as "
                 "'none' to score nothing"
             )
         return rows.select(kept), rows.select(aside)
