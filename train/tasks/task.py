@@ -176,8 +176,8 @@ class Task(ABC):
         kept, aside = divide(self.groups(rows), self.strata(rows))
         if not kept:
             raise InputError(
-                f"data {self.args.source()!r}: of {len(rows)} rows none can be kept aside for scoring; give --eval_split, such as "
-                "'none' to score nothing"
+                f"data {self.args.source()!r}: of {len(rows)} rows none can be kept aside for scoring; give "
+                "--eval_split, such as 'none' to score nothing"
             )
         return rows.select(kept), rows.select(aside)
 
