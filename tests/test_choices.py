@@ -160,6 +160,15 @@ def test_models_have_no_labels_of_their_own(tmp_path, tokenizer):
     assert "labels" not in task.load("train", labelled=False).features.column_names
 
 
+def test_columns_of_a_csv_keep_their_spaces_and_their_numbers(tmp_path, tokenizer):
+    path = tmp_path / "choices.csv"
+    path.write_text("the question,choice a,choice b,label\nword1,07,1E5,1\nword2,None,NA,0\n", encoding="utf-8")
+    arguments = {"text_column": "the question", "choice_columns": ["choice a", "choice b"]}
+    _, data = load(path, tokenizer, **arguments)
+    assert data.rows["choice a"][:] == ["07", "None"] and data.rows["choice b"][:] == ["1E5", "NA"]
+    assert data.features["labels"][:] == [1, 0]
+
+
 @pytest.mark.parametrize(
     ("columns", "arguments", "message"),
     [
@@ -169,7 +178,7 @@ def test_models_have_no_labels_of_their_own(tmp_path, tokenizer):
             "row 0: label 2 is no index .* from 0 to 1",
         ),
         ({"context": ["a"], "choices": [["a", "b"]], "label": ["B"]}, LISTS, "row 0: label 'B' is no index"),
-        ({"context": ["a"], "choices": [["a", "b"]], "label": [None]}, LISTS, "null; needed are indices"),
+        ({"context": ["a"], "choices": [["a", "b"]], "label": [None]}, LISTS, "row 0: 'label' is missing"),
         ({"context": ["a"], "choices": [["a", "b"]], "label": [0.5]}, LISTS, "float64; needed are indices"),
         ({"context": ["a"], "choices": ["a"], "label": [0]}, LISTS, "row 0: 'choices' is 'a', not a list of choices"),
         ({"context": [None, "a"], "choices": [["b"], ["b"]], "label": [0, 0]}, LISTS, "row 0: 'context' is None, not"),

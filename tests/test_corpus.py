@@ -87,8 +87,8 @@ def test_what_cannot_be_a_corpus(tmp_path):
     for name, message in (
         ("image.png", "unknown kind of file"),
         ("broken.parquet", "no whole parquet file"),
-        ("nothing-there", "cannot be loaded"),
-        ("other.jsonl", "no column 'text'; it has body"),
+        ("nothing-there", "nothing-there': does not exist"),
+        ("other.jsonl", "no column 'text'; it has 'body'"),
     ):
         with pytest.raises(InputError, match=message):
             load_documents(str(tmp_path / name), None, "train", "text", False)
@@ -100,10 +100,10 @@ def test_a_truncated_shard_is_named(tmp_path):
     whole = (tmp_path / "train-1.parquet").read_bytes()
     (tmp_path / "train-1.parquet").write_bytes(whole[: len(whole) // 2])
     for streaming in (False, True):
-        with pytest.raises(InputError, match=r"corpus .*train-1\.parquet: is no whole parquet file"):
+        with pytest.raises(InputError, match=r"corpus .*train-1\.parquet': is no whole parquet file"):
             load_documents(str(tmp_path), None, "train", "text", streaming)
     (tmp_path / "train-1.parquet").write_bytes(b"")
-    with pytest.raises(InputError, match=r"train-1\.parquet: is empty"):
+    with pytest.raises(InputError, match=r"train-1\.parquet': is empty"):
         load_documents(str(tmp_path), None, "train", "text", True)
 
 
@@ -113,7 +113,7 @@ def test_a_row_that_is_no_text_is_named(wrong, texts, streaming, tmp_path, token
     path = tmp_path / "corpus.parquet"
     Dataset.from_dict({"text": texts}).to_parquet(path)
     documents = load_documents(str(path), None, "train", "text", streaming)
-    with pytest.raises(InputError, match=rf"corpus mine: row 0: 'text' is {re.escape(str(wrong))}, not a text"):
+    with pytest.raises(InputError, match=rf"corpus 'mine': row 0: 'text' is {re.escape(str(wrong))}, not a text"):
         hold_out(cut_documents(documents, "text", tokenizer, 16, "mine"), 1, 1, "mine")
 
 
@@ -125,6 +125,22 @@ def test_a_missing_document_is_an_empty_one(streaming, tmp_path, tokenizer):
     documents = load_documents(str(path), None, "train", "text", streaming)
     rows = list(cut_documents(documents, "text", tokenizer, 16))
     assert [len(row["input_ids"]) for row in rows] == [14, 14]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_numbers_and_words_for_nothing_are_text(streaming, tmp_path):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    (folder / "train.csv").write_text("text,n\n007,1\nNA,2\nNone,3\n,4\n1E5,5\n", encoding="utf-8")
+    for source in (folder / "train.csv", folder, f"{folder}/*.csv"):
+        documents = load_documents(str(source), None, "train", "text", streaming)
+        assert [row["text"] for row in documents] == ["007", "NA", "None", None, "1E5"]
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    for name, content in (("a.txt", "word1\n"), ("a.csv", "text\nword1\n"), ("a.jsonl", '{"text": "word1"}\n')):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content.encode())
+        assert load_documents(str(tmp_path / name), None, "train", "text", False)["text"][:] == ["word1"]
 
 
 @pytest.mark.parametrize("streaming", [False, True])

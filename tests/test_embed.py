@@ -139,7 +139,7 @@ def test_cut_passages_keeps_all_tokens(streaming, teacher):
 
 def test_documents_that_are_no_text_are_named(teacher):
     documents = Dataset.from_dict({"text": [1, 2]})
-    with pytest.raises(InputError, match="corpus books: row 0: 'text' is 1, not a text"):
+    with pytest.raises(InputError, match="corpus 'books': row 0: 'text' is 1, not a text"):
         cut_passages(documents, "text", AutoTokenizer.from_pretrained(teacher), 12, "books")
     documents = Dataset.from_dict({"text": [None, "word1 word2 word3."]})
     assert len(cut_passages(documents, "text", AutoTokenizer.from_pretrained(teacher), 12, "books")) == 1

@@ -25,7 +25,7 @@ from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.model_folder.record import read_provenance
 from efficientbert.train.tasks import finetuning
 from efficientbert.train.tasks.arguments import FinetuneArguments, LabelledData
-from efficientbert.train.tasks.division import training_data
+from efficientbert.train.tasks.division import scored_data, training_data
 from efficientbert.train.tasks.finetuning import summarize
 from efficientbert.train.tasks.kinds import task_of_data
 from efficientbert.train.tasks.prediction import main_score
@@ -181,11 +181,17 @@ def test_questions_about_one_context_stay_on_one_side(tmp_path, teacher_folder):
         for i in range(40)
     ]
     Dataset.from_list(rows).to_parquet(tmp_path / "questions.parquet")
-    data = LabelledData(kind="question-answering", data=str(tmp_path / "questions.parquet"), max_length=64)
+    source = {"kind": "question-answering", "data": str(tmp_path / "questions.parquet"), "max_length": 64}
+    data = LabelledData(**source, eval_split=["none"])
     task = task_of_data(data, Teacher.load(teacher_folder("bert")).tokenizer, "train")
     training, aside = training_data(data, task, 0.4)
     assert (len(training.rows), len(aside.rows)) == (24, 16)
     assert not set(training.rows["context"]) & set(aside.rows["context"])
+    data = LabelledData(**source)  # of few contexts one is kept aside for scoring
+    training, _ = training_data(data, task, 0.0)
+    (scored,) = scored_data(data, task)
+    assert (len(training.rows), len(scored.rows)) == (32, 8)
+    assert not set(training.rows["context"]) & set(scored.rows["context"])
 
 
 def test_the_number_that_weights_are_chosen_by():
@@ -262,7 +268,7 @@ def test_two_processes_give_the_weights_of_one_with_the_double_batch(
     ("more", "message"),
     [
         (["--selection", "0.001"], "leaves no rows on one side"),
-        (["--selection", "0.5", "--augmented_data", "more.parquet"], "may hold variants of the rows"),
+        (["--selection", "0.5", "--augmented_data", "{task_file}"], "may hold variants of the rows"),
         (["--selection", "1.5"], "selection: must be at least 0 and below 1"),
         (["--seeds", "1", "1"], "seeds: must be different numbers"),
         (["--distillation", "both"], "distillation: must be outputs, together, sequence"),
@@ -276,6 +282,7 @@ def test_two_processes_give_the_weights_of_one_with_the_double_batch(
     ],
 )
 def test_what_is_refused(more, message, student_folder, task_file, tmp_path):
+    more = [word.replace("{task_file}", task_file) for word in more]
     namespace = arguments(student_folder, task_file, tmp_path / "f", *more)
     with pytest.raises(InputError, match=message):
         finetune.main(parse_arguments(FinetuneArguments, namespace, "efficientbert finetune", ""))

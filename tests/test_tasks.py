@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features, List, Value
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.train.cli.errors import InputError
@@ -165,6 +165,131 @@ def test_official_ids_are_understood(tmp_path, tokenizer):
     assert task.load("train").features["labels"][:] == [1, 0, 0]
 
 
+def test_what_labels_are_is_read_off_them(tmp_path, tokenizer):
+    for labels, problem, names in (
+        (["1.0", "0.0", "1.0"], "single_label", ("0.0", "1.0")),
+        (["1E5", "2E7", "1E5"], "single_label", ("1E5", "2E7")),
+        (["01", "1", "10", "9"], "single_label", ("01", "1", "9", "10")),  # by size, not by the alphabet
+        (["1.5", "2", "3"], "regression", None),
+        (["1.5", "a", "b", "2"], "single_label", ("1.5", "2", "a", "b")),  # half of them only are numbers
+        ([1.0, 0.0], "regression", None),
+        ([1, 0], "single_label", ("0", "1")),
+        ([["b"], [], ["a", "b"]], "multi_label", ("a", "b")),
+        ([[7, 3], [3]], "multi_label", ("3", "7")),
+        ([[0, 1, 1], [0, 0, 0]], "multi_label", ("0", "1", "2")),
+        ([[True, False], [True, True]], "multi_label", ("0", "1")),
+        ([[0.0, 1.0], [1.0, 1.0]], "multi_label", ("0", "1")),
+        ([[0], [1], [0, 1]], "multi_label", ("0", "1")),
+    ):
+        task, _ = load(save(tmp_path, labels), tokenizer)
+        assert (task.args.problem, task.label_names) == (problem, names), labels
+    for labels, problem, names in (
+        (["1.0", "0.0"], "regression", None),
+        ([1, 0], "regression", None),
+        (["1.5", "2.5"], "single_label", ("1.5", "2.5")),
+        ([1.0, 0.5], "single_label", ("0.5", "1.0")),
+    ):
+        task, _ = load(save(tmp_path, labels), tokenizer, problem=problem)
+        assert (task.args.problem, task.label_names) == (problem, names), labels
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem", "message"),
+    [
+        (["1.5", "2.5", "NA"], None, "row 2: label 'NA' is no finite number; with --problem single_label labels are"),
+        (["1.5", "inf", "2"], None, "row 1: label 'inf' is no finite number"),
+        (["1", "1_0"], "regression", "row 1: label '1_0' is no finite number"),
+        ([0.5, math.inf], None, "row 1: label inf is no finite number$"),
+        ([0.5, math.nan], None, "row 1: 'label' is missing"),
+        ([True, False], "regression", "row 0: label True is no finite number"),
+        (["a", "b"], "multi_label", r"labels .* are no lists, but what is predicted is several labels a row"),
+        ([["a"], ["b"]], "regression", "labels .* are lists, but what is predicted is a number"),
+        ([["a"], [None]], None, "row 1: 'label' is missing"),
+        ([[0.5, 1.0], [1.0, 0.0]], None, "row 0: label 0.5 is no name or id, nor 0 or 1"),
+        ([[0, 0, 1], [1, 0, 0], [1, 0]], None, "row 2: has 2 labels, but row 0 3"),
+    ],
+)
+def test_labels_that_are_not_what_is_predicted(labels, problem, message, tmp_path, tokenizer):
+    with pytest.raises(InputError, match=message):
+        load(save(tmp_path, labels), tokenizer, problem=problem)
+
+
+def test_losses_and_predictions_of_several_labels(tmp_path, tokenizer):
+    task, data = load(save(tmp_path, [["a", "c"], [], ["b"]]), tokenizer)
+    assert task.references(data) == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+    logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.25, -3.0], [1.0, 3.0, 0.1]], dtype=torch.float64)
+    theirs = torch.tensor([[1.0, 0.0, 2.0], [0.5, 2.0, -1.0], [-1.0, 1.0, 0.0]], dtype=torch.float64)
+    batch = task.collate(list(data.features))
+    assert batch["labels"].dtype == torch.float32 and batch["labels"].shape == (3, 3)
+
+    def cross_entropy(logit, target):
+        probability = 1 / (1 + math.exp(-logit))
+        return -target * math.log(probability) - (1 - target) * math.log(1 - probability)
+
+    pairs = list(zip(logits.flatten().tolist(), batch["labels"].flatten().tolist()))
+    expected = sum(cross_entropy(*pair) for pair in pairs) / 3  # the mean over labels, the sum over rows
+    assert task.loss(Outputs(logits), batch).item() == pytest.approx(expected, rel=1e-6)
+    for temperature in (1.0, 2.0):
+        targets = [1 / (1 + math.exp(-logit / temperature)) for logit in theirs.flatten().tolist()]
+        scaled = [logit / temperature for logit in logits.flatten().tolist()]
+        expected = temperature**2 * sum(map(cross_entropy, scaled, targets)) / 3
+        found = task.soft_loss(Outputs(logits), Outputs(theirs), batch, temperature)
+        assert found.item() == pytest.approx(expected, rel=1e-6)
+    predictions = task.predict(task.logits(Outputs(logits), batch), data)
+    assert predictions[0] == pytest.approx([1 / (1 + math.exp(-logit)) for logit in (2.0, -1.0, 0.5)])
+    # Predicted are a, c; a, b; a, b, c: of 7 labels 3 are right, of 3 true ones all are found.
+    found = score(task, task.logits(Outputs(logits), batch), data)
+    assert found["micro_f1"] == pytest.approx(2 * 3 / (7 + 3))
+    assert found["macro_f1"] == pytest.approx((2 / 4 + 2 / 3 + 2 / 3) / 3)
+    # By probability the true ones are in the places 1 (3.0), 2 (2.0) and 4 (0.5).
+    assert found["average_precision"] == pytest.approx((1 / 1 + 2 / 2 + 3 / 4) / 3)
+
+
+def test_several_labels_are_read_by_name_in_the_models_order(tmp_path, tokenizer):
+    path = save(tmp_path, [["a", "c"], ["b"]])
+    config = EfficientBertConfig(id2label={0: "c", 1: "b", 2: "a"}, problem_type="multi_label_classification")
+    arguments = TaskArguments(data=str(path), text_column="text")
+    task = task_of_model(arguments, tokenizer, config)
+    assert task.load("train").features["labels"][:] == [[1, 0, 1], [0, 1, 0]]
+    feature = List(ClassLabel(names=["a", "b", "c"]))
+    task = task_of_model(
+        TaskArguments(data=str(save(tmp_path, [[0, 2], [1]], feature, "ids.parquet")), text_column="text"),
+        tokenizer,
+        config,
+    )
+    assert task.load("train").features["labels"][:] == [[1, 0, 1], [0, 1, 0]]
+    task.configure(config)
+    assert config.problem_type == "multi_label_classification"
+    for task_name, wanted in (("sst2", "one class a row"), ("stsb", "a number")):
+        with pytest.raises(InputError, match=f"{task_name} has {wanted} .* but the model predicts several labels"):
+            task_of_model(TaskArguments(task=task_name, data=str(path)), tokenizer, config)
+
+
+def test_features_are_found_again(tmp_path, tokenizer, monkeypatch):
+    path = save(tmp_path, ["a", "b"])
+    calls = []
+    monkeypatch.setattr(type(tokenizer), "_encode_plus", counted(type(tokenizer)._encode_plus, calls))
+    first = load(path, tokenizer)[1]
+    assert calls
+    calls.clear()
+    tokenizer("word1", truncation=True, max_length=8)  # leaves a state behind
+    calls.clear()
+    again = load(path, tokenizer)[1]
+    assert not calls and again.features[:] == first.features[:]
+    load(path, tokenizer, max_length=8)
+    assert calls
+    calls.clear()
+    assert load(path, tokenizer, label_names=("b", "a"))[1].features["labels"][:] == [1, 0]
+
+
+def counted(function, calls):
+    def count(*args, **kwargs):
+        calls.append(args)
+        return function(*args, **kwargs)
+
+    return count
+
+
 def test_words_that_look_like_missing_values(tmp_path, tokenizer):
     (tmp_path / "task.csv").write_text("text,label\nNA,None\nnull,joy\n", encoding="utf-8")
     task, data = load(tmp_path / "task.csv", tokenizer)
@@ -172,7 +297,7 @@ def test_words_that_look_like_missing_values(tmp_path, tokenizer):
 
 
 def test_a_single_class_is_refused(tmp_path, tokenizer):
-    with pytest.raises(InputError, match="all rows have the label 'a'; at least two classes are needed"):
+    with pytest.raises(InputError, match="all rows have the label 'a'; two classes at least must be there"):
         load(save(tmp_path, ["a", "a"]), tokenizer)
 
 
@@ -216,10 +341,10 @@ def test_unlabelled_rows(tmp_path, tokenizer):
 
 
 def test_what_cannot_be_read(tmp_path, tokenizer):
-    with pytest.raises(InputError, match="row 1: label None is no number"):
+    with pytest.raises(InputError, match="row 1: 'label' is missing, as in 1 of 2 rows"):
         load(save(tmp_path, [0.5, None]), tokenizer)
-    with pytest.raises(InputError, match="row 1: label 'None' is not among 'a'"):
-        load(save(tmp_path, ["a", None, "b"], name="names.parquet"), tokenizer)
+    with pytest.raises(InputError, match="row 1: 'label' is missing, as in 2 of 4 rows"):
+        load(save(tmp_path, ["a", None, "b", None], name="names.parquet"), tokenizer)
     with pytest.raises(InputError, match=r"text_column: must name the column"):
         load(save(tmp_path, [0.5], name="none.parquet"), tokenizer, text_column=None)
 
@@ -231,7 +356,10 @@ def test_what_cannot_be_read(tmp_path, tokenizer):
         ({"kind": "ner", "data": "x.csv"}, "kind 'ner': unknown; known are text-classification"),
         ({}, "give --task for a known task, or --data"),
         ({"task": "rte", "max_length": 4}, "max_length: must be at least 8, not 4"),
-        ({"data": "x.csv", "text_column": "text"}, "data x.csv: split 'train' cannot be loaded"),
+        ({"data": "x.csv", "problem": "binary"}, "problem 'binary': unknown; known are single_label, multi_label"),
+        ({"data": "x.csv", "kind": "multiple-choice", "problem": "regression"}, "problem: is for text-classification"),
+        ({"task": "sst2", "problem": "multi_label"}, "problem: of sst2 is single_label, not multi_label"),
+        ({"data": "x.csv", "text_column": "text"}, "data 'x.csv': does not exist"),
     ],
 )
 def test_arguments_that_no_task_can_work_with(arguments, message, tokenizer):

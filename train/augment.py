@@ -31,11 +31,11 @@ def main(args: AugmentArguments) -> Path:
     args.check()
     columns = TextTask(args, None).text_columns()
     label_column = args.label_column or TextTask.default_label_column
-    rows = load_split(args, args.split, (*columns, label_column))
+    rows = load_split(args, args.split, columns, label_column)
     for column in columns:
         for index, text in enumerate(rows[column]):
             if not isinstance(text, str):
-                raise InputError(f"data {args.source()}: row {index}: {column!r} is {text!r}, not a text")
+                raise InputError(f"data {args.source()!r}: row {index}: {column!r} is {text!r}, not a text")
     record = {name: getattr(args, name) for name in DECIDES} | {"rows": digest(rows)}
     file = AugmentedFile(Path(args.output_file), record)
     if file.complete:

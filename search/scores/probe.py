@@ -52,7 +52,7 @@ def probe_error(student: Student, task: Task, data: TaskData) -> float:
         data: The rows.
 
     Returns:
-        Error rate, or for regression the part of the variance that is not explained.
+        Error rate, or of numbers and of several labels the part of their variance that is not explained.
 
     Raises:
         NotFiniteError: of broken weights.
@@ -61,7 +61,7 @@ def probe_error(student: Student, task: Task, data: TaskData) -> float:
     if not np.isfinite(features).all():
         raise NotFiniteError(f"task {task.args.title()}: the slice's hidden states are not finite")
     fitted, scored = divide(task.groups(data.rows), PART)
-    model = Ridge() if task.label_names is None else LogisticRegression(max_iter=500, C=0.1)
+    model = Ridge() if labels.dtype.kind == "f" else LogisticRegression(max_iter=500, C=0.1)
     probe = make_pipeline(StandardScaler(), model).fit(features[fitted], labels[fitted])
     return finite(1.0 - probe.score(features[scored], labels[scored]), f"task {task.args.title()}")
 

@@ -1,45 +1,68 @@
-"""Data files of users: which are read, how, and what is refused before any is read."""
+"""Data files of users: which are read, and what is refused before any is opened."""
 
+import difflib
 import errno
-from collections.abc import Iterator
+import glob
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import pyarrow
-from datasets.exceptions import DatasetsError
-from pyarrow import parquet
 
 from efficientbert.train.cli.errors import InputError, one_line
 
 
 FILE_FORMATS = {".txt": "text", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv"}
-# Only an empty field of a CSV is missing: "None", "null" or "NA" is a word or a label.
-READER_OPTIONS = {".csv": {"keep_default_na": False, "na_values": [""]}}
 
 
-def check_not_empty(path: Path, what: str) -> None:
-    """A file without a byte is refused before a reader stumbles over it.
+def find_files(source: str) -> list[str]:
+    """The file of this name, or those that a pattern such as `data/*.csv` matches; none of a folder or a Hub id."""
+    if Path(source).is_file():
+        return [source]
+    if glob.has_magic(source) and not Path(source).exists():
+        return sorted(path for path in glob.glob(source, recursive=True) if Path(path).is_file())
+    return []
+
+
+def check_source(source: str, what: str) -> None:
+    """Refuses a source of data that can only be a file or a folder, and is not there.
+
+    Args:
+        source: A file, a pattern of files, a folder, or a Hub id.
+        what: What it was to be, for the message.
 
     Raises:
-        InputError: naming the file; `what` says what it was to be.
+        InputError: naming it, also if it is a file of an unknown kind.
     """
-    if path.stat().st_size == 0:
-        raise InputError(f"{what} {path}: is empty")
+    files = find_files(source)
+    for file in files:
+        if Path(file).suffix not in FILE_FORMATS:
+            raise InputError(f"{what} {file!r}: unknown kind of file; known are {', '.join(FILE_FORMATS)}")
+    if len({FILE_FORMATS[Path(file).suffix] for file in files}) > 1:
+        raise InputError(f"{what} {source!r}: matches files of several kinds; give a pattern of one kind")
+    if files or Path(source).exists():
+        return
+    if glob.has_magic(source):
+        raise InputError(f"{what} {source!r}: no file matches")
+    if Path(source).suffix in FILE_FORMATS or source.startswith(("./", "../", "/", "~")):
+        raise InputError(f"{what} {source!r}: does not exist")
 
 
-def check_parquet(path: Path, what: str) -> None:
-    """A truncated file among the parquet files of a path is named before any is read.
+def check_column(column: str, columns: Iterable[str], what: str) -> None:
+    """Refuses a column that is not there.
+
+    Args:
+        column: Its name.
+        columns: Those that are there.
+        what: Of what, for the message.
 
     Raises:
-        InputError: naming the file; `what` says what it was to be.
+        InputError: listing those that are there, and which of them may be meant.
     """
-    for file in [path] if path.is_file() else sorted(path.rglob("*.parquet")):
-        if file.suffix == ".parquet":
-            check_not_empty(file, what)
-            try:
-                parquet.read_metadata(file)
-            except (OSError, pyarrow.ArrowException) as error:
-                raise InputError(f"{what} {file}: is no whole parquet file: {one_line(error)}") from None
+    columns = list(columns)
+    if column in columns:
+        return
+    near = difflib.get_close_matches(column, columns, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise InputError(f"{what}: no column {column!r}; it has {', '.join(map(repr, columns)) or 'none'}{hint}")
 
 
 @contextmanager
@@ -49,6 +72,8 @@ def reading(what: str) -> Iterator[None]:
     Raises:
         InputError: `what` cannot be read.
     """
+    from datasets.exceptions import DatasetsError  # imported when data is read: a command answers mistakes before that
+
     try:
         yield
     except InputError:
@@ -56,5 +81,4 @@ def reading(what: str) -> Iterator[None]:
     except (OSError, ValueError, DatasetsError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
-        reason = one_line(error.__cause__ or error)
-        raise InputError(f"{what}: cannot be read: {reason}") from None
+        raise InputError(f"{what}: cannot be read: {one_line(error.__cause__ or error)}") from None

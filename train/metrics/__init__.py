@@ -7,7 +7,7 @@ from typing import Any
 import evaluate
 
 from efficientbert.train.cli.errors import InputError, one_line
-from efficientbert.train.metrics import entities, glue, squad
+from efficientbert.train.metrics import entities, glue, multi_label, squad
 
 
 # Each of these modules has `row_values`, what every row adds, `figures`, made of these, and `compute`, the whole.
@@ -15,6 +15,7 @@ OURS: dict[str, ModuleType] = {
     **dict.fromkeys(glue.TASKS, glue),
     **dict.fromkeys(squad.METRICS, squad),
     **dict.fromkeys(("entities", "tags"), entities),
+    "multi_label": multi_label,
 }
 PERCENTAGES = squad.METRICS  # by their standard; the rest of ours give fractions
 
@@ -24,7 +25,7 @@ def load_metric(name: str) -> evaluate.EvaluationModule | None:
 
     Args:
         name: One of `OURS` (a GLUE task, of which `stsb` suits any regression, `accuracy`, `squad`, `squad_v2`,
-            `entities`, `tags`), or anything that `evaluate.load` takes.
+            `entities`, `tags`, `multi_label`), or anything that `evaluate.load` takes.
 
     Raises:
         InputError: if there is no such metric, or it cannot be fetched.

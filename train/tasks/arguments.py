@@ -7,10 +7,12 @@ from efficientbert.train.cli.arguments import parse_arguments
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.arguments import LossArguments
 from efficientbert.train.engine.arguments import LoopArguments
+from efficientbert.train.files.data_files import check_source
 from efficientbert.train.model_folder.arguments import CardArguments
 
 
 KINDS = ("text-classification", "question-answering", "token-classification", "multiple-choice")
+PROBLEMS = ("single_label", "multi_label", "regression")  # what a label of text-classification is
 GLUE_COLUMNS: dict[str, tuple[str, str | None]] = {
     "cola": ("sentence", None),
     "sst2": ("sentence", None),
@@ -52,7 +54,7 @@ class TaskArguments:
     data: str | None = field(
         default=None,
         metadata={
-            "help": "Hub id, folder, or a .csv, .json, .jsonl or .parquet; by default the task's.",
+            "help": "Hub id, folder, a .csv, .json, .jsonl or .parquet, or a pattern of them; by default the task's.",
             "path": True,
         },
     )
@@ -70,6 +72,14 @@ class TaskArguments:
     )
     choice_columns: list[str] | None = field(
         default=None, metadata={"help": "Columns with the choices, or one column with lists of them."}
+    )
+    problem: str | None = field(
+        default=None,
+        metadata={
+            "help": f"What a label of text-classification is ({', '.join(PROBLEMS)}). By default lists are "
+            "multi_label; floats are a regression, and so are texts of which more than half are numbers and some are "
+            "not whole, as in '3.7'; anything else is a class."
+        },
     )
     metric: str | None = field(
         default=None, metadata={"help": "`evaluate` metric; by default the task's, else one that suits the labels."}
@@ -93,6 +103,14 @@ class TaskArguments:
             raise InputError("task: give --task for a known task, or --data and its columns for data of your own")
         if self.max_length < 8:
             raise InputError(f"max_length: must be at least 8, not {self.max_length}")
+        if self.problem is not None and self.problem not in PROBLEMS:
+            raise InputError(f"problem {self.problem!r}: unknown; known are {', '.join(PROBLEMS)}")
+        if self.problem is not None and self.task_kind() != "text-classification":
+            raise InputError(f"problem: is for text-classification, not for {self.task_kind()}")
+        if self.task in GLUE_COLUMNS and self.problem not in (None, self.known_problem()):
+            raise InputError(f"problem: of {self.task} is {self.known_problem()}, not {self.problem}")
+        if self.data is not None:
+            check_source(self.data, "data")
 
     def task_arguments(self) -> "TaskArguments":
         """These arguments alone, without what a command adds to them."""
@@ -101,6 +119,15 @@ class TaskArguments:
     def task_kind(self) -> str:
         """What is predicted, one of `KINDS`."""
         return self.kind or ("question-answering" if self.task in SQUAD else "text-classification")
+
+    def known_problem(self) -> str | None:
+        """What a label of text-classification is, where it is said or the task is known; one of `PROBLEMS`."""
+        known = "regression" if self.task == "stsb" else "single_label" if self.task in GLUE_COLUMNS else None
+        return known or self.problem
+
+    def configuration(self) -> str | None:
+        """Which configuration of the data is meant."""
+        return self.data_name or (self.task if self.task in GLUE_COLUMNS else None)
 
     def source(self) -> str:
         """Where the data comes from."""
@@ -132,10 +159,16 @@ class LabelledData(TaskArguments):
     eval_split: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Splits to score the final weights on; nothing is selected by them. By default the task's, with "
-            "'none' no split."
+            "help": "Splits to score the final weights on; nothing is selected by them. By default the task's, or of "
+            "data with one split a tenth that is kept aside ('held_out'); with 'none' no split."
         },
     )
+
+    def check_task(self) -> None:
+        """See `TaskArguments.check_task`."""
+        super().check_task()
+        if self.augmented_data is not None:
+            check_source(self.augmented_data, "augmented_data")
 
     def scored_splits(self) -> tuple[str, ...]:
         """The splits that the final weights are scored on."""
@@ -363,7 +396,13 @@ class EvaluateArguments(TaskArguments):
     model: str = field(
         metadata={"help": "Folder or Hub id of a fine-tuned model, or a folder of model folders.", "path": True}
     )
-    split: str | None = field(default=None, metadata={"help": "Split to score; by default the task's validation."})
+    split: str | None = field(
+        default=None,
+        metadata={
+            "help": "Split to score; by default the task's validation. Of data with one split 'held_out' is the "
+            "tenth that `finetune` keeps aside."
+        },
+    )
     batch_size: int = field(default=64, metadata={"help": "Rows at a time."})
     device: str | None = field(
         default=None, metadata={"help": "cpu, cuda, mps, …; by default the accelerator, where there is one."}
@@ -397,5 +436,7 @@ class EvaluateArguments(TaskArguments):
         if self.bootstrap < 0 or self.seed < 0:
             name = "bootstrap" if self.bootstrap < 0 else "seed"
             raise InputError(f"{name}: must be at least 0, not {getattr(self, name)}")
+        if self.data is not None:
+            check_source(self.data, "data")
         if self.output_json and not Path(self.output_json).absolute().parent.is_dir():
             raise InputError(f"output_json {self.output_json}: its folder does not exist")

@@ -52,7 +52,7 @@ class ChoiceTask(Task):
         kind = getattr(rows.features[self.label_column], "dtype", "lists")
         if "int" not in kind and kind not in ("string", "large_string"):
             raise InputError(
-                f"data {self.args.source()}: labels in column {self.label_column!r} are {kind}; needed are indices "
+                f"data {self.args.source()!r}: labels in column {self.label_column!r} are {kind}; needed are indices "
                 "of choices, from 0"
             )
 
@@ -94,11 +94,11 @@ class ChoiceTask(Task):
                 columns["labels"] = [self._label(value, count, index) for value, count, index in triples]
             return columns
 
-        return map_rows(rows, encode_batch)
+        return map_rows(rows, encode_batch, self.fingerprint(rows, labelled))
 
     def _fault(self, index: int, message: str) -> InputError:
         """The error of a row."""
-        return InputError(f"data {self.args.source()}: row {index}: {message}")
+        return InputError(f"data {self.args.source()!r}: row {index}: {message}")
 
     def _choices(self, row: dict[str, Any], columns: tuple[str, ...], index: int) -> list[str]:
         """The choices of a row.

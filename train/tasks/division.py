@@ -1,12 +1,15 @@
-"""The rows to train on, and those kept aside to choose weights and thresholds on."""
+"""The rows to train on, those kept aside to choose weights and thresholds on, and those to score."""
 
 from collections.abc import Hashable, Sequence
 
 import numpy as np
+from datasets import Dataset
 from sklearn.model_selection import GroupShuffleSplit
 
 from efficientbert.train.cli.errors import InputError
-from efficientbert.train.tasks.arguments import LabelledData
+from efficientbert.train.files.loading import split_names
+from efficientbert.train.tasks.arguments import LabelledData, TaskArguments
+from efficientbert.train.tasks.held_out import HELD_OUT
 from efficientbert.train.tasks.task import Task, TaskData
 
 
@@ -25,23 +28,78 @@ def divide(groups: Sequence[Hashable], share: float) -> tuple[np.ndarray, np.nda
 def training_data(args: LabelledData, task: Task, selection: float) -> tuple[TaskData, TaskData | None]:
     """The rows to train on, or augmented ones in their place, and those kept aside for selection.
 
-    What is kept aside does not depend on the seed of the run, so that runs with several seeds are compared on it.
+    What is kept aside does not depend on the seed of the run, so that runs with several seeds are compared on it. Nor
+    do the rows of the split `HELD_OUT`, which are in neither.
 
     Raises:
         InputError: if anything cannot be read, or too few rows are left.
     """
-    rows, kept_aside = task.load_rows(args.train_split), None
+    loaded = task.load_rows(args.train_split)
+    rows, kept_aside = loaded, None
+    held_out = holds_out(args)
+    if held_out:
+        rows = task.divide(rows)[0]
     if selection:
         groups = task.groups(rows)
         if not 0 < round(selection * len(set(groups))) < len(set(groups)):
             raise InputError(f"selection: {selection} of {len(rows)} training rows leaves no rows on one side")
         kept, aside = divide(groups, selection)
-        rows, kept_aside = rows.select(kept), task.data(rows.select(aside), "selection")
+        rows, kept_aside = rows.select(kept), data_of_part(task, loaded, rows.select(aside), "selection")
     if args.augmented_data is None:
-        return task.data(rows, args.train_split), kept_aside
-    if selection:
+        return data_of_part(task, loaded, rows, args.train_split), kept_aside
+    if selection or held_out:
+        kept = "--selection keeps aside" if selection else "are kept aside of data with one split"
         raise InputError(
-            "augmented_data: may hold variants of the rows that --selection keeps aside; augment a slice of the train "
-            "split and give --selection 0"
+            f"augmented_data: may hold variants of the rows that {kept}; augment a slice of the train split, and give "
+            "--selection 0 and --eval_split"
         )
     return task.with_data(args.augmented_data).load("train"), None
+
+
+def data_of_part(task: Task, rows: Dataset, part: Dataset, split: str) -> TaskData:
+    """As `Task.data` of some of the rows.
+
+    Raises:
+        InputError: if a row cannot be read, naming it by its number among all rows.
+    """
+    try:
+        return task.data(part, split)
+    except InputError:
+        task.data(rows, split)  # raises the same, with the number that the row has in the file
+        raise
+
+
+def scored_data(args: LabelledData, task: Task) -> list[TaskData]:
+    """The splits that the final weights are scored on.
+
+    Raises:
+        InputError: if one cannot be read.
+    """
+    if holds_out(args):
+        rows = task.load_rows(args.train_split)
+        return [data_of_part(task, rows, task.divide(rows)[1], HELD_OUT)]
+    return [task.load(split) for split in args.scored_splits()]
+
+
+def holds_out(args: LabelledData) -> bool:
+    """Whether a tenth of the rows is kept aside to score: where own data has one split, and nothing else is said."""
+    if args.eval_split is not None or args.data is None:
+        return False
+    return split_names(args.source(), args.configuration(), "data") == [args.train_split]
+
+
+def splits_to_score(args: TaskArguments) -> tuple[str, ...]:
+    """The splits that score a model of a task where none is said.
+
+    Raises:
+        InputError: if own data has one split, and it is none of these: a model may be trained on it.
+    """
+    splits = args.eval_splits()
+    if args.data is not None:
+        names = split_names(args.source(), args.configuration(), "data")
+        if len(names) == 1 and names[0] not in splits:
+            raise InputError(
+                f"split: {args.source()!r} has the split {names[0]!r} alone; give --split {names[0]} for all rows, or "
+                f"--split {HELD_OUT} for the tenth of them that `efficientbert finetune` keeps aside"
+            )
+    return splits

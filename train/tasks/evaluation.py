@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import ClassLabel, Dataset
+from datasets import Dataset
 from huggingface_hub import EvalResult
 from transformers import PreTrainedModel
 
@@ -16,11 +16,12 @@ from efficientbert.train.files.tables import table
 from efficientbert.train.metrics import compute_metric, load_metric
 from efficientbert.train.metrics.intervals import bootstrap
 from efficientbert.train.tasks.arguments import GLUE_COLUMNS, EvaluateArguments, TaskArguments
+from efficientbert.train.tasks.division import splits_to_score
 from efficientbert.train.tasks.glue_submission import FILES, official_values, submission_text, task_for_file
 from efficientbert.train.tasks.loading import load_split
 from efficientbert.train.tasks.prediction import check_length, predict
 from efficientbert.train.tasks.task import Task
-from efficientbert.train.tasks.texts import TextTask
+from efficientbert.train.tasks.texts import number
 from efficientbert.train.tasks.trained import find_models, is_embedder, load_trained
 
 
@@ -85,15 +86,11 @@ def check_labels(task: Task, rows: Dataset, split: str) -> None:
     """Refuses what would be scored without sense.
 
     Raises:
-        InputError: if the labels of a GLUE split are with the GLUE site, or are classes where a number is predicted.
+        InputError: if the labels of a GLUE split are with the GLUE site.
     """
-    if task.args.task in GLUE_COLUMNS and set(rows.unique(task.label_column)) == {-1}:
+    if task.args.task in GLUE_COLUMNS and all(number(label) == -1 for label in rows[task.label_column]):
         raise InputError(
             f"data {task.args.source()!r}: split {split!r} of {task.args.task!r} has no labels to score with"
-        )
-    if isinstance(task, TextTask) and task.regression and isinstance(rows.features[task.label_column], ClassLabel):
-        raise InputError(
-            f"data {task.args.source()!r}: the labels of split {split!r} are classes, but the model predicts a number"
         )
 
 
@@ -114,7 +111,10 @@ def evaluate_embedder(args: EvaluateArguments, name: str, folder: str) -> Result
         )
     columns = (*texts, args.label_column or "label")
     split = args.split or "validation"
-    rows = load_split(data, split, columns).select_columns(list(columns))
+    rows = load_split(data, split, texts, columns[-1]).select_columns(list(columns)).to_list()
+    for row in rows:  # of a CSV, numbers are texts
+        found = number(row[columns[-1]])
+        row[columns[-1]] = row[columns[-1]] if found is None else found
     cosines, numbers = pair_cosines(folder, rows, columns, args.batch_size, find_device(args.device))
     figures = compute_metric("stsb", cosines, numbers)
     intervals = bootstrap("stsb", cosines, numbers, args.bootstrap, args.seed) if args.bootstrap else {}
@@ -152,7 +152,7 @@ def evaluate_models(args: EvaluateArguments) -> tuple[list[Result], dict[str, st
         task, model = load_trained(
             folder, TaskArguments(**given_arguments(args)), find_device(args.device), args.split
         )
-        splits = (args.split,) if args.split else task.args.eval_splits()
+        splits = (args.split,) if args.split else splits_to_score(task.args)
         if args.submission_dir:
             for file in FILES.get(task.args.task, ()):
                 if file in authors:

@@ -65,7 +65,7 @@ def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
         if selection is not None:
             results["selection"] = dict(zip(("step", "score"), selection.restore()))
         results |= final_figures(prepared, model, args.batch_size)
-        write_model(folder.work, trained, model, tokenizer, "finetune", args, args, results)
+        write_model(folder.work, trained, model, tokenizer, "finetune", args, task.args, results)
         write_json(folder.work / "training_log.json", log)
         (folder.work / SELECTED).unlink(missing_ok=True)
         print(folder.finish())

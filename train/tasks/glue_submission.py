@@ -80,7 +80,7 @@ def submission_text(task: TextTask, predictions: list[float] | list[int], data: 
         answers = [f"{min(max(prediction, 0.0), HIGHEST_SIMILARITY):.3f}" for prediction in predictions]
     else:
         answers = [values[task.metric_names()[prediction]] for prediction in predictions]
-    indices = data.rows["idx"] if "idx" in data.rows.column_names else range(len(answers))
+    indices = map(int, data.rows["idx"]) if "idx" in data.rows.column_names else range(len(answers))
     lines = [f"{index}\t{answer}" for index, answer in sorted(zip(indices, answers))]
     return "\n".join(["index\tprediction", *lines]) + "\n"
 

@@ -4,7 +4,6 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from efficientbert.train.tasks.arguments import TaskArguments
 from efficientbert.train.tasks.choices import ChoiceTask
-from efficientbert.train.tasks.loading import load_split
 from efficientbert.train.tasks.spans import SpanTask
 from efficientbert.train.tasks.task import Task
 from efficientbert.train.tasks.texts import TextTask
@@ -27,8 +26,7 @@ def task_of_data(args: TaskArguments, tokenizer: PreTrainedTokenizerBase, split:
     """
     args.check_task()
     task = TASK_CLASSES[args.task_kind()](args, tokenizer)
-    rows = load_split(args, split, (*task.text_columns(), task.label_column))
-    task.read_rows(rows)
+    task.read_rows(task.load_rows(split))
     return task
 
 

@@ -1,44 +1,100 @@
 """The raw rows of labelled data."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from datasets import Dataset, DatasetDict, load_dataset
+import pyarrow
+import pyarrow.compute
+from datasets import Dataset, Json, LargeList, List
 
-from efficientbert.train.cli.errors import InputError, one_line
-from efficientbert.train.files.data_files import FILE_FORMATS, READER_OPTIONS, check_not_empty
-from efficientbert.train.tasks.arguments import GLUE_COLUMNS, TaskArguments
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.files.data_files import check_column
+from efficientbert.train.files.loading import find_source, load_data
+from efficientbert.train.tasks.arguments import TaskArguments
 
 
-def load_split(args: TaskArguments, split: str, columns: tuple[str, ...]) -> Dataset:
+def load_split(args: TaskArguments, split: str, columns: tuple[str, ...], label_column: str | None = None) -> Dataset:
     """The raw rows of a split.
 
     Args:
         args: Where it comes from.
         split: Split or slice of it, such as `train[:90%]`.
         columns: Those it must have.
+        label_column: One that it must have with a value in every row.
 
     Raises:
-        InputError: if the data, the split or a column is missing.
+        InputError: if the data, the split, a column or a label is missing, or a column has values of several types.
     """
     source = args.source()
-    try:
-        if Path(source).is_file():
-            check_not_empty(Path(source), "data")
-            suffix = Path(source).suffix
-            if suffix not in FILE_FORMATS:
-                raise InputError(f"data {source}: unknown kind of file; known are {', '.join(FILE_FORMATS)}")
-            rows = load_dataset(FILE_FORMATS[suffix], data_files=source, split=split, **READER_OPTIONS.get(suffix, {}))
-        else:
-            name = args.data_name or (args.task if args.task in GLUE_COLUMNS else None)
-            rows = load_dataset(source, name, split=split)
-    except InputError:
-        raise
-    except Exception as error:  # datasets raises what its readers raise
-        reason = one_line(error.__cause__ or error)
-        raise InputError(f"data {source}: split {split!r} cannot be loaded: {reason}") from None
-    if isinstance(rows, DatasetDict) or len(rows) == 0:
-        raise InputError(f"data {source}: split {split!r} is empty")
-    for column in columns:
-        if column not in rows.column_names:
-            raise InputError(f"data {source}: no column {column!r}; it has {', '.join(rows.column_names)}")
+    rows = load_data(source, args.configuration(), split, "data")
+    for column in columns if label_column is None else (*columns, label_column):
+        check_column(column, rows.column_names, f"data {source!r}")
+        check_types(args, rows, split, column)
+    if label_column is not None:
+        check_no_label_missing(rows, label_column, source)
     return rows
+
+
+def check_no_label_missing(rows: Dataset, column: str, source: str) -> None:
+    """Refuses rows without a label: an empty field, null, not-a-number, or null in a list.
+
+    Raises:
+        InputError: naming the first of them.
+    """
+    labels = rows.select_columns([column]).with_format("arrow")[:][column]
+    missing = pyarrow.compute.is_null(labels, nan_is_null=True).to_numpy(zero_copy_only=False)
+    if isinstance(rows.features[column], List | LargeList):
+        missing = missing | [any(item is None for item in items or ()) for items in labels.to_pylist()]
+    if missing.any():
+        raise InputError(
+            f"data {source!r}: row {missing.argmax()}: {column!r} is missing, as in {missing.sum()} of {len(rows)} "
+            "rows; label these rows or remove them"
+        )
+
+
+def check_types(args: TaskArguments, rows: Dataset, split: str, column: str) -> None:
+    """Refuses a column of a JSON file with values of several types, such as "0" and 1: `datasets` reads them as one.
+
+    Raises:
+        InputError: naming the first row whose type differs from those before it, where the file is here.
+    """
+    feature = rows.features[column]
+    if not isinstance(getattr(feature, "feature", feature), Json):
+        return
+    source, first = args.source(), None
+    files = find_source(source, args.configuration(), "data").files.get(split.partition("[")[0], [])
+    for file in files if all(Path(file).is_file() for file in files) else []:
+        for index, row in enumerate(json_rows(Path(file))):
+            value = row.get(column)
+            if value in (None, []):
+                continue
+            if first is None:
+                first = (value, index)
+            elif type_name(value) != type_name(first[0]):
+                raise InputError(
+                    f"data {file!r}: row {index}: {column!r} is {type_name(value)}, {value!r:.50}, but "
+                    f"{type_name(first[0])}, {first[0]!r:.50}, in row {first[1]}; write all as one type"
+                )
+    raise InputError(f"data {source!r}: column {column!r} holds values of several types; write all as one type")
+
+
+def json_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON file: one a line, or a list of them."""
+    with path.open(encoding="utf-8-sig") as file:
+        lines = (line for line in file if line.strip())
+        first = next(lines)
+        if first.lstrip().startswith("["):
+            yield from json.loads(first + file.read())
+        else:
+            yield json.loads(first)
+            yield from map(json.loads, lines)
+
+
+def type_name(value: Any) -> str:
+    """The type of a JSON value; all numbers are of one, and lists are told apart by what they hold."""
+    if isinstance(value, list):
+        return "a list of " + " and ".join(sorted({type_name(item) for item in value if item is not None}))
+    names = {str: "a text", bool: "true or false", dict: "an object"}
+    return names.get(type(value), "a number")

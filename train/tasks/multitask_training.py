@@ -88,7 +88,7 @@ def run(args: MultitaskArguments) -> dict[str, dict[str, dict[str, float]]]:
             print(f"{name}:")
             results[name] = final_figures(task, single, args.batch_size)
             part = folder.work / name
-            write_model(part, student, single, tokenizer, "multitask", args, sources[name], results[name])
+            write_model(part, student, single, tokenizer, "multitask", args, task.task.args, results[name])
         encoder, data = folder.work / "encoder", [source.source() for source in sources.values()]
         write_checkpoint(
             encoder, model.models[0].base_model, tokenizer, "multitask", args, results, args.model, sources=data

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from efficientbert.train.cli.errors import InputError
+from efficientbert.train.cli.errors import InputError, one_line
 from efficientbert.train.distillation.loss_choice import LossRecipe
 from efficientbert.train.distillation.projection import load_projection
 from efficientbert.train.distillation.student import choose_attention
@@ -29,7 +29,8 @@ from efficientbert.train.model_folder.tokenizer_check import (
     reads_segments,
 )
 from efficientbert.train.tasks.arguments import LabelledData, TaskTrainingArguments
-from efficientbert.train.tasks.division import training_data
+from efficientbert.train.tasks.division import scored_data, training_data
+from efficientbert.train.tasks.held_out import HELD_OUT
 from efficientbert.train.tasks.kinds import task_of_data
 from efficientbert.train.tasks.prediction import check_length, predict, score
 from efficientbert.train.tasks.task import Task, TaskData
@@ -48,7 +49,10 @@ def load_for_task(name: str, task: Task) -> PreTrainedModel:
     """
     config = load_config(name, "model")
     head_fits = task.label_names_of(config) == task.label_names
+    problem = config.problem_type
     task.configure(config)
+    if problem not in (None, config.problem_type):
+        PartialState().print(f"model {name!r}: its problem type {problem!r} becomes {config.problem_type!r}")
     if config.pad_token_id is None:
         config.pad_token_id = task.tokenizer.pad_token_id
     model, report = load_model(
@@ -109,6 +113,8 @@ def prepare(
     with accelerator.main_process_first():
         task = task_of_data(source, tokenizer, source.train_split)
     load_metric(task.metric())  # refuses one that is unknown before anything is tokenised
+    if task.describe() is not None:
+        accelerator.print(task.describe())
     model = load_for_task(args.model, task).to(accelerator.device)
     check_tokenizer(tokenizer, model, f"model {args.model!r}")
     fit_segments(tokenizer, model)
@@ -124,7 +130,12 @@ def prepare(
         recipe = inner_recipe(args, model, teacher) if inner_states else None
     with accelerator.main_process_first():
         data, kept_aside = training_data(source, task, args.selection)
-        scored = [task.load(split) for split in source.scored_splits()]
+        scored = scored_data(source, task)
+    if scored and scored[0].split == HELD_OUT:
+        accelerator.print(
+            f"data {source.source()!r}: has one split; a tenth of it, {len(scored[0].rows)} rows, is kept aside and "
+            f"scored as {HELD_OUT!r}"
+        )
     for part in (data, *scored):
         check_length(model, part, f"model {args.model!r}")
     if teacher is not None:

@@ -133,7 +133,7 @@ class SpanTask(Task):
                 answers = [self._first_answer(gold, context, index) for gold, context, index in triples]
             return self._windows(batch[self.question_column], batch[self.context_column], answers, indices, labelled)
 
-        return map_rows(rows, encode_batch)
+        return map_rows(rows, encode_batch, self.fingerprint(rows, labelled))
 
     def _fault(self, index: int, message: str) -> InputError:
         """The error of a row."""

@@ -1,18 +1,25 @@
 """What every kind of labelled task can do; the kinds lie beside this file, one a file."""
 
+import inspect
+import json
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from datasets import Dataset
+from datasets.fingerprint import Hasher
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import ModelOutput
 
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.files.loading import split_names
 from efficientbert.train.tasks.arguments import TaskArguments
+from efficientbert.train.tasks.held_out import HELD_OUT, divide
 from efficientbert.train.tasks.loading import load_split
 
 
@@ -74,6 +81,10 @@ class Task(ABC):
         Raises:
             InputError: if the labels are of a kind that the task cannot use.
         """
+
+    def describe(self) -> str | None:
+        """What the labels were read as, in a line; None where nothing had to be decided."""
+        return None
 
     def label_names_of(self, config: PreTrainedConfig) -> tuple[str, ...] | None:
         """As `read_label_names`, of a fine-tuned model."""
@@ -153,18 +164,39 @@ class Task(ABC):
         """What rows have in common, one value a row: rows of one group stay on one side when data is divided."""
         return list(range(len(rows)))
 
+    def strata(self, rows: Dataset) -> list[Any]:
+        """What both sides get their share of when data is divided, one value a row, such as its class."""
+        return [0] * len(rows)
+
+    def divide(self, rows: Dataset) -> tuple[Dataset, Dataset]:
+        """The rows of data with one split that are left, and the tenth that is kept aside.
+
+        Raises:
+            InputError: if they are too few.
+        """
+        kept, aside = divide(self.groups(rows), self.strata(rows))
+        if not kept:
+            raise InputError(
+                f"data {self.args.source()!r}: of {len(rows)} rows none can be kept aside for scoring; give "
+                "--eval_split, such as 'none' to score nothing"
+            )
+        return rows.select(kept), rows.select(aside)
+
     def load_rows(self, split: str, labelled: bool = True) -> Dataset:
-        """The raw rows of a split.
+        """The raw rows of a split; of `HELD_OUT` those that are kept aside of data with one split.
 
         Args:
             split: Split or slice of it.
             labelled: Whether the label column is needed; the test splits of GLUE have no labels.
 
         Raises:
-            InputError: if the data, the split or a column is missing.
+            InputError: if the data, the split, a column or a label is missing.
         """
-        columns = (*self.text_columns(), *((self.label_column,) if labelled else ()))
-        return load_split(self.args, split, columns)
+        if split == HELD_OUT:
+            names = split_names(self.args.source(), self.args.configuration(), "data")
+            if len(names) == 1 and HELD_OUT not in names:
+                return self.divide(self.load_rows(names[0]))[1]
+        return load_split(self.args, split, self.text_columns(), self.label_column if labelled else None)
 
     def data(self, rows: Dataset, split: str, labelled: bool = True) -> TaskData:
         """Raw rows with their features.
@@ -194,20 +226,45 @@ class Task(ABC):
         """
         return  # most tasks have nothing to settle
 
+    def fingerprint(self, rows: Dataset, labelled: bool) -> str | None:
+        """What the features of rows depend on, as a digest by which `datasets` finds them again; see `map_rows`.
+
+        The tokenizer counts without the truncation and padding of its last call. None where it cannot be told.
+        """
+        if not self.tokenizer.is_fast:
+            return None
+        tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        tokenizer |= {"truncation": None, "padding": None, "inputs": self.tokenizer.model_input_names}
+        arguments = {field.name: getattr(self.args, field.name) for field in fields(TaskArguments)}
+        code = [inspect.getsource(sys.modules[module]) for module in (__name__, type(self).__module__)]
+        parts = [rows._fingerprint, arguments, self.label_names, labelled, code, tokenizer]
+        return Hasher.hash(json.dumps(parts))
+
 
 def is_unnamed(names: tuple[str, ...] | None) -> bool:
     """Whether classes are called as transformers calls them where nothing names them: LABEL_0, LABEL_1 and so on."""
     return names is not None and names == tuple(f"LABEL_{index}" for index in range(len(names)))
 
 
-def map_rows(rows: Dataset, encode: Callable[[dict[str, list], list[int]], dict[str, list]]) -> Dataset:
-    """The features that `encode` makes of batches of raw rows and their numbers; as many as it likes."""
+def map_rows(
+    rows: Dataset,
+    encode: Callable[[dict[str, list], list[int]], dict[str, list]],
+    fingerprint: str | None = None,
+) -> Dataset:
+    """The features that `encode` makes of batches of raw rows and their numbers; as many as it likes.
+
+    Args:
+        rows: Raw rows.
+        encode: It must set nothing outside of what it returns, as features of the same fingerprint are not made again.
+        fingerprint: As of `Task.fingerprint`; without one nothing is found again.
+    """
     return rows.map(
         encode,
         batched=True,
         with_indices=True,
         remove_columns=rows.column_names,
-        load_from_cache_file=False,
+        load_from_cache_file=fingerprint is not None,
+        new_fingerprint=fingerprint,
         desc="Tokenising",
     )
 

@@ -138,7 +138,7 @@ class TokenTask(Task):
                 ]
             return columns
 
-        return map_rows(rows, encode_batch)
+        return map_rows(rows, encode_batch, self.fingerprint(rows, labelled))
 
     def _fault(self, index: int, message: str) -> InputError:
         """The error of a row."""

@@ -13,6 +13,7 @@ from efficientbert.train.model_folder.loading import load_config, load_model, lo
 from efficientbert.train.model_folder.record import read_provenance
 from efficientbert.train.model_folder.tokenizer_check import check_tokenizer, fit_segments
 from efficientbert.train.tasks.arguments import GLUE_LABELS, TASKS, TaskArguments
+from efficientbert.train.tasks.division import splits_to_score
 from efficientbert.train.tasks.kinds import task_of_model
 from efficientbert.train.tasks.task import Task, is_unnamed
 
@@ -147,7 +148,7 @@ def load_trained(
     check_tokenizer(tokenizer, model, f"model {path!r}")
     fit_segments(tokenizer, model)
     if is_unnamed(task.label_names):
-        task.label_names = data_names(task, split or task.args.eval_splits()[0], f"model {path!r}")
+        task.label_names = data_names(task, split or splits_to_score(task.args)[0], f"model {path!r}")
     return task, model.to(device)
 
 

@@ -10,7 +10,7 @@ class CorpusArguments:
     group = "text"
 
     corpus: str = field(
-        metadata={"help": "Hub id, folder, or a .txt, .json, .jsonl, .csv or .parquet file.", "path": True}
+        metadata={"help": "Hub id, folder, .txt, .json, .jsonl, .csv or .parquet file, or a pattern.", "path": True}
     )
     corpus_name: str | None = field(default=None, metadata={"help": "Configuration of the corpus."})
     corpus_split: str = field(default="train", metadata={"help": "Split of the corpus, or a slice: train[:1000]."})

@@ -1,13 +1,13 @@
 """Unlabelled text: documents from any `datasets` source, cut to sequences of a fixed length."""
 
-from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, IterableDataset, load_dataset
+from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
-from efficientbert.train.cli.errors import InputError, one_line
-from efficientbert.train.files.data_files import FILE_FORMATS, READER_OPTIONS, check_not_empty, check_parquet, reading
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.files.data_files import check_column, reading
+from efficientbert.train.files.loading import load_data
 
 
 SHORTEST = 8  # tokens; shorter documents carry too little to learn from
@@ -19,7 +19,8 @@ def load_documents(
     """Documents, one a row, in the column `column`.
 
     Args:
-        source: A Hub id, a folder that `load_dataset` understands, or one file (text: a document a line).
+        source: A Hub id, a folder that `load_dataset` understands, a file (text: a document a line), or a pattern of
+            files.
         name: Configuration of the data set.
         split: Split or slice of it, such as `train[:1000]` (a slice is not for streaming).
         column: Name of the text column.
@@ -28,31 +29,10 @@ def load_documents(
     Raises:
         InputError: if it cannot be loaded or has no such column.
     """
-    path = Path(source)
-    try:
-        check_parquet(path, "corpus")
-        if path.is_file():
-            check_not_empty(path, "corpus")
-            if path.suffix not in FILE_FORMATS:
-                raise InputError(f"corpus {source}: unknown kind of file; known are {', '.join(FILE_FORMATS)}")
-            documents = load_dataset(
-                FILE_FORMATS[path.suffix],
-                data_files=source,
-                split=split,
-                streaming=streaming,
-                **READER_OPTIONS.get(path.suffix, {}),
-            )
-        else:
-            documents = load_dataset(source, name, split=split, streaming=streaming)
-    except InputError:
-        raise
-    except Exception as error:  # datasets raises what its readers raise
-        reason = one_line(error.__cause__ or error)
-        raise InputError(f"corpus {source}: cannot be loaded: {reason}") from None
-    with reading(f"corpus {source}"):
+    documents = load_data(source, name, split, "corpus", streaming)
+    with reading(f"corpus {source!r}"):
         columns = documents.column_names or list(next(iter(documents), {}))
-    if column not in columns:
-        raise InputError(f"corpus {source}: no column {column!r}; it has {', '.join(columns) or 'none'}")
+    check_column(column, columns, f"corpus {source!r}")
     return documents
 
 
@@ -64,7 +44,7 @@ def check_texts(texts: list[Any], indices: list[int], column: str, source: str) 
     """
     for text, index in zip(texts, indices):
         if text is not None and not isinstance(text, str):
-            raise InputError(f"corpus {source}: row {index}: {column!r} is {text!r:.50}, not a text")
+            raise InputError(f"corpus {source!r}: row {index}: {column!r} is {text!r:.50}, not a text")
     return [text or "" for text in texts]
 
 
@@ -124,11 +104,11 @@ def hold_out(
     Raises:
         InputError: if fewer than `needed` sequences are left for training.
     """
-    with reading(f"corpus {source}"):
+    with reading(f"corpus {source!r}"):
         first = list(sequences.take(held_out + needed))
     if len(first) < held_out + needed:
         raise InputError(
-            f"corpus {source}: gives {len(first)} sequences, too few: at least {held_out + needed} are needed, "
+            f"corpus {source!r}: gives {len(first)} sequences, too few: at least {held_out + needed} are needed, "
             f"{held_out} of them held out"
         )
     return first[:held_out], sequences.skip(held_out)
