@@ -53,18 +53,24 @@ def _register_config(auto: ModuleType) -> None:
     auto.AutoConfig.register("efficientbert", EfficientBertConfig, exist_ok=True)
 
 
-def _register_models(auto: ModuleType) -> None:
+def _register_models(module: ModuleType) -> None:
     from .configuration_efficientbert import AUTO_MAP, EfficientBertConfig
 
+    auto = sys.modules.get("transformers.models.auto.modeling_auto")
+    models = importlib.import_module(f"{__name__}.modeling_efficientbert")
+    # Each of the two modules may be imported first, and the models' own imports lead to the other.
+    if auto is None or not all(hasattr(models, name) for name in __all__ if name != "EfficientBertConfig"):
+        return
     for auto_class, place in AUTO_MAP.items():
         if auto_class != "AutoConfig":
-            model = __getattr__(place.rpartition(".")[2])
+            model = getattr(models, place.rpartition(".")[2])
             getattr(auto, auto_class).register(EfficientBertConfig, model, exist_ok=True)
 
 
 REGISTER: dict[str, Callable[[ModuleType], None]] = {
     "transformers.models.auto.configuration_auto": _register_config,
     "transformers.models.auto.modeling_auto": _register_models,
+    f"{__name__}.modeling_efficientbert": _register_models,
 }
 
 
