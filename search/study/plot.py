@@ -48,7 +48,9 @@ def plot_history(records: Sequence[Record], objective: str, path: Path) -> Figur
             bottom = axes.get_xaxis_transform()
             axes.plot(found, [0.03] * len(found), marker, color=color, markersize=8, label=name, transform=bottom)
     axes.set(xlabel="candidate", ylabel=label, ymargin=0.12)  # the marks of failures keep clear of the line
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if numbers:
+        axes.set_xlim(numbers[0] - 0.5, numbers[-1] + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _finish(figure, path)
     return figure
 
@@ -82,8 +84,9 @@ def plot_front(records: Sequence[Record], cost: str, objective: str, path: Path)
             label="Pareto front",
         )
         numbers = [record.number for record in complete]
-        dots = axes.scatter(*zip(*points), c=numbers, s=45, cmap="cividis", label="candidate", zorder=2)
-        bar = figure.colorbar(dots, ax=axes, ticks=MaxNLocator(integer=True))
+        ends = {"vmin": 0, "vmax": max(1, *numbers)}
+        dots = axes.scatter(*zip(*points), c=numbers, s=45, cmap="cividis", label="candidate", zorder=2, **ends)
+        bar = figure.colorbar(dots, ax=axes, ticks=MaxNLocator(integer=True, min_n_ticks=1))
         bar.set_label("number of the candidate", fontsize=14)
         bar.ax.tick_params(labelsize=12)
     axes.set(xlabel=right, ylabel=up)
