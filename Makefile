@@ -6,7 +6,7 @@ PYTHON = $(VENV)/bin/python
 
 quickstart: $(VENV)/installed
 	$(VENV)/bin/pip install -q --no-deps --require-hashes -r examples/quickstart/requirements.txt
-	$(PYTHON) examples/quickstart/quickstart.py
+	@$(PYTHON) examples/quickstart/quickstart.py
 
 test: $(VENV)/installed
 	$(PYTHON) -m pytest
@@ -16,6 +16,7 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff format --check .
 
 $(VENV)/installed: setup.py constraints.txt
+	@echo "Setting up $(VENV): torch and all else are downloaded, which takes some minutes."
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install -q -c constraints.txt torch
 	$(VENV)/bin/pip install -q -c constraints.txt -e ".[test]"
