@@ -142,7 +142,7 @@ def report(result: dict[str, Any]) -> str:
         f"`{result['command']}`",
         "",
         f"On {machine['processor']} ({machine['cores']} cores), torch {machine['torch']}; load average "
-        f"{load['before']:.1f} before, {load['after']:.1f} after.",
+        f"{load['before']:.1f} before, {load['after']:.1f} after (above 3, other programs were at work, too).",
         "",
         f"| OMP_WAIT_POLICY | {' | '.join(LOADS)} | kept |",
         "|---|---:|---:|---:|",

@@ -224,15 +224,16 @@ def test_the_table_has_a_row_for_every_model(quickstart, capsys):
 
 def test_results_come_from_the_commands_files(quickstart, tmp_path):
     for name in quickstart.MODELS:
-        (tmp_path / "answers" / name).mkdir(parents=True)
-        (tmp_path / "answers" / name / "model.safetensors").write_bytes(bytes(7))
         (tmp_path / name).mkdir()
+        quickstart.tuned(tmp_path, name).mkdir(parents=True, exist_ok=True)
+        (quickstart.tuned(tmp_path, name) / "model.safetensors").write_bytes(bytes(7))
         (tmp_path / name / "provenance.json").write_text('[{"result": {"cosine": 0.1}}, {"result": {"cosine": 0.7}}]')
     results = [
         {"model": name, "metrics": {"accuracy": 0.7}, "intervals": {"accuracy": [0.6, 0.8]}}
-        for name in sorted(quickstart.MODELS)
+        for name in ("plain", "random", "searched", "teacher")
     ]
-    (tmp_path / "scores.json").write_text(json.dumps({"results": results}))
+    (tmp_path / "scores.json").write_text(json.dumps({"results": results[:3]}))
+    (tmp_path / "teacher-scores.json").write_text(json.dumps({"results": results[3:]}))
     timing = {"median_ms": 3.0, "lower_quartile_ms": 2.0, "upper_quartile_ms": 4.0}
     speeds = [{"parameters": 5, "timings": [timing]} for _ in quickstart.MODELS]
     (tmp_path / "speed.json").write_text(json.dumps({"models": speeds}))
