@@ -216,12 +216,15 @@ def run_jobs(jobs: list[Job], progress: Progress, output: Path) -> None:
             if bar.disable:
                 print(f"{title}; about {minutes(progress.estimate()[1])} left", flush=True)
             progress.run(job, output / "logs" / f"{job.name}.log", show)
+        bar.n = total
+        bar.set_description_str(f"all {len(jobs)} jobs are done", refresh=False)
+        bar.set_postfix_str("")
 
 
 def read_results(output: Path, seconds: dict[str, float]) -> list[dict[str, Any]]:
     """What is known of every model, the teacher first."""
-    results = [json.loads((output / name).read_text())["results"] for name in ("teacher-scores.json", "scores.json")]
-    scores = {row["model"]: row for row in sum(results, [])}
+    files = [output / name for name in ("teacher-scores.json", "scores.json")]
+    scores = {row["model"]: row for file in files for row in json.loads(file.read_text())["results"]}
     speeds = json.loads((output / "speed.json").read_text())["models"]
     rows = []
     for name, speed in zip(MODELS, speeds, strict=True):
@@ -276,12 +279,15 @@ def main(teacher: str | None, output: Path) -> None:
     jobs = make_jobs(teacher, output)
     progress = Progress(output / "progress.json", jobs)
     known, left = progress.estimate()
+    duration = f"About {minutes(left)} on two CPU cores that do nothing else."
+    if known:
+        duration = f"About {minutes(left)} are left, at the pace so far."
     print(
         f"Compresses {teacher} into small students, and compares them, in {len(jobs)} jobs:\n"
         "a search of an architecture; distillation of it, of a random and of a plain one on Wikipedia; fine-tuning\n"
         "of these and of the teacher to tell whether a sentence answers a question; their scores; their speed.\n"
-        f"About {minutes(left)}{' more' if known else ''} on two CPU cores that do nothing else. It can be "
-        f"interrupted at any time;\nstarted again, it goes on. What the jobs print is in {output / 'logs'}.\n",
+        f"{duration} It can be interrupted at any time; started again, it\n"
+        f"goes on. What the jobs print is in {output / 'logs'}.\n",
         flush=True,
     )
     try:
