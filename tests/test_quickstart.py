@@ -110,9 +110,12 @@ def test_the_time_left_goes_by_the_pace_of_this_machine(quickstart, tmp_path):
 def test_what_was_deleted_is_made_again(quickstart, tmp_path):
     jobs, progress = make_progress(quickstart, tmp_path)
     finish(progress, jobs[0], 20.0)
-    assert progress.done(jobs[0])
+    finish(progress, jobs[1], 30.0)
+    progress.save()
     Path(jobs[0].words[-1]).rmdir()
-    assert not progress.done(jobs[0])
+    _, progress = make_progress(quickstart, tmp_path)
+    assert [progress.done(job) for job in jobs] == [False, True, False]
+    assert progress.seconds == {"b": 30.0}
 
 
 def fake_command(quickstart, monkeypatch, tmp_path, text):

@@ -117,10 +117,14 @@ class Progress:
         if self.record["plan"] != plan:
             stop(f"{path.parent} holds a run of another teacher or other recipes; choose another --output_dir", 2)
         self.seconds: dict[str, float] = self.record["seconds"]
+        for job in jobs:
+            if self.done(job) and not Path(job.words[-1]).exists():  # deleted, to be made again
+                self.record["done"].remove(job.name)
+                del self.seconds[job.name]
 
     def done(self, job: Job) -> bool:
-        """Whether a job is done and what it made is still there."""
-        return job.name in self.record["done"] and Path(job.words[-1]).exists()
+        """Whether a job is done."""
+        return job.name in self.record["done"]
 
     def save(self) -> None:
         """Writes the file, whole at any time."""
