@@ -263,7 +263,7 @@ def next_commands(taken: dict[str, Any], teacher: str, output: Path) -> list[tup
     finetune = ["finetune", f"{HERE}/finetune.yaml", "--model", student, "--teacher", str(tuned(output, "teacher"))]
     distill = ["distill", f"{HERE}/distill.yaml", "--teacher", teacher, "--student", student, "--max_steps", "2000"]
     return [
-        ("ask it", shlex.join([python, "-c", ask])),
+        ("ask it", f'{shlex.quote(python)} -c "{ask}"'),
         (
             "fine-tune it under the fine-tuned teacher",
             shlex.join([python, "-m", "efficientbert", *finetune, "--output_dir", f"{output}-under-teacher"]),
