@@ -6,7 +6,7 @@ PYTHON = $(VENV)/bin/python
 
 quickstart: $(VENV)/installed
 	$(VENV)/bin/pip install -q --no-deps --require-hashes -r examples/quickstart/requirements.txt
-	$(PYTHON) examples/quickstart/quickstart.py
+	@$(PYTHON) examples/quickstart/quickstart.py
 
 test: $(VENV)/installed
 	$(PYTHON) -m pytest
@@ -19,6 +19,7 @@ fuzz: $(VENV)/installed
 	FUZZ_EXAMPLES=10000 $(PYTHON) -m pytest tests/test_fuzz.py
 
 $(VENV)/installed: setup.py constraints.txt
+	@echo "Setting up $(VENV): torch and all else are downloaded, which takes some minutes."
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install -q -c constraints.txt torch
 	$(VENV)/bin/pip install -q -c constraints.txt -e ".[test]"
