@@ -258,7 +258,8 @@ def _fitted(objective: TaskObjective, args: LossArguments, config: EfficientBert
     """The same objective for another architecture."""
     inner = objective.inner
     if inner is not None:
-        inner = GeneralDistillation(inner.teacher, inner.scales, make_recipe(args, config, inner.teacher))
+        encoder = objective.teacher.encoder
+        inner = GeneralDistillation(encoder, inner.scales, make_recipe(args, config, encoder))
     return TaskObjective(
         objective.task, objective.teacher, objective.label_weight, objective.temperature, inner, objective.inner_steps
     )

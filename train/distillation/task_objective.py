@@ -11,7 +11,8 @@ from transformers.modeling_outputs import ModelOutput
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.arguments import LossArguments
 from efficientbert.train.distillation.capture import Captures, student_recorder
-from efficientbert.train.distillation.loss_choice import LossRecipe, make_recipe
+from efficientbert.train.distillation.loss_choice import make_recipe
+from efficientbert.train.distillation.losses import LossRecipe
 from efficientbert.train.distillation.objective import GeneralDistillation
 from efficientbert.train.distillation.scales import stored_scales
 from efficientbert.train.distillation.student import disable_dropout
