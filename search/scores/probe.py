@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from efficientbert.search.scores.score import Report, finite
 from efficientbert.search.space.architecture import Architecture
 from efficientbert.train.distillation.student import Student
-from efficientbert.train.engine.loop import NotFiniteError
+from efficientbert.train.engine.finite import NotFiniteError
 from efficientbert.train.tasks.task import Task, TaskData, model_inputs
 
 

@@ -8,6 +8,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from efficientbert.train.engine.finite import check_finite
 from efficientbert.train.model_folder.card import ModelCardInfo, write_card
 from efficientbert.train.model_folder.record import read_provenance, write_provenance
 
@@ -31,7 +32,11 @@ def write_checkpoint(
         args: Dataclass of the command's arguments; those that differ from the defaults are recorded.
         result: Final figures.
         start: What the command started from; if that is a folder with a record of its own, this step is added to it.
+
+    Raises:
+        NotFiniteError: if a weight is not finite.
     """
+    check_finite(model.state_dict(), f"{step}: the model")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     fields = [field for field in dataclasses.fields(args) if field.name != "output_dir"]
