@@ -29,6 +29,7 @@ def main(args: MultitaskArguments) -> dict[str, dict[str, float]]:
     from efficientbert.train.engine.accelerator import make_accelerator
     from efficientbert.train.engine.best_weights import Selection
     from efficientbert.train.engine.loop import train
+    from efficientbert.train.files.digests import digest_models
     from efficientbert.train.model_folder.loading import load_tokenizer
     from efficientbert.train.model_folder.write import write_checkpoint
     from efficientbert.train.tasks.multitask_training import mean_scores
@@ -52,7 +53,8 @@ def main(args: MultitaskArguments) -> dict[str, dict[str, float]]:
         raise InputError(f"model {args.model}: must be an EfficientBERT, whose encoder several heads can share")
     tasks = [one.task for one in prepared]
     if accelerator.is_main_process:
-        folder.open()
+        data = {f"data of task {source.title()!r}": one.digest() for source, one in zip(sources, prepared)}
+        folder.open(digest_models(args, "model", "teachers", "tasks") | data)
     accelerator.wait_for_everyone()
     batches_a_step = args.gradient_accumulation_steps * accelerator.num_processes
     rows = sum(len(one.data.features) for one in prepared)

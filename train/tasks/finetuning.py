@@ -14,13 +14,14 @@ from efficientbert.train.distillation.task_objective import TaskStudent
 from efficientbert.train.engine.accelerator import make_accelerator
 from efficientbert.train.engine.best_weights import Selection
 from efficientbert.train.engine.loop import train
+from efficientbert.train.files.digests import digest_models
 from efficientbert.train.files.output_folder import OutputFolder, run_arguments
 from efficientbert.train.files.writing import write_json
 from efficientbert.train.model_folder.loading import load_tokenizer
 from efficientbert.train.model_folder.write import write_checkpoint
 from efficientbert.train.tasks.arguments import FinetuneArguments
 from efficientbert.train.tasks.prediction import length, main_score, predict, score
-from efficientbert.train.tasks.preparation import make_objective, prepare
+from efficientbert.train.tasks.preparation import Prepared, make_objective, prepare
 
 
 def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
@@ -36,7 +37,7 @@ def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
     if prepared.kept_aside is None and task.metric() == "squad_v2":
         print("no-answer threshold: 0.5; with --selection 0.1 it is chosen on a tenth of the training rows")
     if accelerator.is_main_process:
-        folder.open()
+        folder.open(inputs(args, prepared))
     accelerator.wait_for_everyone()
     rows_a_step = args.batch_size * args.gradient_accumulation_steps * accelerator.num_processes
     max_steps = math.ceil(args.num_epochs * len(data.features) / rows_a_step)
@@ -77,9 +78,12 @@ def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
             print(f"{part.split}: " + "  ".join(f"{name} {value:.4f}" for name, value in results[part.split].items()))
         finish(folder, args, trained, model, tokenizer, results, log)
     accelerator.wait_for_everyone()
-    for tracker in accelerator.trackers:
-        tracker.finish()
     return results
+
+
+def inputs(args: FinetuneArguments, prepared: Prepared) -> dict[str, str]:
+    """Checksums of what a run reads, for `OutputFolder.open`."""
+    return digest_models(args, "model", "teacher") | {f"data of task {args.title()!r}": prepared.digest()}
 
 
 def finish(
@@ -113,9 +117,10 @@ def run_seeds(args: FinetuneArguments) -> dict[str, dict[str, float]]:
         print(f"{folder.path} is complete already")
         return read_results(folder.path)
     accelerator = make_accelerator(args, folder.work)
-    prepare(args, args, args.teacher, load_tokenizer(args.model), accelerator)  # refuses before anything is written
+    # Refuses before anything is written.
+    prepared = prepare(args, args, args.teacher, load_tokenizer(args.model), accelerator)
     if accelerator.is_main_process:
-        folder.open()
+        folder.open(inputs(args, prepared))
     accelerator.wait_for_everyone()
     runs = [
         run(replace(args, seed=seed, seeds=None, output_dir=str(folder.work / f"seed-{seed}"))) for seed in args.seeds
