@@ -125,7 +125,7 @@ def _make_loader(
         else:
             sampler = LengthSampler(lengths, rows_a_batch, args.seed)
         if accelerator.device.type == "cuda":
-            workers = min(WORKERS, available_cores() - 1)
+            workers = max(0, min(WORKERS, available_cores() // accelerator.num_processes - 1))
     return DataLoader(
         dataset,
         args.batch_size,
