@@ -165,12 +165,13 @@ def score(args: RankArguments) -> None:
     teacher = Teacher.load(args.teacher, device)
     space = make_space(searched, teacher)
     text = prepare_text(searched, teacher, searched.batch_size, searched.seed)
-    held_out = capture_held_out(text, teacher, device)
     found = read_architectures(work / "architectures.json")
     scales = teacher_scales(teacher, text, work / "search", device)
     objective = objectives(searched, space.base, teacher, scales)
     # Short trainings read the same batches: the teacher reads each once, for all.
     recipes = [objective(architecture).recipe for architecture in found]
+    students = [(architecture.to_config(space.base), recipe) for architecture, recipe in zip(found, recipes)]
+    held_out = capture_held_out(text, teacher, device, students)
     remembered = RememberedTeacher(teacher, recipes, room=math.inf)
     training = GeneralTraining(
         lambda architecture: GeneralDistillation(remembered, scales, objective(architecture).recipe),

@@ -105,8 +105,9 @@ def main(args: StandAloneArguments) -> None:
     teacher = Teacher.load(args.teacher, device)
     for seed in args.seeds:
         text = prepare_text(args, teacher, args.batch_size, args.seed)  # the same division for every seed
-        held_out = capture_held_out(text, teacher, device)
-        recipes = [make_recipe(args, config_of(architecture, teacher), teacher) for architecture in drawn]
+        configs = [config_of(architecture, teacher) for architecture in drawn]
+        recipes = [make_recipe(args, config, teacher) for config in configs]
+        held_out = capture_held_out(text, teacher, device, list(zip(configs, recipes)))
         remembered = RememberedTeacher(teacher, recipes, room=math.inf)
         for number, architecture in enumerate(tqdm(drawn, desc=f"seed {seed}", unit="architecture")):
             if any(row["number"] == number and row["seed"] == seed for row in read_rows(path)):

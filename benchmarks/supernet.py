@@ -221,7 +221,7 @@ def measure_slicing(args: SupernetBenchmarkArguments) -> dict[str, dict[str, flo
     choose_attention(student.encoder)
     layer_map = source_layers(objective.recipe, base.num_hidden_layers, teacher)
     initialize_from_teacher(student, teacher, layer_map, text.sample_batch(teacher.model.device))
-    held_out = capture_held_out(text, teacher, teacher.model.device)
+    held_out = capture_held_out(text, teacher, teacher.model.device, [(base, objective.recipe)])
     found = {"540, from the teacher": score_student(student, objective, held_out)}
 
     shape = Shape(360, wide.shape.num_attention_heads, 30, wide.shape.embedding_size)

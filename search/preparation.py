@@ -20,6 +20,7 @@ from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.loss_choice import make_recipe
 from efficientbert.train.distillation.student import fit_config, read_config
 from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.engine.device import find_device
 from efficientbert.train.tasks.kinds import task_of_data
 from efficientbert.train.tasks.task import Task, TaskData
 
@@ -50,7 +51,7 @@ def make_space(args: SearchArguments, teacher: Teacher) -> SearchSpace:
     costs: dict[str, Cost] = {"parameters": Parameters(base), "flops": Flops(base, args.max_length)}
     metrics = {*args.objectives, *(budget.metric for budget in args.parsed_budgets())}
     if "latency" in metrics:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = find_device(args.device).type
         threads = torch.get_num_threads()
         settings = LatencySettings(args.latency_batch_size, args.max_length, device, threads=threads)
         costs["latency"] = Latency(base, Path(args.output_dir) / "latency.json", settings)

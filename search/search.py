@@ -16,7 +16,7 @@ from pathlib import Path
 
 from efficientbert.search.arguments import SearchArguments
 from efficientbert.train.cli.command import run_command
-from efficientbert.train.files.output_folder import holds_run
+from efficientbert.train.files.output_folder import INPUTS, check_inputs, holds_run
 from efficientbert.train.files.writing import write_json
 
 
@@ -33,6 +33,7 @@ def main(args: SearchArguments) -> None:
     from efficientbert.train.distillation.scales import teacher_scales
     from efficientbert.train.distillation.teacher import Teacher
     from efficientbert.train.engine.accelerator import make_accelerator
+    from efficientbert.train.files.digests import digest, digest_models, digest_rows
     from efficientbert.train.text.preparation import prepare_text
 
     args.check()
@@ -51,8 +52,16 @@ def main(args: SearchArguments) -> None:
     database = None if args.storage is None else open_storage(args.storage)
     # Before the journal and all else: a folder without it is taken for somebody else's.
     if accelerator.is_main_process:
+        inputs = digest_models(args, "teacher", "student", "task_teachers", "tasks")
+        inputs[f"corpus {args.corpus!r}"] = text.digest(args)
+        for task in tasks:
+            rows = [digest_rows(data.features) for data in (task.data, task.held_out)]
+            inputs[f"data of task {task.task.args.title()!r}"] = digest(*rows)
+        record = folder / "run.json"
+        if record.exists():
+            check_inputs(record, inputs, f"delete {folder.name} or give another --output_dir")
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "run.json", arguments)
+        write_json(record, arguments | {INPUTS: inputs})
     accelerator.wait_for_everyone()
     storage = open_storage(folder) if database is None else database
     args = replace(args, storage=None)  # what is recorded of them goes with checkpoints: no password in it
@@ -64,9 +73,10 @@ def main(args: SearchArguments) -> None:
         scales = teacher_scales(teacher, text, folder, accelerator.device)
     space.sample(random.Random(args.seed))
     objective = objectives(args, space.base, teacher, scales)
-    held_out = capture_held_out(text, teacher, accelerator.device)
-    recipes = [objective(any_architecture(depth, shape)).recipe for depth, shape in space.shapes]
-    remembered = RememberedTeacher(teacher, recipes)
+    candidates = [any_architecture(depth, shape) for depth, shape in space.shapes]
+    students = [(candidate.to_config(space.base), objective(candidate).recipe) for candidate in candidates]
+    held_out = capture_held_out(text, teacher, accelerator.device, students)
+    remembered = RememberedTeacher(teacher, [recipe for _, recipe in students])
     group = Group(accelerator)
     material = Material(
         args, accelerator, group, storage, folder, teacher, remembered, space, text, objective, held_out, tasks, probe

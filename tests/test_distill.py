@@ -22,6 +22,7 @@ from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.model_folder.record import read_provenance
+from efficientbert.train.start.student_start import load_model
 
 
 TEXT = ["--max_length", "24", "--held_out", "8", "--init_sequences", "16", "--batch_size", "4", "--max_steps", "4"]
@@ -158,8 +159,8 @@ def test_a_student_with_fewer_positions_than_tokens_is_refused(masked_lm_folder,
         teacher="t", corpus="c", output_dir="o", student=str(tmp_path / "short"), max_length=17
     )
     with pytest.raises(InputError, match="has 16 positions, fewer than --max_length 17"):
-        distill.load_model(args, teacher)
-    distill.load_model(replace(args, max_length=16), teacher)
+        load_model(args, teacher)
+    load_model(replace(args, max_length=16), teacher)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +178,8 @@ def test_what_a_search_cannot_do(change, message):
 
 KILL_AT_4 = """
 import os, signal
-from efficientbert.train import distill, loop
+from efficientbert.train import distill
+from efficientbert.train.engine import loop
 real = loop.save_checkpoint
 def save(accelerator, checkpoints, step):
     real(accelerator, checkpoints, step)

@@ -21,8 +21,10 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from torch import nn
-from efficientbert.train.loop import LoopArguments, make_accelerator, newest_checkpoint, train
-from efficientbert.train.script import InputError
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.engine.accelerator import make_accelerator
+from efficientbert.train.engine.arguments import LoopArguments
+from efficientbert.train.engine.loop import train
 
 FOLDER = Path(sys.argv[1])
 RANK = int(os.environ["RANK"])

@@ -22,6 +22,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 from efficientbert.train import embed
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation import embeddings
 from efficientbert.train.distillation.embeddings import (
     EmbeddingDistillation,
     EmbeddingTeacher,
@@ -214,8 +215,8 @@ def test_the_saved_folder_embeds_as_the_student_did(kind, embedder, sentences, s
     more = {"mean": [Normalize()], "cls": [], "dense": [Dense(24, 10), Normalize()]}[kind]
     name = embedder("cls" if kind == "cls" else "mean", *more)
     students = []
-    real = embed.save_embedder
-    monkeypatch.setattr(embed, "save_embedder", lambda *given: (students.append(given[1]), real(*given)))
+    real = embeddings.save_embedder
+    monkeypatch.setattr(embeddings, "save_embedder", lambda *given: (students.append(given[1]), real(*given)))
     call(*arguments(name, sentences, student_file, tmp_path / "out"))
     (student,) = students
     loaded = SentenceTransformer(str(tmp_path / "out"), device="cpu")
@@ -302,7 +303,8 @@ def test_streaming(teacher, sentences, student_file, tmp_path):
 
 KILL_BEHIND_STEP_4 = """
 import os, signal
-from efficientbert.train import embed, loop
+from efficientbert.train import embed
+from efficientbert.train.engine import loop
 real = loop.save_checkpoint
 def save(accelerator, checkpoints, step):
     real(accelerator, checkpoints, step)

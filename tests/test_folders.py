@@ -137,3 +137,31 @@ def test_tables_are_markdown():
     assert table(("name | n", "value", "note"), rows) == plain
     lines = table(("name", "value"), [("a", 1.5), ("longer", 100)], aligned=True).splitlines()
     assert lines == ["| name   | value |", "| ------ | ----: |", "| a      |   1.5 |", "| longer |   100 |"]
+
+
+def begin(path: Path, inputs: dict[str, str]) -> None:
+    """A run that has made something and was killed."""
+    begun = OutputFolder(path, {"seed": 1}).open(inputs)
+    (begun.work / "scales.json").write_text("{}", encoding="utf-8")
+    begun.lock.close()
+
+
+def test_a_killed_run_goes_on_only_with_what_it_read(tmp_path):
+    read = {"corpus './c.txt'": "1", "teacher 't'": "2"}
+    begin(tmp_path / "out", read)
+    OutputFolder(tmp_path / "out", {"seed": 1}).open(read).lock.close()
+    for name in read:
+        with pytest.raises(InputError) as told:
+            OutputFolder(tmp_path / "out", {"seed": 1}).open(read | {name: "3"})
+        assert str(told.value) == (
+            f"{name}: has changed since the run began; delete out.partial or give another --output_dir"
+        )
+    finished = OutputFolder(tmp_path / "out", {"seed": 1}).open(read)
+    finished.finish()
+    assert OutputFolder(tmp_path / "out", {"seed": 1}).complete  # the data may be gone by then
+    assert json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8")) == {"seed": 1, "inputs": read}
+
+
+def test_a_run_that_made_nothing_yet_may_read_something_else(tmp_path):
+    OutputFolder(tmp_path / "out", {"seed": 1}).open({"corpus 'c'": "1"}).lock.close()
+    OutputFolder(tmp_path / "out", {"seed": 1}).open({"corpus 'c'": "2"}).finish()

@@ -9,10 +9,10 @@ from transformers import BertConfig, BertForMaskedLM
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForMaskedLM
-from efficientbert.train.distillation.arguments import GeneralArguments
-from efficientbert.train.distillation.capture import Captures
+from efficientbert.train.distillation.arguments import LOSS_NAMES, GeneralArguments
+from efficientbert.train.distillation.capture import Captures, Needs
 from efficientbert.train.distillation.held_out import HeldOut, capture_held_out, score_student
-from efficientbert.train.distillation.loss_choice import LossRecipe
+from efficientbert.train.distillation.losses import LOSSES, LossRecipe
 from efficientbert.train.distillation.objective import GeneralDistillation
 from efficientbert.train.distillation.scales import Scales, stored_scales
 from efficientbert.train.distillation.student import Student, fit_config
@@ -23,7 +23,6 @@ from efficientbert.train.text.packing import PackingCollator
 from efficientbert.train.text.preparation import prepare_text
 
 
-ALL = ("hidden_states", "attention_scores", "minilm_relations", "qkv_relations", "masked_lm", "logits")
 STATES = ((0, 0), (1, 2), (2, 4))
 LENGTHS = (9, 4, 7, 5, 12, 3)
 
@@ -94,7 +93,7 @@ def gradients(teacher: Teacher, batches: list[dict[str, torch.Tensor]], *names: 
     return found | {"loss": total}
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", LOSS_NAMES)
 def test_the_gradient_does_not_depend_on_how_a_batch_is_cut_padded_or_packed(name, teacher):
     rows = make_rows()
     whole = gradients(teacher, [separate(rows)], name)
@@ -114,10 +113,10 @@ def test_the_gradient_does_not_depend_on_how_a_batch_is_cut_padded_or_packed(nam
 
 def test_the_loss_is_the_weighted_sum_of_its_terms(teacher):
     batch, student = separate(make_rows()), make_student(teacher)
-    objective = make_objective(teacher, *ALL)
+    objective = make_objective(teacher, *LOSS_NAMES)
     counts = objective.count(batch)
     loss, terms = objective(student, batch, counts, 0)
-    assert tuple(terms) == ALL
+    assert tuple(terms) == LOSS_NAMES
     assert loss.item() == pytest.approx(sum(index * term.item() for index, term in enumerate(terms.values(), 1)))
     for name, term in terms.items():
         alone, _ = make_objective(teacher, name)(student, batch, counts, 0)
@@ -188,7 +187,7 @@ def make_text(teacher: Teacher, corpus: str, **changes):
 def test_scores_on_held_out_text(teacher, corpus_file):
     text, student = make_text(teacher, corpus_file), make_student(teacher)
     objective = make_objective(teacher, "hidden_states", "qkv_relations")
-    held_out = capture_held_out(text, teacher, torch.device("cpu"))
+    held_out = capture_held_out(text, teacher, torch.device("cpu"), [(student.encoder.config, objective.recipe)])
     scores = score_student(student, objective, held_out)
     batch = PaddingCollator(0)(text.held_out)
     mine, theirs, valid = student(**batch), teacher(batch), batch["attention_mask"].bool()
@@ -208,15 +207,87 @@ def test_figures_stay_comparable_where_heads_layers_or_masking_differ(teacher, c
     objective = make_objective(teacher, "qkv_relations", "masked_lm")
     masking = WholeWordMasking(text.collator, teacher.tokenizer, 0)
     masking.set_epoch(3)
-    held_out = capture_held_out(text, teacher, torch.device("cpu"), masking)
+    students = [(student.encoder.config, objective.recipe)]
+    held_out = capture_held_out(text, teacher, torch.device("cpu"), students, masking)
     assert masking.epoch == 3
     masking.set_epoch(0)
     assert torch.equal(held_out.masked[0][0]["input_ids"], masking(text.held_out)["input_ids"])
     scores = score_student(student, objective, held_out)
     assert set(scores) == {"loss", "qkv_relations_loss", "masked_lm_loss", "hidden_state_mse", "cosine"}
-    plain = score_student(student, make_objective(teacher, "qkv_relations"), HeldOut(held_out.plain))
+    alone = make_objective(teacher, "qkv_relations")
+    students = [(student.encoder.config, alone.recipe)]
+    plain = score_student(student, alone, capture_held_out(text, teacher, torch.device("cpu"), students))
     assert scores["cosine"] == plain["cosine"] and scores["hidden_state_mse"] == plain["hidden_state_mse"]
     assert scores["qkv_relations_loss"] != plain["loss"]
+
+
+@pytest.mark.parametrize("heads", [2, 3])
+@pytest.mark.parametrize("names", [("hidden_states", "attention_scores"), ("qkv_relations", "logits")])
+def test_only_what_is_read_is_kept_of_held_out_text(names, heads, teacher, corpus_file):
+    """Bytes counted by hand, of students of two depths; and the figures are those of all captures."""
+    text = make_text(teacher, corpus_file)
+    names = names if heads == 3 else tuple(name for name in names if name != "attention_scores")
+    students = [make_student(teacher, num_attention_heads=heads, num_hidden_layers=depth) for depth in (1, 2)]
+    objectives = [make_objective(teacher, *names, states=states) for states in (((1, 3),), ((0, 0), (2, 4)))]
+    given = [(student.encoder.config, one.recipe) for student, one in zip(students, objectives)]
+    masking = WholeWordMasking(text.collator, teacher.tokenizer, 0) if "logits" in names else None
+    held_out = capture_held_out(text, teacher, torch.device("cpu"), given, masking)
+
+    tokens = sum(batch["input_ids"].numel() for batch, _ in held_out.plain) * 24 * 8  # bytes of one state, float64
+    states = {0, 2, 4}  # evenly mapped for 1 and 2 layers: the embedding, the second, the last
+    layers = {1, 3} if heads == 3 else set()
+    if names[0] == "hidden_states":
+        states |= {3}
+        layers |= {2} if heads == 3 else set()
+    expected = tokens * (len(states) + 2 * len(layers))
+    masked = 0
+    if masking is not None:  # queries, keys and values of one layer, and the logits of what was hidden
+        hidden = sum((batch["labels"] != -100).sum().item() for batch, _ in held_out.masked)
+        masked = 3 * tokens + hidden * 65 * 8
+    assert stored_bytes(held_out.plain) == expected and stored_bytes(held_out.masked or []) == masked
+
+    everything = Needs(*(frozenset(range(5)) for _ in range(4)), logits=True)
+    whole = [[(batch, everything.of(teacher(batch))) for batch, _ in part or ()] for part in vars(held_out).values()]
+    for student, objective in zip(students, objectives):
+        found = score_student(student, objective, held_out)
+        assert found == score_student(student, objective, HeldOut(whole[0], whole[1] or None))
+        assert ("attention_score_mse" in found) == (heads == 3)
+
+
+def stored_bytes(captured: list) -> int:
+    """Bytes of all storages that captures hold."""
+    storages = {}
+    for _, captures in captured:
+        parts = (captures.hidden_states, captures.queries, captures.keys, captures.values, (captures.logits,))
+        for tensor in [tensor for part in parts for tensor in part if tensor is not None]:
+            assert tensor.dtype == torch.float64
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+    return sum(storages.values())
+
+
+def test_the_names_that_arguments_know_are_those_of_the_losses():
+    assert tuple(LOSSES) == LOSS_NAMES
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_reads_what_it_says_it_needs_and_all_of_that(name, teacher):
+    batch, student = separate(make_rows()), make_student(teacher)
+    objective = make_objective(teacher, name, states=((0, 1), (2, 3)))
+    mine, theirs, counts, needs = student(**batch), teacher(batch), objective.count(batch), objective.recipe.needs
+    expected, _ = objective.loss(mine, theirs, batch, counts)
+    assert torch.equal(objective.loss(mine, needs.of(theirs), batch, counts)[0], expected)
+    fewer = [
+        dataclasses.replace(needs, **{part: numbers - {number}})
+        for part, numbers in vars(needs).items()
+        if part != "logits"
+        for number in numbers
+    ]
+    fewer += [dataclasses.replace(needs, logits=False)] if needs.logits else []
+    assert objective.recipe.needs_teacher == bool(fewer) == (name != "masked_lm")
+    for less in fewer:
+        with pytest.raises((AttributeError, TypeError)):
+            objective.loss(mine, less.of(theirs), batch, counts)
 
 
 def test_packed_text_holds_the_same_tokens(teacher, corpus_file):

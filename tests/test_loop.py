@@ -4,20 +4,28 @@ import dataclasses
 import errno
 import functools
 import itertools
+import os
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.tracking import TensorBoardTracker
+from accelerate.utils import LoggerType
 from datasets import Dataset, IterableDataset
 from torch import nn
 
 from efficientbert.train.cli.errors import InputError
+from efficientbert.train.engine import loop, tracking
 from efficientbert.train.engine.accelerator import make_accelerator
 from efficientbert.train.engine.arguments import LoopArguments
+from efficientbert.train.engine.best_weights import Selection
 from efficientbert.train.engine.checkpoints import newest_checkpoint, save_checkpoint
-from efficientbert.train.engine.loop import NotFiniteError, train
+from efficientbert.train.engine.finite import NotFiniteError
+from efficientbert.train.engine.loop import train
 from efficientbert.train.engine.optimizer import linear_schedule, make_optimizer
 from efficientbert.train.engine.order import EpochSampler, LengthSampler
 
@@ -186,6 +194,8 @@ def test_less_than_a_batch_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value"),
     [("batch_size", 0), ("learning_rate", 0.0), ("learning_rate", float("nan")), ("warmup_ratio", 1.5)]
+    + [(name, float("inf")) for name in ("learning_rate", "weight_decay", "max_grad_norm")]
+    + [("batch_size", "4")]
     + [("mixed_precision", "fp8"), ("checkpoint_steps", 0), ("gradient_accumulation_steps", -1), ("seed", -1)],
 )
 def test_values_no_run_can_work_with(name, value):
@@ -193,9 +203,116 @@ def test_values_no_run_can_work_with(name, value):
         dataclasses.replace(LoopArguments(), **{name: value}).check()
 
 
-def test_tracker(tmp_path):
-    run(tmp_path, Regression(), tracker="tensorboard")
-    assert list((tmp_path / "logs").rglob("events.out.tfevents.*"))
+def test_every_training_has_a_run_of_the_tracker_to_itself(tmp_path, monkeypatch):
+    """Four trainings of one accelerator, one of them too short for checkpoints: every row is written once."""
+    written, alive = [], []
+    real = TensorBoardTracker.log
+
+    def log(self, values, step=None, **more):
+        written.append((self.run_name, step))
+        real(self, values, step, **more)
+
+    monkeypatch.setattr(TensorBoardTracker, "log", log)
+    args = ListArguments(batch_size=4, log_steps=2, tracker="tensorboard")
+    accelerator = make_accelerator(args, tmp_path)
+    for name, checkpoints in (("Warm-up", "a"), ("Candidate: text", None), ("On 2 tasks", "b"), ("Warm-up", "c")):
+        train(
+            accelerator,
+            make_model(),
+            Regression(),
+            make_rows(),
+            collate,
+            args,
+            4,
+            None if checkpoints is None else tmp_path / checkpoints,
+            name,
+            after_step=lambda _: alive.append(len(accelerator.trackers)),
+        )
+    assert alive == [1] * 4 + [0] * 4 + [1] * 8
+    assert written == [(name, step) for name in ("warm-up", "on-2-tasks", "warm-up") for step in (2, 4)]
+    assert {path.name for path in (tmp_path / "logs").iterdir()} == {"warm-up", "on-2-tasks"}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tensorbord", r"tracker: 'tensorbord' is unknown; known are all, .*tensorboard.*; installed are tensorboard"),
+        ("clearml", r"tracker: 'clearml' is not installed; installed are tensorboard"),
+    ],
+)
+def test_a_tracker_that_is_not_here_is_refused(name, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "get_available_trackers", lambda: [LoggerType.TENSORBOARD])
+    with pytest.raises(InputError, match=message):
+        make_accelerator(LoopArguments(tracker=name), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"device": "cuda:7"}, "device 'cuda:7': is not here"),
+        ({"device": "gpu"}, "device 'gpu': is not here"),
+        ({"device": "cpu", "mixed_precision": "fp16"}, "mixed_precision: 'fp16' is for GPUs; on device 'cpu' choose"),
+    ],
+)
+def test_what_a_device_cannot_do_is_refused(changes, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        make_accelerator(LoopArguments(**changes), tmp_path)
+
+
+def test_a_named_device_is_the_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
+    assert make_accelerator(LoopArguments(device="cpu"), tmp_path).device.type == "cpu"
+    with pytest.raises(InputError, match="device 'cuda': this process computes on 'cpu' already; start another one"):
+        make_accelerator(LoopArguments(), tmp_path)
+
+
+def test_no_steps_are_told(tmp_path, capsys):
+    model, log = run(tmp_path, Regression(), steps=0)
+    assert log == [] and "Testing: 0 steps, so nothing was trained" in capsys.readouterr().out
+    for name, parameter in make_model().state_dict().items():
+        assert torch.equal(parameter, model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("steps", [11, 400])
+def test_where_is_no_terminal_there_are_lines(steps, tmp_path, capfd):
+    run(tmp_path, Regression(), steps=steps, checkpoint_steps=1000)
+    lines = capfd.readouterr().err.splitlines()
+    assert 2 <= len(lines) <= 21 and all("\r" not in line and "|" not in line for line in lines)
+    pattern = r"Testing: step (\d+) of \d+, loss \d+\.\d{4}, \d:\d\d:\d\d left"
+    shown = [int(re.fullmatch(pattern, line)[1]) for line in lines]
+    assert shown == sorted(set(shown)) and shown[-1] == steps
+
+
+class EpochCollator:
+    """Marks every row with its epoch and the process that collated it."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __call__(self, rows):
+        return collate(rows) | {"epoch": torch.tensor([self.epoch]), "process": torch.tensor([os.getpid()])}
+
+
+def test_workers_on_a_gpu_give_the_same_batches_and_know_the_epoch(monkeypatch):
+    monkeypatch.setattr(loop, "available_cores", lambda: 3)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)  # no pinned memory here
+    args, found = LoopArguments(batch_size=4), {}
+    for device in ("cpu", "cuda"):
+        accelerator = SimpleNamespace(device=torch.device(device), num_processes=1)
+        loader = loop._make_loader(accelerator, make_rows(), EpochCollator(), args, None)
+        found[device] = []
+        for epoch in range(2):
+            loader.sampler.set_epoch(epoch)
+            loader.collate_fn.set_epoch(epoch)
+            found[device] += list(loader)
+    assert {batch["process"].item() for batch in found["cpu"]} == {os.getpid()}
+    assert len({batch["process"].item() for batch in found["cuda"]} - {os.getpid()}) == 4  # two in every epoch
+    for one, other in zip(found["cpu"], found["cuda"], strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in ("x", "y", "epoch"))
+    assert [batch["epoch"].item() for batch in found["cuda"]] == [0] * 5 + [1] * 5
 
 
 LENGTHS = [7, 3, 9, 1, 4, 4, 8, 2, 6, 5] * 2
@@ -299,6 +416,42 @@ def test_steps_that_are_not_finite_are_skipped(kind, tmp_path):
     rates = [row["learning_rate"] for row in log]
     _, whole_log = run(tmp_path / "whole", Regression(), steps=8)
     assert rates == [row["learning_rate"] for row in whole_log]
+
+
+def test_skipped_steps_are_told_and_half_a_training_is_none(tmp_path, capsys):
+    with pytest.raises(Killed):
+        run(tmp_path / "few", Faulty(loss=(2, 7), killed_at=9), steps=11)
+    run(tmp_path / "few", Faulty(loss=(2, 7)), steps=11)
+    told = "2 of 11 steps were skipped: loss or gradient not finite (first at step 3)"
+    assert told in capsys.readouterr().out
+    run(tmp_path / "half", Faulty(gradient=(1, 2, 5)), steps=6)
+    assert "3 of 6 steps were skipped" in capsys.readouterr().out
+    with pytest.raises(NotFiniteError, match=r"training: 4 of 6 steps were skipped: .* \(first at step 2\); lower"):
+        run(tmp_path / "most", Faulty(loss=(1, 2, 4, 5)), steps=6)
+    run(tmp_path / "none", Regression(), steps=6)
+    assert "skipped" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_weights_that_are_not_finite_are_in_no_checkpoint(value, tmp_path):
+    model = make_model()
+
+    def spoil(step: int) -> None:
+        if step == 6:
+            model[3].weight.data[0, 5] = value
+
+    with pytest.raises(NotFiniteError, match=r"training: step 6: weight '3\.weight' is not finite and not saved"):
+        run(tmp_path, Regression(), model, after_step=spoil)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
+
+
+def test_weights_that_are_not_finite_are_never_the_best(tmp_path):
+    model = make_model()
+    selection = Selection(model, lambda: 1.0, tmp_path / "best.safetensors", every=1, last=2)
+    model[0].bias.data[1] = float("inf")
+    with pytest.raises(NotFiniteError, match=r"step 1: weight '0\.bias'"):
+        selection(1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_killed_run_with_skipped_steps_goes_on_to_the_same_bits(tmp_path):

@@ -8,7 +8,8 @@ from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.arguments import LossArguments, parse_losses
 from efficientbert.train.distillation.layer_map import match_states
-from efficientbert.train.distillation.loss_choice import LossRecipe, make_recipe
+from efficientbert.train.distillation.loss_choice import make_recipe
+from efficientbert.train.distillation.losses import LossRecipe
 from efficientbert.train.distillation.teacher import Teacher
 
 

@@ -5,7 +5,7 @@ import torch
 
 from efficientbert.search.scores import remembered_teacher
 from efficientbert.search.scores.remembered_teacher import RememberedTeacher
-from efficientbert.train.distillation.loss_choice import LossRecipe
+from efficientbert.train.distillation.losses import LossRecipe
 from efficientbert.train.distillation.teacher import Teacher
 
 

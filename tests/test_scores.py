@@ -18,12 +18,13 @@ from efficientbert.search.scores.task_slices import TaskSlices, task_error
 from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
 from efficientbert.search.supernet.supernet import Supernet, TaskSupernet
 from efficientbert.train.cli.errors import InputError
-from efficientbert.train.distillation.arguments import LossArguments
+from efficientbert.train.distillation.arguments import LOSS_NAMES, LossArguments
 from efficientbert.train.distillation.held_out import capture_held_out
+from efficientbert.train.distillation.losses import LossRecipe
 from efficientbert.train.distillation.scales import Scales
 from efficientbert.train.distillation.student import fit_config
 from efficientbert.train.distillation.teacher import Teacher
-from efficientbert.train.engine.loop import NotFiniteError
+from efficientbert.train.engine.finite import NotFiniteError
 from efficientbert.train.tasks.arguments import TaskArguments
 from efficientbert.train.tasks.kinds import task_of_data
 from efficientbert.train.text.arguments import CorpusArguments
@@ -55,7 +56,9 @@ def supernet(teacher) -> Supernet:
 def held_out(teacher, corpus_file):
     """20 sequences in two batches."""
     args = CorpusArguments(corpus=corpus_file, max_length=24, held_out=20, init_sequences=4)
-    return capture_held_out(prepare_text(args, teacher, 4, 0), teacher, torch.device("cpu"))
+    everything = LossRecipe(dict.fromkeys(LOSS_NAMES[:4], 1.0), tuple((state, state) for state in range(5)), 1, 3)
+    students = [(LARGEST.to_config(EfficientBertConfig()), everything)]
+    return capture_held_out(prepare_text(args, teacher, 4, 0), teacher, torch.device("cpu"), students)
 
 
 @pytest.fixture

@@ -170,8 +170,10 @@ def test_the_best_of_trained_candidates_keeps_what_it_has_learned(make_arguments
     objective = objectives(args, search_base(args), teacher, scales)
     student = Student(EfficientBertModel.from_pretrained(folder / "best"), teacher.hidden_size)
     assert load_projection(student.projection, folder / "best")
-    held_out = capture_held_out(text, teacher, torch.device("cpu"))
-    loss = held_out_loss(student, objective(Architecture.from_config(student.encoder.config)), held_out)
+    learned = objective(Architecture.from_config(student.encoder.config))
+    students = [(student.encoder.config, learned.recipe)]
+    held_out = capture_held_out(text, teacher, torch.device("cpu"), students)
+    loss = held_out_loss(student, learned, held_out)
     rows = [row for stage in (1, 2) for row in candidates(args, stage)]
     assert loss == pytest.approx(min(row["losses"][0] for row in rows), rel=1e-5)
 

@@ -10,7 +10,7 @@ from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.search.scores.wpca import RandomEncoders, WPca, principal_components
 from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
-from efficientbert.train.engine.loop import NotFiniteError
+from efficientbert.train.engine.finite import NotFiniteError
 
 
 BASE = EfficientBertConfig(vocab_size=60, embedding_size=8, hidden_size=18, num_attention_heads=3)

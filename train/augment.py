@@ -16,12 +16,12 @@ def main(args: AugmentArguments) -> Path:
     from datasets import Dataset
     from tqdm.auto import tqdm
 
+    from efficientbert.train.files.digests import digest_rows
     from efficientbert.train.tasks.augmentation import (
         BLOCK_ROWS,
         DECIDES,
         AugmentedFile,
         augment_rows,
-        digest,
         load_masked_lm,
     )
     from efficientbert.train.tasks.loading import load_split
@@ -36,7 +36,7 @@ def main(args: AugmentArguments) -> Path:
         for index, text in enumerate(rows[column]):
             if not isinstance(text, str):
                 raise InputError(f"data {args.source()!r}: row {index}: {column!r} is {text!r}, not a text")
-    record = {name: getattr(args, name) for name in DECIDES} | {"rows": digest(rows)}
+    record = {name: getattr(args, name) for name in DECIDES} | {"rows": digest_rows(rows)}
     file = AugmentedFile(Path(args.output_file), record)
     if file.complete:
         print(f"{file.path} is complete already")

@@ -20,6 +20,7 @@ def main(args: DistillArguments) -> None:
     from efficientbert.train.distillation.teacher import Teacher
     from efficientbert.train.engine.accelerator import make_accelerator
     from efficientbert.train.engine.loop import train
+    from efficientbert.train.files.digests import digest_models
     from efficientbert.train.model_folder.write import write_checkpoint
     from efficientbert.train.start.student_start import load_model, make_student
     from efficientbert.train.text.masking import WholeWordMasking
@@ -40,7 +41,8 @@ def main(args: DistillArguments) -> None:
     masking = WholeWordMasking(text.collator, teacher.tokenizer, args.seed) if recipe.masks else None
     student = make_student(args, model, fresh, recipe, teacher, text, accelerator.device)
     if accelerator.is_main_process:
-        folder.open()
+        models = digest_models(args, "teacher", "student", "initialization")
+        folder.open(models | {f"corpus {args.corpus!r}": text.digest(args)})
     accelerator.wait_for_everyone()
     with accelerator.main_process_first():
         scales = teacher_scales(teacher, text, folder.work, accelerator.device)
@@ -59,7 +61,9 @@ def main(args: DistillArguments) -> None:
         "Distilling",
     )
     if accelerator.is_main_process:
-        result = score_student(student, objective, capture_held_out(text, teacher, accelerator.device, masking))
+        students = [(model.config, recipe)]
+        held_out = capture_held_out(text, teacher, accelerator.device, students, masking)
+        result = score_student(student, objective, held_out)
         write_checkpoint(
             folder.work,
             student.shipped(),

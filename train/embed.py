@@ -24,6 +24,7 @@ def main(args: EmbedArguments) -> dict[str, Any] | None:
     )
     from efficientbert.train.engine.accelerator import make_accelerator
     from efficientbert.train.engine.loop import train
+    from efficientbert.train.files.digests import digest_models
     from efficientbert.train.model_folder.write import write_checkpoint
     from efficientbert.train.start.embedder_start import make_student
     from efficientbert.train.text.batches import batches
@@ -41,7 +42,8 @@ def main(args: EmbedArguments) -> dict[str, Any] | None:
         text = prepare_passages(args, teacher, args.batch_size * accelerator.num_processes)
     student = make_student(args, teacher, text, device)
     if accelerator.is_main_process:
-        folder.open()
+        models = digest_models(args, "teacher", "student")
+        folder.open(models | {f"corpus {args.corpus!r}": text.digest(args)})
     accelerator.wait_for_everyone()
     with accelerator.main_process_first():
         variance = teacher_variance(teacher, batches(text.sample, 32, text.collator, device), folder.work)

@@ -13,7 +13,7 @@ from efficientbert.search.scores.score import ReportRung, finite
 from efficientbert.search.space.architecture import Architecture
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.student import Student
-from efficientbert.train.engine.loop import NotFiniteError
+from efficientbert.train.engine.finite import NotFiniteError
 from efficientbert.train.tasks.division import divide
 from efficientbert.train.tasks.task import Task, TaskData, model_inputs
 

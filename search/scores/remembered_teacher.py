@@ -5,14 +5,13 @@ from collections.abc import Mapping, Sequence
 import psutil
 import torch
 
-from efficientbert.train.distillation.capture import Captures
-from efficientbert.train.distillation.loss_choice import LossRecipe
+from efficientbert.train.distillation.capture import Captures, Needs
+from efficientbert.train.distillation.losses import LossRecipe
 from efficientbert.train.distillation.teacher import Teacher
 
 
 ROOM = 3 * 2**30  # bytes
 SHARE = 0.25  # of the memory that is free where the teacher is
-RELATION_LOSSES = {"minilm_relations", "qkv_relations"}
 
 
 class RememberedTeacher:
@@ -28,17 +27,9 @@ class RememberedTeacher:
     def __init__(self, teacher: Teacher, recipes: Sequence[LossRecipe], room: float | None = None):
         self.teacher = teacher
         self.room = min(ROOM, SHARE * free_memory(teacher.model.device)) if room is None else room
-        self._states: set[int] = set()
-        self._queries: set[int] = set()
-        self._values: set[int] = set()
+        self.needs = Needs()
         for recipe in recipes:
-            if "hidden_states" in recipe.weights:
-                self._states |= {theirs for _, theirs in recipe.states}
-            if "attention_scores" in recipe.weights:
-                self._queries |= {theirs for _, theirs in recipe.layers}
-            if not RELATION_LOSSES.isdisjoint(recipe.weights):
-                self._queries.add(recipe.relation_layer)
-                self._values.add(recipe.relation_layer)
+            self.needs |= recipe.needs
         self._kept: dict[tuple, Captures] = {}
 
     def __call__(self, batch: Mapping[str, torch.Tensor]) -> Captures:
@@ -46,13 +37,7 @@ class RememberedTeacher:
         key = tuple((name, tensor.shape, tensor.cpu().numpy().tobytes()) for name, tensor in sorted(batch.items()))
         if key in self._kept:
             return self._kept[key]
-        found = self.teacher(batch)
-        found = Captures(
-            _only(found.hidden_states, self._states),
-            _only(found.queries, self._queries),
-            _only(found.keys, self._queries),
-            _only(found.values, self._values),
-        )
+        found = self.needs.of(self.teacher(batch))
         size = _size(found)
         if size <= self.room:
             self.room -= size
@@ -70,13 +55,9 @@ def free_memory(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
-def _only(tensors: tuple[torch.Tensor, ...], numbers: set[int]) -> tuple[torch.Tensor | None, ...]:
-    return tuple(tensor if number in numbers else None for number, tensor in enumerate(tensors))
-
-
 def _size(captures: Captures) -> int:
     """Bytes, of views those of all that they hold."""
-    tensors = [*captures.hidden_states, *captures.queries, *captures.keys, *captures.values]
+    tensors = [*captures.hidden_states, *captures.queries, *captures.keys, *captures.values, captures.logits]
     storages = {
         tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in tensors if tensor is not None
     }

@@ -18,7 +18,7 @@ from efficientbert.train.distillation.loss_choice import make_recipe
 from efficientbert.train.distillation.objective import GeneralDistillation
 from efficientbert.train.distillation.scales import Scales
 from efficientbert.train.distillation.teacher import Teacher
-from efficientbert.train.engine.loop import NotFiniteError
+from efficientbert.train.engine.finite import NotFiniteError
 
 
 ReportRung = Callable[[float, int], None]

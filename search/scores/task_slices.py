@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from efficientbert.search.scores.score import ReportRung, finite
 from efficientbert.search.space.architecture import Architecture
 from efficientbert.train.distillation.task_objective import TaskStudent
-from efficientbert.train.engine.loop import NotFiniteError
+from efficientbert.train.engine.finite import NotFiniteError
 from efficientbert.train.tasks.prediction import main_score, predict, score
 from efficientbert.train.tasks.task import Task, TaskData
 

@@ -9,7 +9,7 @@ from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.search.scores.score import ReportRung, isolated_randomness
 from efficientbert.search.space.architecture import Architecture
-from efficientbert.train.engine.loop import NotFiniteError
+from efficientbert.train.engine.finite import NotFiniteError
 
 
 @dataclass(frozen=True)

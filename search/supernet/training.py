@@ -147,13 +147,13 @@ class SupernetDistillation:
         self.in_place = in_place
 
     def count(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """See `efficientbert.train.loop.Objective`."""
+        """See `efficientbert.train.engine.loop.Objective`."""
         return count_valid(batch)
 
     def __call__(
         self, model: nn.Module, batch: Mapping[str, torch.Tensor], counts: Mapping[str, torch.Tensor], step: int
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """See `efficientbert.train.loop.Objective`."""
+        """See `efficientbert.train.engine.loop.Objective`."""
         architectures = self.candidates(step)
         first = self.objective(architectures[0])
         teacher = first.teacher(batch)
@@ -221,13 +221,13 @@ class TaskSupernetDistillation:
         self.candidates = candidates
 
     def count(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """See `efficientbert.train.loop.Objective`."""
+        """See `efficientbert.train.engine.loop.Objective`."""
         return self.objective(self.candidates.largest).count(batch)
 
     def __call__(
         self, model: nn.Module, batch: Mapping[str, torch.Tensor], counts: Mapping[str, torch.Tensor], step: int
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """See `efficientbert.train.loop.Objective`."""
+        """See `efficientbert.train.engine.loop.Objective`."""
         (architecture,) = self.candidates(step)
 
         def run(**inputs: Any) -> Any:
@@ -258,7 +258,8 @@ def _fitted(objective: TaskObjective, args: LossArguments, config: EfficientBert
     """The same objective for another architecture."""
     inner = objective.inner
     if inner is not None:
-        inner = GeneralDistillation(inner.teacher, inner.scales, make_recipe(args, config, inner.teacher))
+        encoder = objective.teacher.encoder
+        inner = GeneralDistillation(encoder, inner.scales, make_recipe(args, config, encoder))
     return TaskObjective(
         objective.task, objective.teacher, objective.label_weight, objective.temperature, inner, objective.inner_steps
     )

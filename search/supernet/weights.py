@@ -9,11 +9,17 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from efficientbert.train.cli.errors import InputError
+from efficientbert.train.engine.finite import check_finite
 from efficientbert.train.files.writing import writing
 
 
 def save_weights(module: nn.Module, path: Path, notes: Mapping[str, str] | None = None) -> None:
-    """Keeps all weights of a module, those that several of its parts share once, and notes beside them."""
+    """Keeps all weights of a module, those that several of its parts share once, and notes beside them.
+
+    Raises:
+        NotFiniteError: if one is not finite.
+    """
+    check_finite(dict(module.named_parameters()), path.stem)
     weights = {name: weight.detach().cpu().contiguous() for name, weight in module.named_parameters()}
     with writing(path) as temporary:
         save_file(weights, temporary, dict(notes or {}))

@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 
 from efficientbert.train.cli.arguments import parse_arguments
 from efficientbert.train.cli.errors import InputError, bad_input_errors, disk_full
+from efficientbert.train.cli.quiet import settle_output
 from efficientbert.train.cli.threads import settle_threads
 
 
@@ -22,6 +23,7 @@ def run_command(main: Callable[[Any], Any], arguments_class: type, name: str, ar
         argv: Arguments after the command's name; those of this process by default.
     """
     settle_threads()
+    settle_output()
     try:
         argv = sys.argv[1:] if argv is None else argv
         description = sys.modules[main.__module__].__doc__ or ""

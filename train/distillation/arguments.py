@@ -15,9 +15,8 @@ from efficientbert.train.text.arguments import CorpusArguments
 
 # Those of `configuration_efficientbert`, which imports torch: help and mistakes are to be answered before that.
 PRESETS = ("efficientbert-tiny", "efficientbert", "efficientbert-plus", "efficientbert-plus-plus")
-CAPTURE_LOSSES = ("hidden_states", "attention_scores", "minilm_relations", "qkv_relations")
-MASKED_LOSSES = ("masked_lm", "logits")  # of tokens that are masked to be predicted
-HEAD_BY_HEAD = ("attention_scores", "minilm_relations")
+# Those of `losses.LOSSES`, which imports torch too.
+LOSS_NAMES = ("hidden_states", "attention_scores", "minilm_relations", "qkv_relations", "masked_lm", "logits")
 MOST_RELATION_HEADS = 48  # MiniLMv2, section 4.2
 
 
@@ -29,9 +28,7 @@ class LossArguments:
 
     losses: list[str] = field(
         default_factory=lambda: ["hidden_states", "attention_scores=0.3"],
-        metadata={
-            "help": f"Of {', '.join((*CAPTURE_LOSSES, *MASKED_LOSSES))}; name=weight where the weight shall not be 1."
-        },
+        metadata={"help": f"Of {', '.join(LOSS_NAMES)}; name=weight where the weight shall not be 1."},
     )
     layer_map: list[str] = field(
         default_factory=lambda: ["uniform"],
@@ -57,12 +54,11 @@ def parse_losses(words: Sequence[str] | str) -> dict[str, float]:
     Raises:
         InputError: if a name is unknown or stands twice, a weight is no number above 0, or there is no word.
     """
-    known = (*CAPTURE_LOSSES, *MASKED_LOSSES)
     weights: dict[str, float] = {}
     for word in words.split() if isinstance(words, str) else words:
         name, given, number = word.partition("=")
-        if name not in known:
-            raise InputError(f"losses: unknown loss {name!r}; known are {', '.join(known)}")
+        if name not in LOSS_NAMES:
+            raise InputError(f"losses: unknown loss {name!r}; known are {', '.join(LOSS_NAMES)}")
         if name in weights:
             raise InputError(f"losses: {name} stands twice")
         try:
@@ -72,7 +68,7 @@ def parse_losses(words: Sequence[str] | str) -> dict[str, float]:
         if not 0 < weights[name] < math.inf:
             raise InputError(f"losses: the weight of {name} must be a number above 0, not {number!r}")
     if not weights:
-        raise InputError(f"losses: name at least one of {', '.join(known)}")
+        raise InputError(f"losses: name at least one of {', '.join(LOSS_NAMES)}")
     return weights
 
 

@@ -1,7 +1,8 @@
 """What distillation looks at inside an encoder: hidden states, queries, keys and values of every layer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -34,6 +35,53 @@ class Captures:
         """Scaled dot products before softmax, without mask or position bias, of shape `(B, H, L, L)`."""
         query, key = self.queries[layer], self.keys[layer]
         return torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))
+
+
+class CapturingTeacher(Protocol):
+    """What plays the teacher in a distillation of inner states."""
+
+    def __call__(self, batch: Mapping[str, torch.Tensor]) -> Captures:
+        """The captures of a batch; None in the place of those that nobody reads."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Which captures of a teacher are read, by their numbers.
+
+    Attributes:
+        hidden_states: From 0, the embedding's output.
+        queries, keys, values: Layers from 0.
+        logits: Whether the logits are.
+    """
+
+    hidden_states: frozenset[int] = frozenset()
+    queries: frozenset[int] = frozenset()
+    keys: frozenset[int] = frozenset()
+    values: frozenset[int] = frozenset()
+    logits: bool = False
+
+    def __or__(self, other: "Needs") -> "Needs":
+        return Needs(
+            self.hidden_states | other.hidden_states,
+            self.queries | other.queries,
+            self.keys | other.keys,
+            self.values | other.values,
+            self.logits or other.logits,
+        )
+
+    def of(self, captures: Captures) -> Captures:
+        """The captures that are read, with None in the place of all others."""
+
+        def only(tensors: tuple[torch.Tensor, ...], numbers: frozenset[int]) -> tuple[torch.Tensor | None, ...]:
+            return tuple(tensor if number in numbers else None for number, tensor in enumerate(tensors))
+
+        return Captures(
+            only(captures.hidden_states, self.hidden_states),
+            only(captures.queries, self.queries),
+            only(captures.keys, self.keys),
+            only(captures.values, self.values),
+            captures.logits if self.logits else None,
+        )
 
 
 class Recorder:

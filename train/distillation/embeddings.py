@@ -21,6 +21,7 @@ from torch import nn
 from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.engine.finite import check_finite
 from efficientbert.train.files.writing import write_json
 from efficientbert.train.model_folder.loading import loading
 
@@ -261,7 +262,11 @@ def save_embedder(folder: Path, student: EmbeddingStudent, teacher: EmbeddingTea
         folder: As `write_checkpoint` left it.
         student: The student.
         teacher: Its teacher, whose limits and Normalize it takes over.
+
+    Raises:
+        NotFiniteError: if a weight is not finite.
     """
+    check_finite(student.state_dict(), "embed: the model")
     package = library()
     from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 

@@ -1,15 +1,17 @@
 """How near a student has come to its teacher on held-out text."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from efficientbert.train.distillation.capture import Captures
+from efficientbert.configuration_efficientbert import EfficientBertConfig
+from efficientbert.train.distillation.capture import Captures, Needs
 from efficientbert.train.distillation.layer_map import even_states
-from efficientbert.train.distillation.objective import GeneralDistillation, attention_score_losses, hidden_state_losses
+from efficientbert.train.distillation.losses import LossRecipe, attention_score_losses, hidden_state_losses
+from efficientbert.train.distillation.objective import GeneralDistillation
 from efficientbert.train.distillation.student import Student
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.text.batches import batches, pair_mask
@@ -34,19 +36,43 @@ class HeldOut:
 
 
 def capture_held_out(
-    text: Text, teacher: Teacher, device: torch.device, masking: WholeWordMasking | None = None
+    text: Text,
+    teacher: Teacher,
+    device: torch.device,
+    students: Sequence[tuple[EfficientBertConfig, LossRecipe]],
+    masking: WholeWordMasking | None = None,
 ) -> HeldOut:
-    """The held-out text of a corpus; with `masking`, masked as in its first epoch too."""
+    """The held-out text of a corpus; with `masking`, masked as in its first epoch too.
 
-    def capture(collator: Callable[[list], dict[str, torch.Tensor]]) -> Captured:
-        return [(batch, teacher(batch)) for batch in batches(text.held_out, 16, collator, device)]
+    Args:
+        text: The corpus.
+        teacher: The teacher.
+        device: Where to.
+        students: Who is scored on it, and what each learns: of the teacher's captures only what that reads is kept.
+        masking: What hides words, if the students are trained so.
+    """
+    figures, losses = Needs(), Needs()
+    for config, recipe in students:
+        figures |= _figure_needs(config, teacher)
+        losses |= recipe.needs
+
+    def capture(collator: Callable[[list], dict[str, torch.Tensor]], needs: Needs) -> Captured:
+        return [(batch, needs.of(teacher(batch))) for batch in batches(text.held_out, 16, collator, device)]
 
     if masking is None:
-        return HeldOut(capture(text.padding))
+        return HeldOut(capture(text.padding, figures | losses))
     masking = copy.copy(masking)
     masking.collator = text.padding
     masking.set_epoch(0)
-    return HeldOut(capture(text.padding), capture(masking))
+    return HeldOut(capture(text.padding, figures), capture(masking, losses))
+
+
+def _figure_needs(config: EfficientBertConfig, teacher: Teacher) -> Needs:
+    """What `nearness` reads of a teacher, for a student of a configuration."""
+    states = frozenset(theirs for _, theirs in even_states(config.num_hidden_layers, teacher.num_layers))
+    same_heads = config.num_attention_heads == teacher.num_heads
+    layers = frozenset(state - 1 for state in states - {0}) if same_heads else frozenset()
+    return Needs(hidden_states=states | {teacher.num_layers}, queries=layers, keys=layers)
 
 
 @torch.no_grad()
@@ -88,7 +114,8 @@ def nearness(
     states = even_states(len(student.queries), len(teacher.queries))
     layers = tuple((mine - 1, theirs - 1) for mine, theirs in states[1:])
     figures = {"hidden_state_mse": sum(hidden_state_losses(student, teacher, states, batch, counts))}
-    if student.queries[0].shape[1] == teacher.queries[0].shape[1]:
+    theirs = teacher.queries[layers[0][1]]  # not there where no student has as many heads
+    if theirs is not None and student.queries[0].shape[1] == theirs.shape[1]:
         figures["attention_score_mse"] = sum(
             attention_score_losses(student, teacher, layers, pair_mask(batch), counts)
         )

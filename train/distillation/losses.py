@@ -1,16 +1,24 @@
-"""Distillation losses: pure functions of tensors, whichever models they come from.
+"""Distillation losses: pure functions of tensors, and for every loss by name what of student and teacher it compares.
 
 All are sums divided by a count that the caller gives, the number of valid tokens, token pairs or tokens to predict in
 the *whole* batch over all accumulation steps and processes, so that the gradient does not depend on how the batch is
 cut. Padding never counts, and in packed batches no sequence sees another.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
 
+from efficientbert.train.distillation.capture import Captures, Needs
+from efficientbert.train.distillation.scales import Scales
 from efficientbert.train.text.batches import pair_mask
+
+
+Tensors = Mapping[str, torch.Tensor]
 
 
 def count_valid(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -65,6 +73,41 @@ def attention_score_loss(
     right = torch.cat((key, their_key), dim=-1)
     error = torch.matmul(left, right.transpose(-1, -2)) * pairs_mask[:, None].to(left.dtype)
     return _wide(error).square().sum() / (error.shape[1] * pairs)
+
+
+def hidden_state_losses(
+    student: Captures,
+    teacher: Captures,
+    states: tuple[tuple[int, int], ...],
+    batch: Mapping[str, torch.Tensor],
+    counts: Mapping[str, torch.Tensor],
+) -> list[torch.Tensor]:
+    """One loss for every pair of student and teacher hidden states, not yet scaled."""
+    return [
+        hidden_state_loss(
+            student.hidden_states[mine], teacher.hidden_states[theirs], batch["attention_mask"], counts["tokens"]
+        )
+        for mine, theirs in states
+    ]
+
+
+def attention_score_losses(
+    student: Captures,
+    teacher: Captures,
+    layers: tuple[tuple[int, int], ...],
+    pairs: torch.Tensor,
+    counts: Mapping[str, torch.Tensor],
+) -> list[torch.Tensor]:
+    """One loss for every pair of student and teacher layers, not yet scaled."""
+    return [
+        attention_score_loss(
+            (student.queries[mine], student.keys[mine]),
+            (teacher.queries[theirs], teacher.keys[theirs]),
+            pairs,
+            counts["pairs"],
+        )
+        for mine, theirs in layers
+    ]
 
 
 def relation_loss(
@@ -161,3 +204,212 @@ class _Divergence(torch.autograd.Function):
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
     """At least float32."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+@dataclass(frozen=True)
+class LossRecipe:
+    """Losses that fit a student and a teacher.
+
+    Attributes:
+        weights: By the name of the loss.
+        states: Pairs of student and teacher hidden states that are compared; 0 is the embedding's output. The
+            attention scores of the same layers are.
+        relation_heads: Heads of the Q-Q, K-K and V-V relations.
+        relation_layer: Teacher layer of all relations, counted from 0; the student's is its last.
+    """
+
+    weights: Mapping[str, float]
+    states: tuple[tuple[int, int], ...]
+    relation_heads: int
+    relation_layer: int
+
+    @property
+    def layers(self) -> tuple[tuple[int, int], ...]:
+        """Pairs of student and teacher layers that are compared, counted from 0."""
+        return tuple((mine - 1, theirs - 1) for mine, theirs in self.states if mine > 0)
+
+    @property
+    def masks(self) -> bool:
+        """Whether tokens are masked to be predicted."""
+        return any(LOSSES[name].masks for name in self.weights)
+
+    @property
+    def needs(self) -> Needs:
+        """Which captures of the teacher the losses read."""
+        needs = Needs()
+        for name in self.weights:
+            needs |= LOSSES[name].needs(self)
+        return needs
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any loss looks at the teacher."""
+        return self.needs != Needs()
+
+
+@dataclass(frozen=True)
+class Loss(ABC):
+    """One loss of a recipe: what of student and teacher is compared.
+
+    Attributes:
+        recipe: The recipe.
+        scales: The teacher's variances.
+    """
+
+    name: ClassVar[str]
+    maps_layers: ClassVar[bool] = False  # whether it compares the layers of a `layer_map`
+    by_heads: ClassVar[bool] = False  # whether it compares attention head by head
+    masks: ClassVar[bool] = False  # whether tokens are masked to be predicted
+
+    recipe: LossRecipe
+    scales: Scales
+
+    @staticmethod
+    @abstractmethod
+    def needs(recipe: LossRecipe) -> Needs:
+        """Which captures of the teacher it reads."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        student: Captures,
+        teacher: Captures | None,
+        batch: Tensors,
+        pairs: torch.Tensor,
+        counts: Tensors,
+    ) -> torch.Tensor:
+        """The loss of a batch as a share of the whole one.
+
+        Args:
+            student: Its captures.
+            teacher: What `needs` names of its captures.
+            batch: As of `count_valid`.
+            pairs: As of `pair_mask`.
+            counts: As of `count_valid`, of the whole batch.
+        """
+
+
+class HiddenStates(Loss):
+    """Squared error of the mapped hidden states over the teacher's variance."""
+
+    name = "hidden_states"
+    maps_layers = True
+
+    @staticmethod
+    def needs(recipe: LossRecipe) -> Needs:
+        """See `Loss`."""
+        return Needs(hidden_states=frozenset(theirs for _, theirs in recipe.states))
+
+    def __call__(
+        self, student: Captures, teacher: Captures, batch: Tensors, pairs: torch.Tensor, counts: Tensors
+    ) -> torch.Tensor:
+        """See `Loss`."""
+        losses = hidden_state_losses(student, teacher, self.recipe.states, batch, counts)
+        return sum(loss / self.scales.hidden_states[state] for loss, (_, state) in zip(losses, self.recipe.states))
+
+
+class AttentionScores(Loss):
+    """Squared error of the mapped layers' scores before softmax over the teacher's variance."""
+
+    name = "attention_scores"
+    maps_layers = by_heads = True
+
+    @staticmethod
+    def needs(recipe: LossRecipe) -> Needs:
+        """See `Loss`."""
+        layers = frozenset(theirs for _, theirs in recipe.layers)
+        return Needs(queries=layers, keys=layers)
+
+    def __call__(
+        self, student: Captures, teacher: Captures, batch: Tensors, pairs: torch.Tensor, counts: Tensors
+    ) -> torch.Tensor:
+        """See `Loss`."""
+        losses = attention_score_losses(student, teacher, self.recipe.layers, pairs, counts)
+        return sum(loss / self.scales.attention_scores[layer] for loss, (_, layer) in zip(losses, self.recipe.layers))
+
+
+class Relations(Loss):
+    """Divergence of relation distributions of the student's last layer from those of one teacher layer."""
+
+    compared: ClassVar[tuple[tuple[int, int], ...]]  # the two sides, each of queries, keys and values by number
+
+    @staticmethod
+    def needs(recipe: LossRecipe) -> Needs:
+        """See `Loss`."""
+        layer = frozenset({recipe.relation_layer})
+        return Needs(queries=layer, keys=layer, values=layer)
+
+    def vectors(self, captures: Captures, layer: int) -> tuple[torch.Tensor, ...]:
+        """Queries, keys and values of a layer, each of shape `(B, R, L, d)`."""
+        return (captures.queries[layer], captures.keys[layer], captures.values[layer])
+
+    def __call__(
+        self, student: Captures, teacher: Captures, batch: Tensors, pairs: torch.Tensor, counts: Tensors
+    ) -> torch.Tensor:
+        """See `Loss`."""
+        mine, theirs = self.vectors(student, -1), self.vectors(teacher, self.recipe.relation_layer)
+        return sum(
+            relation_loss((mine[a], mine[b]), (theirs[a], theirs[b]), pairs, counts["tokens"])
+            for a, b in self.compared
+        )
+
+
+class MinilmRelations(Relations):
+    """Attention distributions and value relations (MiniLM, sections 3.1 and 3.2)."""
+
+    name = "minilm_relations"
+    by_heads = True
+    compared = ((0, 1), (2, 2))
+
+
+class QkvRelations(Relations):
+    """Relations of queries, keys and values, each with themselves (MiniLMv2, section 3.1)."""
+
+    name = "qkv_relations"
+    compared = ((0, 0), (1, 1), (2, 2))
+
+    def vectors(self, captures: Captures, layer: int) -> tuple[torch.Tensor, ...]:
+        """See `Relations`; of as many relation heads as the recipe says."""
+        return tuple(regroup_heads(part, self.recipe.relation_heads) for part in super().vectors(captures, layer))
+
+
+class MaskedLM(Loss):
+    """Cross-entropy of the masked tokens; there need be no teacher."""
+
+    name = "masked_lm"
+    masks = True
+
+    @staticmethod
+    def needs(recipe: LossRecipe) -> Needs:
+        """See `Loss`."""
+        return Needs()
+
+    def __call__(
+        self, student: Captures, teacher: Captures, batch: Tensors, pairs: torch.Tensor, counts: Tensors
+    ) -> torch.Tensor:
+        """See `Loss`."""
+        labels = batch["labels"][batch["labels"] != -100]
+        return masked_lm_loss(student.logits, labels, counts["predicted"].clamp_min(1))
+
+
+class Logits(Loss):
+    """Divergence from the teacher's masked-LM distribution."""
+
+    name = "logits"
+    masks = True
+
+    @staticmethod
+    def needs(recipe: LossRecipe) -> Needs:
+        """See `Loss`."""
+        return Needs(logits=True)
+
+    def __call__(
+        self, student: Captures, teacher: Captures, batch: Tensors, pairs: torch.Tensor, counts: Tensors
+    ) -> torch.Tensor:
+        """See `Loss`."""
+        return logit_loss(student.logits, teacher.logits, counts["predicted"].clamp_min(1))
+
+
+LOSSES: dict[str, type[Loss]] = {
+    loss.name: loss for loss in (HiddenStates, AttentionScores, MinilmRelations, QkvRelations, MaskedLM, Logits)
+}

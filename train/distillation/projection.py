@@ -9,6 +9,7 @@ from torch import nn
 
 from efficientbert.train.distillation.student import Student
 from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.engine.finite import check_finite
 from efficientbert.train.files.writing import writing
 
 
@@ -16,7 +17,12 @@ PROJECTION_FILE = "distillation_projection.safetensors"
 
 
 def save_projection(projection: nn.Linear, folder: Path) -> None:
-    """Keeps a projection beside a saved encoder, for later training."""
+    """Keeps a projection beside a saved encoder, for later training.
+
+    Raises:
+        NotFiniteError: if a weight is not finite.
+    """
+    check_finite(projection.state_dict(), "distillation: the projection")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in projection.state_dict().items()}
     with writing(folder / PROJECTION_FILE) as temporary:
         save_file(tensors, temporary)

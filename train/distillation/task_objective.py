@@ -12,7 +12,8 @@ from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.arguments import LossArguments
 from efficientbert.train.distillation.capture import Captures, student_recorder
 from efficientbert.train.distillation.layer_map import even_states
-from efficientbert.train.distillation.loss_choice import LossRecipe, make_recipe
+from efficientbert.train.distillation.loss_choice import make_recipe
+from efficientbert.train.distillation.losses import LossRecipe
 from efficientbert.train.distillation.objective import GeneralDistillation
 from efficientbert.train.distillation.projection import fit_to_states
 from efficientbert.train.distillation.scales import stored_scales

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from efficientbert.train.cli.arguments import check_kinds
 from efficientbert.train.cli.errors import InputError
 
 
@@ -20,6 +21,9 @@ class LoopArguments:
     weight_decay: float = field(default=0.01, metadata={"help": "Weight decay, not applied to biases and norms."})
     max_grad_norm: float = field(default=1.0, metadata={"help": "Largest norm of the gradient; longer ones are cut."})
     seed: int = field(default=0, metadata={"help": "Seed of weights, order of the data and dropout."})
+    device: str | None = field(
+        default=None, metadata={"help": "cpu, cuda or cuda:1; by default the GPU if there is one."}
+    )
     mixed_precision: str = field(default="no", metadata={"help": "no, bf16 or fp16."})
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Recompute layers to save memory."})
     compile: bool = field(default=False, metadata={"help": "Compile the trained model with torch.compile."})
@@ -37,6 +41,7 @@ class LoopArguments:
         Raises:
             InputError: naming the argument.
         """
+        check_kinds(self)
         for name in ("batch_size", "gradient_accumulation_steps", "checkpoint_steps", "log_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: must be at least 1, not {getattr(self, name)}")

@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from efficientbert.train.engine.finite import check_finite
 from efficientbert.train.files.writing import writing
 
 
@@ -37,13 +38,18 @@ class Selection:
         self.writes = writes
 
     def __call__(self, step: int) -> None:
-        """Scores the model behind a step where it is time."""
+        """Scores the model behind a step where it is time.
+
+        Raises:
+            NotFiniteError: if its weights are not finite.
+        """
         if not self.writes or (step % self.every and step != self.last):
             return
         score, best = self.score(), self.best()
         score = -math.inf if math.isnan(score) else score
         if best is not None and (score, -step) <= (best[1], -best[0]):
             return
+        check_finite(self.model.state_dict(), f"training: step {step}")
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
         with writing(self.path) as temporary:
             save_file(tensors, temporary, {"step": str(step), "score": repr(score)})

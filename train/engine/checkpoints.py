@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from efficientbert.train.cli.errors import InputError, disk_full, one_line
+from efficientbert.train.engine.finite import check_finite
 
 
 @dataclass
@@ -19,7 +20,8 @@ class Progress:
     step: int = 0
     epoch: int = 0
     batch: int = 0  # batches of this process already taken in this epoch
-    skipped: int = 0  # steps without an update, because loss or gradient were no finite numbers
+    skipped: int = 0  # steps without an update, because loss or gradient were not finite
+    first_skipped: int | None = None
     log: list[dict[str, float]] = field(default_factory=list)
 
     def state_dict(self) -> dict[str, Any]:
@@ -36,8 +38,11 @@ def save_checkpoint(accelerator: Accelerator, checkpoints: Path, step: int) -> N
 
     Raises:
         InputError: if the disk is full or refuses it; the older ones stay.
+        NotFiniteError: if a weight is not finite; the older ones stay.
     """
     final = checkpoints / f"step-{step:08d}"
+    for model in accelerator._models:
+        check_finite(accelerator.unwrap_model(model).state_dict(), f"training: step {step}")
     temporary = checkpoints / "writing"
     accelerator.wait_for_everyone()
     try:

@@ -12,8 +12,24 @@ def find_device(name: str | None = None) -> torch.device:
         InputError: if there is no such device here.
     """
     if name is None:
-        return torch.accelerator.current_accelerator() or torch.device("cpu")
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"device {name!r}: is not here: {one_line(error, 200)}") from None
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuses a mixed precision that a device cannot train in.
+
+    Args:
+        precision: "no", "bf16" or "fp16".
+        device: The device.
+
+    Raises:
+        InputError: naming both.
+    """
+    if precision == "fp16" and device.type == "cpu":
+        raise InputError("mixed_precision: 'fp16' is for GPUs; on device 'cpu' choose bf16 or no")
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise InputError(f"mixed_precision: device '{device}' cannot compute in 'bf16'; choose fp16 or no")

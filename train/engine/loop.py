@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,17 +11,19 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
-from tqdm.auto import tqdm
 
 from efficientbert.train.cli.errors import InputError
+from efficientbert.train.cli.threads import available_cores
 from efficientbert.train.engine.arguments import LoopArguments
 from efficientbert.train.engine.checkpoints import Progress, newest_checkpoint, save_checkpoint
+from efficientbert.train.engine.display import Display
+from efficientbert.train.engine.finite import NotFiniteError
 from efficientbert.train.engine.optimizer import linear_schedule, make_optimizer
 from efficientbert.train.engine.order import EpochSampler, LengthSampler, Stream
+from efficientbert.train.engine.tracking import tracking
 
 
-class NotFiniteError(InputError):
-    """Loss, gradient or outputs of a model are no finite numbers."""
+WORKERS = 4  # processes that collate batches while a GPU computes
 
 
 class Objective(Protocol):
@@ -62,8 +63,9 @@ def train(
         collator: Rows to a batch of tensors.
         args: Settings of the run.
         max_steps: Optimizer steps.
-        checkpoints: Folder of this run's checkpoints; None for a run too short to have any.
-        description: Text of the progress bar.
+        checkpoints: Folder of this run's checkpoints; None for a run too short to have any, which no tracker follows
+            either.
+        description: What is trained, for the bar and the tracker.
         lengths: Tokens of every row; batches then hold rows of like length. Not for streams.
         after_step: Called on every process behind optimizer step number `step`, counted from 1, before a checkpoint
             of that step is written; the model is in training mode. It must leave random states alone.
@@ -74,108 +76,192 @@ def train(
 
     Raises:
         InputError: if an epoch holds less than one batch for every process.
-        NotFiniteError: if more than `max_skipped_steps` steps had a loss or gradient that is no finite number.
+        NotFiniteError: if more than `max_skipped_steps` steps, or more than half of all, had a loss or gradient that
+            is not finite, or a weight is not when a checkpoint is due.
     """
     # One accelerator may train several models in turn: what it holds of the last one is no part of this run's
     # checkpoints.
     accelerator.free_memory()
     accelerator._custom_objects.clear()
-    streaming = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__")
-    if streaming:
-        dataset, sampler = Stream(dataset), None
-    elif lengths is None:
-        sampler = EpochSampler(len(dataset), args.seed)
-    else:
-        sampler = LengthSampler(lengths, args.batch_size * accelerator.num_processes, args.seed)
-    loader = DataLoader(dataset, args.batch_size, sampler=sampler, collate_fn=collator, drop_last=True)
-    optimizer = make_optimizer(model, args)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, linear_schedule(math.ceil(args.warmup_ratio * max_steps), max_steps)
-    )
-    if args.compile:
-        model.compile()  # in place: a wrapper would rename the weights in checkpoints
-    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    if accelerator.num_processes > 1:
-        set_seed(args.seed, device_specific=True)  # weights began equal; dropout shall differ
-    if args.tracker:
-        accelerator.init_trackers(description.lower().replace(" ", "-"), config=_plain(args))
-    progress = Progress()
-    if checkpoints is not None:
-        accelerator.register_for_checkpointing(schedule, progress)
-        newest = newest_checkpoint(checkpoints)
-        if newest is not None:
-            accelerator.load_state(str(newest))
-
-    bar = tqdm(
-        total=max_steps,
-        initial=progress.step,
-        desc=description,
-        unit="step",
-        leave=None,  # within another bar it vanishes when it is full
-        disable=not accelerator.is_main_process,
-    )
-    model.train()
-    sums: dict[str, torch.Tensor] = {}
-    skipped_before = progress.skipped
-    groups = _groups(accelerator, loader, progress, args)
-    while progress.step < max_steps:
-        group = next(groups)
-        counts = _whole_counts(accelerator, objective, group)
-        values: dict[str, torch.Tensor] = {}
-        for index, batch in enumerate(group):
-            last = index == len(group) - 1
-            with nullcontext() if last else accelerator.no_sync(model):
-                with accelerator.autocast():
-                    loss, terms = objective(model, batch, counts, progress.step)
-                # Gradients are averaged over processes, but counts are of all of them together.
-                accelerator.backward(loss * accelerator.num_processes)
-            for name, value in {"loss": loss, **terms}.items():
-                values[name] = values.get(name, 0) + value.detach()
-        norm = accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
-        faults = _not_finite(accelerator, values, norm)
-        if faults:
-            progress.skipped += 1
-            if accelerator.scaler is not None:
-                accelerator.scaler.update()  # it has looked at these gradients, and awaits the next
-        else:
-            optimizer.step()
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0) + value
-        optimizer.zero_grad()
-        rate = schedule.get_last_lr()[0]
-        schedule.step()
-        progress.step += 1
-        if progress.skipped > args.max_skipped_steps:
-            raise NotFiniteError(
-                f"training: step {progress.step}: {', '.join(faults)} not finite; with it {progress.skipped} steps "
-                f"were skipped, --max_skipped_steps allows {args.max_skipped_steps}: lower --learning_rate or look at "
-                "the data"
-            )
-        bar.update()
-        checkpoint_due = (
-            checkpoints is not None and progress.step % args.checkpoint_steps == 0 and progress.step < max_steps
-        )
-        # Every checkpoint ends a log row, so that a run that goes on from it averages over the same steps.
-        if progress.step % args.log_steps == 0 or progress.step == max_steps or checkpoint_due:
-            row = _log_row(accelerator, sums, progress, rate, progress.skipped - skipped_before)
-            sums, skipped_before = {}, progress.skipped
-            bar.set_postfix({name: f"{row[name]:.3f}" for name in ("loss",) if name in row})
-            if args.tracker:
+    loader = _make_loader(accelerator, dataset, collator, args, lengths)
+    training = _Training(accelerator, model, objective, loader, args, max_steps, checkpoints)
+    progress = training.progress
+    followed = nullcontext() if checkpoints is None else tracking(accelerator, args, description)
+    shown = accelerator.is_main_process
+    with followed, Display(description, progress.step, max_steps, shown, lines=checkpoints is not None) as display:
+        training.model.train()
+        batches = _groups(accelerator, training.loader, progress, args)
+        while progress.step < max_steps:
+            training.step(next(batches))
+            display.step()
+            due = checkpoints is not None and progress.step % args.checkpoint_steps == 0 and progress.step < max_steps
+            # Every checkpoint ends a log row, so that a run that goes on from it averages over the same steps.
+            if progress.step % args.log_steps == 0 or progress.step == max_steps or due:
+                row = training.log_row()
+                display.row(row)
                 accelerator.log(row, step=progress.step)
-        if after_step is not None:
-            after_step(progress.step)
-        if checkpoint_due:
-            save_checkpoint(accelerator, checkpoints, progress.step)
-    bar.close()
+            if after_step is not None:
+                after_step(progress.step)
+            if due:
+                save_checkpoint(accelerator, checkpoints, progress.step)
     accelerator.wait_for_everyone()
     accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # weights are scored as they are saved: in full precision
+    _tell_outcome(accelerator, progress, max_steps, description)
     return progress.log
 
 
-def _plain(args: LoopArguments) -> dict[str, int | float | bool | str]:
-    """Arguments as trackers take them: TensorBoard knows no lists and no None."""
-    fields = asdict(args).items()
-    return {name: value if isinstance(value, int | float | bool | str) else str(value) for name, value in fields}
+def _make_loader(
+    accelerator: Accelerator,
+    dataset: Any,
+    collator: Callable[[list], dict[str, torch.Tensor]],
+    args: LoopArguments,
+    lengths: Sequence[int] | None,
+) -> DataLoader:
+    """Batches of a process's rows; see `train`."""
+    sampler, workers = None, 0
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        dataset = Stream(dataset)  # read here: every worker would read it whole, and wrap its faults in long texts
+    else:
+        rows_a_batch = args.batch_size * accelerator.num_processes
+        if lengths is None:
+            sampler = EpochSampler(len(dataset), args.seed)
+        else:
+            sampler = LengthSampler(lengths, rows_a_batch, args.seed)
+        if accelerator.device.type == "cuda":
+            workers = max(0, min(WORKERS, available_cores() // accelerator.num_processes - 1))
+    return DataLoader(
+        dataset,
+        args.batch_size,
+        sampler=sampler,
+        collate_fn=collator,
+        drop_last=True,
+        # Workers start anew in every epoch, so that they know which it is.
+        num_workers=workers,
+        multiprocessing_context="fork" if workers else None,  # collators may be closures
+        pin_memory=accelerator.device.type == "cuda",
+    )
+
+
+class _Training:
+    """What changes in a training: weights, optimizer, learning rate, progress, and sums since the last log row.
+
+    Arguments are those of `train`; there is `loader` in the place of its rows.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        objective: Objective,
+        loader: DataLoader,
+        args: LoopArguments,
+        max_steps: int,
+        checkpoints: Path | None,
+    ):
+        self.accelerator = accelerator
+        self.objective = objective
+        self.args = args
+        self.max_steps = max_steps
+        optimizer = make_optimizer(model, args)
+        factor = linear_schedule(math.ceil(args.warmup_ratio * max_steps), max_steps)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        self.rate = 0.0
+        if args.compile:
+            model.compile()  # in place: a wrapper would rename the weights in checkpoints
+        self.model, self.optimizer, self.loader = accelerator.prepare(model, optimizer, loader)
+        if accelerator.num_processes > 1:
+            set_seed(args.seed, device_specific=True)  # weights began equal; dropout shall differ
+        self.progress = Progress()
+        if checkpoints is not None:
+            accelerator.register_for_checkpointing(self.schedule, self.progress)
+            newest = newest_checkpoint(checkpoints)
+            if newest is not None:
+                accelerator.load_state(str(newest))
+        self.sums: dict[str, torch.Tensor] = {}
+        self.skipped_before = self.progress.skipped
+
+    def step(self, group: list[dict[str, torch.Tensor]]) -> None:
+        """One optimizer step on its batches, or none where anything is not finite.
+
+        Raises:
+            NotFiniteError: if too many steps were skipped.
+        """
+        values = self._backward(group)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.args.max_grad_norm)
+        faults = _not_finite(self.accelerator, values, norm)
+        if not faults:
+            self.optimizer.step()
+            for name, value in values.items():
+                self.sums[name] = self.sums.get(name, 0) + value
+        elif self.accelerator.scaler is not None:
+            self.accelerator.scaler.update()  # it has looked at these gradients, and awaits the next
+        self.optimizer.zero_grad()
+        self.rate = self.schedule.get_last_lr()[0]
+        self.schedule.step()
+        self.progress.step += 1
+        if faults:
+            self._note_skipped(faults)
+
+    def _backward(self, group: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Adds up the gradients of a step's batches; returns its loss and terms, of this process."""
+        counts = _whole_counts(self.accelerator, self.objective, group)
+        values: dict[str, torch.Tensor] = {}
+        for index, batch in enumerate(group):
+            last = index == len(group) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                with self.accelerator.autocast():
+                    loss, terms = self.objective(self.model, batch, counts, self.progress.step)
+                # Gradients are averaged over processes, but counts are of all of them together.
+                self.accelerator.backward(loss * self.accelerator.num_processes)
+            for name, value in {"loss": loss, **terms}.items():
+                values[name] = values.get(name, 0) + value.detach()
+        return values
+
+    def _note_skipped(self, faults: list[str]) -> None:
+        """Counts the step that is just over as skipped.
+
+        Raises:
+            NotFiniteError: if it is one too many.
+        """
+        progress, most = self.progress, self.args.max_skipped_steps
+        progress.skipped += 1
+        if progress.first_skipped is None:
+            progress.first_skipped = progress.step
+        if progress.skipped > most:
+            raise NotFiniteError(
+                f"training: step {progress.step}: {', '.join(faults)} not finite; with it {progress.skipped} steps "
+                f"were skipped, --max_skipped_steps allows {most}: lower --learning_rate or look at the data"
+            )
+
+    def log_row(self) -> dict[str, float]:
+        """Adds to the log: averages of the terms over the steps taken since the last row, and over all processes."""
+        progress, skipped = self.progress, self.progress.skipped - self.skipped_before
+        taken = progress.step - (progress.log[-1]["step"] if progress.log else 0) - skipped
+        row = {"step": progress.step, "learning_rate": self.rate, "skipped": skipped}
+        for name, total in self.sums.items():
+            row[name] = self.accelerator.reduce(total, "sum").item() / taken
+        progress.log.append(row)
+        self.sums, self.skipped_before = {}, progress.skipped
+        return row
+
+
+def _tell_outcome(accelerator: Accelerator, progress: Progress, max_steps: int, description: str) -> None:
+    """Says what of a training that is over did not train anything.
+
+    Raises:
+        NotFiniteError: if that is most of it.
+    """
+    if max_steps == 0:
+        accelerator.print(f"{description}: 0 steps, so nothing was trained")
+    if progress.skipped == 0:
+        return
+    told = (
+        f"{progress.skipped} of {max_steps} steps were skipped: loss or gradient not finite (first at step "
+        f"{progress.first_skipped})"
+    )
+    if 2 * progress.skipped > max_steps:
+        raise NotFiniteError(f"training: {told}; lower --learning_rate or look at the data")
+    accelerator.print(f"{description}: {told}")
 
 
 def _not_finite(accelerator: Accelerator, values: Mapping[str, torch.Tensor], norm: torch.Tensor | None) -> list[str]:
@@ -235,15 +321,3 @@ def _whole_counts(
         for name, count in objective.count(batch).items():
             counts[name] = counts.get(name, 0) + count
     return {name: accelerator.reduce(count, "sum") for name, count in counts.items()}
-
-
-def _log_row(
-    accelerator: Accelerator, sums: dict[str, torch.Tensor], progress: Progress, rate: float, skipped: int
-) -> dict[str, float]:
-    """Averages of the logged terms over the steps taken since the last row, over all processes, added to the log."""
-    taken = progress.step - (progress.log[-1]["step"] if progress.log else 0) - skipped
-    row = {"step": progress.step, "learning_rate": rate, "skipped": skipped}
-    for name, total in sums.items():
-        row[name] = accelerator.reduce(total, "sum").item() / taken
-    progress.log.append(row)
-    return row

@@ -19,7 +19,11 @@ def make_optimizer(model: nn.Module, args: LoopArguments) -> torch.optim.AdamW:
 
 
 def linear_schedule(warmup_steps: int, max_steps: int) -> Callable[[int], float]:
-    """Factor of the peak learning rate: rises linearly from step 1, then falls linearly to 0."""
+    """Factor of the peak learning rate: rises linearly from step 1, then falls linearly to 0.
+
+    That of transformers, `get_linear_schedule_with_warmup`, starts at 0: its first step would train nothing, which
+    counts in the short trainings of a search.
+    """
 
     def factor(step: int) -> float:
         if step < warmup_steps:

@@ -14,7 +14,11 @@ BLOCK_BATCHES = 50  # batches among which rows are sorted by length
 
 
 class EpochSampler(Sampler[int]):
-    """All indices in an order that depends on the seed and the epoch alone, so that a resumed run sees the same."""
+    """All indices in an order that depends on the seed and the epoch alone, so that a resumed run sees the same.
+
+    `SeedableRandomSampler` of accelerate adds seed and epoch: the second epoch of one seed is then the first of the
+    next, and who goes on with another seed would see the same order again.
+    """
 
     def __init__(self, size: int, seed: int):
         self.size = size

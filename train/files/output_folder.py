@@ -4,6 +4,7 @@ import dataclasses
 import fcntl
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from efficientbert.train.files.writing import write_json
 
 
 LOCK = ".lock"
-# How a run is watched and what its card says, not what comes out of it.
-UNDECISIVE = ("max_skipped_steps", "tracker", "log_steps", "license", "language")
+INPUTS = "inputs"  # among the arguments in `run.json`
+# How and where a run is done and what its card says, not what comes of it.
+UNDECISIVE = ("max_skipped_steps", "tracker", "log_steps", "device", "license", "language")
 
 
 class OutputFolder:
@@ -46,11 +48,15 @@ class OutputFolder:
         """Whether the work folder is there and nothing was made in it yet."""
         return self.work.is_dir() and {path.name for path in self.work.iterdir()} <= {"run.json", LOCK}
 
-    def open(self) -> "OutputFolder":
+    def open(self, inputs: Mapping[str, str] | None = None) -> "OutputFolder":
         """Makes the work folder, or takes up the one of a killed run; one process at a time.
 
+        Args:
+            inputs: Checksums of what the run reads, by what it is; see `digests`. Kept beside the arguments.
+
         Raises:
-            InputError: if another process works on it, or it cannot be made.
+            InputError: if another process works on it, it cannot be made, or what the run reads is no longer what it
+                was when the run began.
         """
         try:
             self.work.mkdir(parents=True, exist_ok=True)
@@ -61,7 +67,14 @@ class OutputFolder:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"output folder {self.work}: another process is working on it") from None
-        write_json(self.work / "run.json", self.arguments)
+        record = self.work / "run.json"
+        if inputs is not None and record.exists() and not self._untouched():
+            try:
+                check_inputs(record, inputs, f"delete {self.work.name} or give another --output_dir")
+            except InputError:
+                self.lock.close()
+                raise
+        write_json(record, self.arguments | ({} if inputs is None else {INPUTS: dict(inputs)}))
         return self
 
     def finish(self) -> Path:
@@ -97,6 +110,7 @@ def holds_run(folder: Path, arguments: dict[str, Any]) -> bool:
     if not record.exists():
         raise InputError(f"output folder {folder}: is not empty; choose another --output_dir or empty it")
     earlier = json.loads(record.read_text(encoding="utf-8"))
+    earlier.pop(INPUTS, None)
     for key in sorted(earlier.keys() | arguments.keys()):
         if earlier.get(key) != arguments.get(key):
             raise InputError(
@@ -104,6 +118,23 @@ def holds_run(folder: Path, arguments: dict[str, Any]) -> bool:
                 "choose another --output_dir or delete it"
             )
     return True
+
+
+def check_inputs(record: Path, inputs: Mapping[str, str], remedy: str) -> None:
+    """Holds what a run reads against what it read when it began.
+
+    Args:
+        record: Of the run, `run.json`.
+        inputs: Checksums by what they are of.
+        remedy: What the user can do.
+
+    Raises:
+        InputError: naming what has changed.
+    """
+    earlier = json.loads(record.read_text(encoding="utf-8")).get(INPUTS, {})
+    for name, checksum in inputs.items():
+        if earlier.get(name) != checksum:
+            raise InputError(f"{name}: has changed since the run began; {remedy}")
 
 
 def run_arguments(args: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from efficientbert.train.engine.finite import check_finite
 from efficientbert.train.files.local_paths import is_local
 from efficientbert.train.model_folder.card import write_card
 from efficientbert.train.model_folder.record import is_hub_id, read_provenance, recorded, write_provenance
@@ -36,7 +37,11 @@ def write_checkpoint(
         start: What the command started from; if that is a folder with a record of its own, this step is added to it.
         task: `TaskArguments` of the labelled data that the model is for; `evaluate` finds it by them.
         sources: What the model learned from: ids on the Hub, which the card names, files and folders.
+
+    Raises:
+        NotFiniteError: if a weight is not finite.
     """
+    check_finite(model.state_dict(), f"{step}: the model")
     model.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)

@@ -10,7 +10,8 @@ from efficientbert.modeling_efficientbert import EfficientBertForMaskedLM
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.arguments import DistillArguments
 from efficientbert.train.distillation.layer_map import even_states
-from efficientbert.train.distillation.loss_choice import LossRecipe, source_layers
+from efficientbert.train.distillation.loss_choice import source_layers
+from efficientbert.train.distillation.losses import LossRecipe
 from efficientbert.train.distillation.projection import fit_projection, load_projection
 from efficientbert.train.distillation.student import Student, choose_attention, fit_config, read_config
 from efficientbert.train.distillation.teacher import Teacher

@@ -1,7 +1,6 @@
 """Augmented rows of a labelled task, and the file that they are written to."""
 
 import fcntl
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from datasets import Dataset
 from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from efficientbert.train.cli.errors import InputError
@@ -133,14 +131,6 @@ class AugmentedFile:
         shutil.rmtree(self.work)
         self.lock.close()
         return count
-
-
-def digest(rows: Dataset) -> str:
-    """A checksum of all columns of rows."""
-    total = hashlib.sha256()
-    for row in rows:
-        total.update(json.dumps(row, sort_keys=True, default=str).encode())
-    return total.hexdigest()
 
 
 def load_masked_lm(args: AugmentArguments) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 from efficientbert.train.engine.accelerator import make_accelerator
 from efficientbert.train.engine.loop import train
+from efficientbert.train.files.digests import digest_models
 from efficientbert.train.files.output_folder import OutputFolder, run_arguments
 from efficientbert.train.files.writing import write_json
 from efficientbert.train.model_folder.loading import load_tokenizer
 from efficientbert.train.tasks.arguments import FinetuneArguments
 from efficientbert.train.tasks.prediction import length, main_score, predict, score
-from efficientbert.train.tasks.preparation import make_objective, prepare
+from efficientbert.train.tasks.preparation import Prepared, make_objective, prepare
 from efficientbert.train.tasks.run import (
     SELECTED,
     count_steps,
@@ -35,7 +36,7 @@ def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
     if prepared.kept_aside is None and task.metric() == "squad_v2":
         print("no-answer threshold: 0.5; with --selection 0.1 it is chosen on a tenth of the training rows")
     if accelerator.is_main_process:
-        folder.open()
+        folder.open(inputs(args, prepared))
     accelerator.wait_for_everyone()
     steps = count_steps(args, len(data.features), accelerator.num_processes)
     trained, objective = make_objective(args, prepared, steps[0], accelerator, folder.work)
@@ -70,9 +71,12 @@ def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
         (folder.work / SELECTED).unlink(missing_ok=True)
         print(folder.finish())
     accelerator.wait_for_everyone()
-    for tracker in accelerator.trackers:
-        tracker.finish()
     return results
+
+
+def inputs(args: FinetuneArguments, prepared: Prepared) -> dict[str, str]:
+    """Checksums of what a run reads, for `OutputFolder.open`."""
+    return digest_models(args, "model", "teacher") | {f"data of task {args.title()!r}": prepared.digest()}
 
 
 def run_seeds(args: FinetuneArguments) -> dict[str, dict[str, float]]:
@@ -82,9 +86,10 @@ def run_seeds(args: FinetuneArguments) -> dict[str, dict[str, float]]:
         print(f"{folder.path} is complete already")
         return read_results(folder.path)
     accelerator = make_accelerator(args, folder.work)
-    prepare(args, args, args.teacher, load_tokenizer(args.model), accelerator)  # refuses before anything is written
+    # Refuses before anything is written.
+    prepared = prepare(args, args, args.teacher, load_tokenizer(args.model), accelerator)
     if accelerator.is_main_process:
-        folder.open()
+        folder.open(inputs(args, prepared))
     accelerator.wait_for_everyone()
     runs = [
         run(replace(args, seed=seed, seeds=None, output_dir=str(folder.work / f"seed-{seed}"))) for seed in args.seeds

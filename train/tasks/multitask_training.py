@@ -12,6 +12,7 @@ from efficientbert.train.distillation.projection import save_projection
 from efficientbert.train.distillation.task_objective import TaskStudent
 from efficientbert.train.engine.accelerator import make_accelerator
 from efficientbert.train.engine.loop import train
+from efficientbert.train.files.digests import digest_models
 from efficientbert.train.files.output_folder import OutputFolder, run_arguments
 from efficientbert.train.files.writing import write_json
 from efficientbert.train.model_folder.loading import load_tokenizer
@@ -50,7 +51,8 @@ def run(args: MultitaskArguments) -> dict[str, dict[str, dict[str, float]]]:
             "heads can share"
         )
     if accelerator.is_main_process:
-        folder.open()
+        data = {f"data of task {name!r}": task.digest() for name, task in tasks.items()}
+        folder.open(digest_models(args, "model", "teachers", "tasks") | data)
     accelerator.wait_for_everyone()
     rows = [task.data.features for task in tasks.values()]
     steps = count_steps(args, sum(map(len, rows)), accelerator.num_processes)

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from efficientbert.train.cli.errors import InputError, one_line
-from efficientbert.train.distillation.loss_choice import LossRecipe
+from efficientbert.train.distillation.losses import LossRecipe
 from efficientbert.train.distillation.projection import load_projection
 from efficientbert.train.distillation.student import choose_attention
 from efficientbert.train.distillation.task_objective import (
@@ -20,6 +20,7 @@ from efficientbert.train.distillation.task_objective import (
     inner_recipe,
 )
 from efficientbert.train.distillation.task_teacher import TaskTeacher
+from efficientbert.train.files.digests import digest, digest_rows
 from efficientbert.train.metrics import load_metric
 from efficientbert.train.model_folder.loading import load_config, load_model
 from efficientbert.train.model_folder.tokenizer_check import (
@@ -96,6 +97,11 @@ class Prepared:
     model: PreTrainedModel
     teacher: TaskTeacher | None
     recipe: LossRecipe | None
+
+    def digest(self) -> str:
+        """A checksum of what is read of all its rows."""
+        parts = [self.data, *([] if self.kept_aside is None else [self.kept_aside]), *self.scored]
+        return digest(*(digest_rows(part.features) for part in parts))
 
 
 def prepare(

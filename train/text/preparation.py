@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.arguments import EmbedArguments
 from efficientbert.train.distillation.embeddings import EmbeddingTeacher
 from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.files.digests import digest, digest_files, digest_rows
 from efficientbert.train.text.arguments import CorpusArguments
 from efficientbert.train.text.batches import PaddingCollator, batches
 from efficientbert.train.text.corpus import cut_documents, hold_out, load_documents
@@ -30,6 +32,13 @@ class Text:
     training: Any
     collator: Callable[[list], dict[str, torch.Tensor]]
     padding: PaddingCollator
+
+    def digest(self, args: CorpusArguments) -> str:
+        """A checksum of all its rows; of a stream those that were read, and its files where they are here."""
+        if not args.streaming:
+            return digest(digest_rows(self.held_out), digest_rows(self.training))
+        files = digest_files(args.corpus) if Path(args.corpus).exists() else ""
+        return digest(digest_rows(self.held_out), digest_rows(self.sample), files)
 
     def sample_batch(self, device: torch.device) -> dict[str, torch.Tensor]:
         """The sample as one batch."""
