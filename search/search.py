@@ -1,13 +1,14 @@
 """Searches for the best student architecture within a budget of parameters, FLOPs or latency.
 
-    efficientbert search recipes/search-tiny.yaml --teacher TEACHER --corpus CORPUS --tasks sst2 --task_teachers \
-        TEACHER-SST2 --output_dir my-search
+    efficientbert search recipes/search-trained.yaml --teacher sentence-transformers/all-MiniLM-L12-v2 \
+        --corpus corpus.txt --budgets parameters=7.4e6:7.52e6 --output_dir my-search
+    efficientbert distill --teacher sentence-transformers/all-MiniLM-L12-v2 --corpus corpus.txt \
+        --student my-search/best --output_dir my-student
 
-The same command resumes an interrupted search. Started a second time, on any machine that sees the output folder, it
-works on the same search. In the end the output folder holds the best architecture as the checkpoint `best`, with
-several objectives a Pareto front in `front`, and `report.md`. To train the best one further:
-
-    efficientbert distill --teacher TEACHER --corpus CORPUS --student my-search/best --output_dir my-student
+The second command trains the best architecture further. An interrupted search goes on when the same command is given
+again. Started once more while it runs, on any machine that sees the output folder, the command works on the same
+search. In the end the output folder holds the best architecture as the checkpoint `best`, with several objectives a
+Pareto front in `front`, and `report.md`.
 """
 
 import random

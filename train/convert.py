@@ -1,7 +1,7 @@
 """Converts a checkpoint of the original EfficientBERT release into a folder that `from_pretrained` loads.
 
-    efficientbert convert --checkpoint best_model.bin --num_attention_heads 12 --task sst2 --output_dir out \
-        --ffn_expr "tanh(linear4_2(gelu(linear4_2(x,wb1)),wb2))" ...one for each layer, first to last...
+    efficientbert convert --checkpoint best_model.bin --num_attention_heads 12 --task sst2 --output_dir converted \
+        --ffn_expr "tanh(linear4_2(gelu(linear4_2(x,wb1)),wb2))"
 """
 
 import hashlib
@@ -24,27 +24,29 @@ class ConvertArguments(CardArguments):
     classifiers (classifiers.N.*) are left out, and so is every task head when --task is not given.
     """
 
-    checkpoint: str = field(metadata={"help": "The release's .bin file.", "path": True})
+    first = ("checkpoint", "ffn_expr", "num_attention_heads", "task", "output_dir")
+    group = "tokenizer"
+
+    checkpoint: str = field(metadata={"help": "Checkpoint of the original release, a .bin file.", "path": True})
     ffn_expr: list[str] = field(
         metadata={
-            "help": "What the feed-forward networks compute, in the release's notation: one expression for all "
-            f"layers, or one for each, first to last. For example {NOTATION}: four networks in a row, half as wide as "
-            "stored."
+            "help": "Feed-forward networks in the release's notation: one expression for all layers, or one for each, "
+            f"first to last; {NOTATION} are four networks in a row, half as wide as stored."
         }
     )
-    num_attention_heads: int = field(metadata={"help": "Attention heads of every layer."})
-    output_dir: str = field(metadata={"help": "The folder to write.", "path": True})
+    num_attention_heads: int = field(metadata={"help": "Number of attention heads of every layer."})
+    output_dir: str = field(metadata={"help": "Folder to write.", "path": True})
     task: str | None = field(
         default=None,
         metadata={
-            "help": f"Task whose head is converted, as `datasets` or the release spells it: {', '.join(LABELS)}, "
-            f"{', '.join(SPAN_TASKS + CHOICE_TASKS)}. Without it, the bare encoder."
+            "help": f"Task whose head is converted ({', '.join(LABELS)}, {', '.join(SPAN_TASKS + CHOICE_TASKS)}); by "
+            "default the bare encoder."
         },
     )
     tokenizer: str | None = field(
         default=None,
         metadata={
-            "help": "Folder or Hub id of a tokenizer to save with the model; the release has none of its own.",
+            "help": "Folder or Hub id of a tokenizer to save with the model; by default none, as in the release.",
             "path": True,
         },
     )

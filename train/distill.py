@@ -1,7 +1,9 @@
-"""Distils a teacher into a student on unlabelled text (paper, section 3.3, general distillation).
+"""Distils a teacher into a smaller student on unlabelled text (general distillation; paper, section 3.3).
 
     efficientbert distill --teacher sentence-transformers/all-MiniLM-L6-v2 --corpus corpus.txt \
         --student efficientbert-tiny --max_steps 2000 --output_dir my-student
+
+The folder that it writes loads in transformers, and is what `efficientbert finetune --model` starts from.
 """
 
 from efficientbert.train.cli.command import run_command

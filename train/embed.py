@@ -2,6 +2,8 @@
 
     efficientbert embed --teacher sentence-transformers/all-MiniLM-L6-v2 --corpus corpus.txt \
         --student my-student --max_steps 2000 --output_dir my-embedder
+
+The folder that it writes loads in sentence-transformers, which must be installed.
 """
 
 from typing import Any

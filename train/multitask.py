@@ -1,11 +1,11 @@
 """Trains one encoder on several labelled tasks at once, each under its own teacher (what makes EfficientBERT+).
 
     efficientbert multitask --model my-student --tasks mrpc rte my-task.yaml \
-        --teachers my-teacher-mrpc my-teacher-rte my-teacher --output_dir my-student-plus
+        --teachers teacher-mrpc teacher-rte my-teacher --output_dir my-student-plus
 
 The output folder holds the shared encoder in `encoder/`, to start from with `efficientbert finetune --model`, and a
-model with its head for every task, in a folder called as the task or as `--names` says. Teachers of one hidden size
-share a projection; `encoder/` keeps the one to the first teacher's size, the folder of a task the one to its own.
+model with its head for every task, in a folder called as the task or as --names says. Teachers of one hidden size
+share a projection. `encoder/` keeps the projection to the first teacher's size, the folder of a task that to its own.
 """
 
 from typing import Any

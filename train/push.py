@@ -1,6 +1,8 @@
-"""Uploads a finished model folder to the Hub.
+"""Uploads a finished model folder to the Hub: weights, tokenizer, code, card and results.
 
-efficientbert push --folder outputs/student --repo_id user/name --private
+    efficientbert push --folder my-rte --repo_id user/name --license apache-2.0 --private
+
+Log in first, with `hf auth login` or HF_TOKEN. The folder is checked before, and is not changed.
 """
 
 import logging
@@ -21,12 +23,15 @@ class PushArguments(CardArguments):
     given. A folder without a card gets one, made from its configuration and record. The folder itself is not changed.
     """
 
-    folder: str = field(metadata={"help": "The finished model folder.", "path": True})
-    repo_id: str = field(metadata={"help": "Where to upload it, as user/name; made where it does not exist."})
-    private: bool = field(default=False, metadata={"help": "Make the repository private where it does not exist."})
+    first = ("folder", "repo_id", "private", "license", "language")
+    group = "commit"
+
+    folder: str = field(metadata={"help": "Finished model folder to upload.", "path": True})
+    repo_id: str = field(metadata={"help": "Repository on the Hub as user/name; made if it does not exist."})
+    private: bool = field(default=False, metadata={"help": "Make a new repository private."})
     commit_message: str = field(default="Upload model", metadata={"help": "Message of the commit."})
     revision: str | None = field(
-        default=None, metadata={"help": "Branch to upload to, made where it does not exist; main by default."}
+        default=None, metadata={"help": "Branch to upload to, made if it does not exist; by default main."}
     )
 
 

@@ -24,21 +24,36 @@ class BenchmarkArguments:
     (empty) keeps to the CPU.
     """
 
+    first = ("models", "batch_sizes", "sequence_length", "threads", "output_json")
+    group = "how models are timed"
+
     models: list[str] = field(
         metadata={
             "help": f"Presets ({', '.join(PRESETS)}), published sizes ({', '.join(PUBLISHED_SIZES)}), config.json "
-            "files, folders or Hub ids. Speed-ups are relative to the first.",
+            "files, folders or Hub ids; speed-ups are relative to the first.",
             "path": True,
             "words": (*PRESETS, *PUBLISHED_SIZES),
         }
     )
-    batch_sizes: list[int] = field(default_factory=lambda: [1, 16], metadata={"help": "Sequences of a batch."})
+    batch_sizes: list[int] = field(
+        default_factory=lambda: [1, 16], metadata={"help": "Sequences of a batch; every size is timed."}
+    )
     sequence_length: int = field(default=128, metadata={"help": "Tokens of every sequence."})
-    threads: int = field(default=2, metadata={"help": "Threads of one operation on the CPU."})
-    attention: str = field(default="sdpa", metadata={"help": "Attention implementation of every model."})
-    dtype: str = field(default="float32", metadata={"help": "Weights and activations: float32, float16 or bfloat16."})
-    compile: bool = field(default=False, metadata={"help": "Time the models as torch.compile makes them."})
-    rounds: int = field(default=20, metadata={"help": "How often every model is timed at every batch size."})
+    threads: int = field(default=2, metadata={"help": "CPU threads that every model uses."})
+    attention: str = field(
+        default="sdpa",
+        metadata={"help": "Attention implementation of every model: sdpa, eager, or another of transformers."},
+    )
+    dtype: str = field(
+        default="float32", metadata={"help": "Type of weights and activations: float32, float16 or bfloat16."}
+    )
+    compile: bool = field(
+        default=False, metadata={"help": "Speed up every model with torch.compile before it is timed."}
+    )
+    rounds: int = field(
+        default=20, metadata={"help": "Rounds, in each of which every model is timed once at every batch size."}
+    )
     output_json: str | None = field(
-        default=None, metadata={"help": "File for the results; replaced if it exists.", "path": True}
+        default=None,
+        metadata={"help": "JSON file for the results, replaced if it exists; by default none.", "path": True},
     )

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import inspect
 import math
+import re
 import shutil
 import textwrap
 import types
@@ -24,6 +25,7 @@ from efficientbert.train.cli.errors import InputError
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 NOTHING = ("", "~", "null", "Null", "NULL")  # what YAML reads as None where it stands without quotes
 KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+UNCUT: dict[str, Any] = {"break_on_hyphens": False, "break_long_words": False}  # names stay whole
 METAVARS = {str: "TEXT", int: "N", float: "X", bool: "{true,false}"}
 
 
@@ -75,7 +77,7 @@ def make_parser(arguments_class: type, prog: str, description: str = "") -> argp
     parser = argparse.ArgumentParser(
         prog=prog,
         usage=f"{prog} [RECIPE.yaml] [--flag value ...]",
-        description="\n".join(map(_wrapped, description.splitlines())),
+        description=_wrapped(description),
         formatter_class=_Formatter,
         allow_abbrev=False,
         exit_on_error=False,
@@ -214,22 +216,34 @@ def _reader(kind: type) -> Any:
     return read
 
 
-def _wrapped(line: str) -> str:
-    """A line of a description; an example is cut to lines as a shell takes them."""
-    if not line.lstrip().startswith("efficientbert"):
-        return line
-    return " \\\n".join(
-        textwrap.wrap(
-            " ".join(line.split()), 100, initial_indent="    ", subsequent_indent=" " * 8, break_on_hyphens=False
-        )
-    )
+def _wrapped(description: str) -> str:
+    """A description as wide as the help: paragraphs filled, examples cut before flags, as a shell takes them."""
+    indents = {"initial_indent": "    ", "subsequent_indent": " " * 8}
+    blocks = []
+    for block in description.strip().split("\n\n"):
+        lines = [" ".join(line.split()) for line in block.splitlines()]
+        if all(line.startswith("efficientbert") for line in lines):
+            parts = [re.sub(r" (?!--)", "\0", line) for line in lines]  # a flag keeps its values
+            cut = [textwrap.wrap(part, _width() - 2, **UNCUT, **indents) for part in parts]
+            blocks.append("\n".join(" \\\n".join(part) for part in cut).replace("\0", " "))
+        else:
+            blocks.append(textwrap.fill(" ".join(lines), _width(), **UNCUT))
+    return "\n\n".join(blocks)
+
+
+def _width() -> int:
+    """Characters in a line of the help: as many as the terminal has, up to 119."""
+    return min(119, shutil.get_terminal_size().columns - 2)
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
     """Help texts beside flags on terminals of any width."""
 
     def __init__(self, prog: str):
-        super().__init__(prog, max_help_position=28, width=min(119, shutil.get_terminal_size().columns - 2))
+        super().__init__(prog, max_help_position=28, width=_width())
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, **UNCUT)
 
 
 def _required(field: dataclasses.Field) -> bool:

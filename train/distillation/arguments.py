@@ -28,23 +28,27 @@ class LossArguments:
 
     losses: list[str] = field(
         default_factory=lambda: ["hidden_states", "attention_scores=0.3"],
-        metadata={"help": f"Of {', '.join(LOSS_NAMES)}; name=weight where the weight shall not be 1."},
+        metadata={
+            "help": f"What the student learns from the teacher, some of {', '.join(LOSS_NAMES)}; NAME=WEIGHT gives a "
+            "loss another weight than 1."
+        },
     )
     layer_map: list[str] = field(
         default_factory=lambda: ["uniform"],
         metadata={
-            "help": "Teacher layers of hidden_states and attention_scores: 'uniform' (the embedding, layers evenly "
-            "spaced), 'last' (the last layer from the last, nothing else), or one number for each student layer, "
-            "counted from 1."
+            "help": "Teacher layers for hidden_states and attention_scores: uniform (the embedding and evenly spaced "
+            "layers), last (the last layer alone), or one number for each student layer, counted from 1."
         },
     )
     relation_heads: int | None = field(
         default=None,
-        metadata={"help": f"Heads of qkv_relations; by default as many as fit, up to {MOST_RELATION_HEADS}."},
+        metadata={"help": f"Heads of the loss qkv_relations; by default as many as fit, up to {MOST_RELATION_HEADS}."},
     )
     relation_layer: int | None = field(
         default=None,
-        metadata={"help": "Teacher layer of minilm_relations and qkv_relations, counted from 1; by default the last."},
+        metadata={
+            "help": "Teacher layer for minilm_relations and qkv_relations, counted from 1; by default the last."
+        },
     )
 
 
@@ -72,17 +76,29 @@ def parse_losses(words: Sequence[str] | str) -> dict[str, float]:
     return weights
 
 
+# The help lists groups from the last base to the first: text, losses, training, model card.
 @dataclass(kw_only=True)
-class GeneralArguments(LoopArguments, CorpusArguments, LossArguments, CardArguments):
+class GeneralArguments(CardArguments, LoopArguments, LossArguments, CorpusArguments):
     """What all distillation on unlabelled text can be told."""
 
     group = "teacher and output"
     least_held_out: ClassVar[int] = 0
 
-    teacher: str = field(metadata={"help": "Hub id or folder of the teacher.", "path": True})
-    output_dir: str = field(metadata={"help": "Folder to write; an interrupted run into it is resumed.", "path": True})
-    learning_rate: float = field(default=1.5e-3, metadata={"help": "Peak learning rate of AdamW."})
-    batch_size: int = field(default=16, metadata={"help": "Sequences, or packed rows, a process takes at a time."})
+    teacher: str = field(
+        metadata={
+            "help": "Hub id or folder of the teacher: a BERT, RoBERTa, ELECTRA, MPNet or DistilBERT.",
+            "path": True,
+        }
+    )
+    output_dir: str = field(
+        metadata={"help": "Folder to write; the same command resumes an interrupted run.", "path": True}
+    )
+    learning_rate: float = field(
+        default=1.5e-3, metadata={"help": "Peak learning rate of AdamW, reached after the warm-up."}
+    )
+    batch_size: int = field(
+        default=16, metadata={"help": "Sequences, or packed rows, that a process takes at a time."}
+    )
 
     def check(self) -> None:
         """See `LoopArguments.check`."""
@@ -103,12 +119,13 @@ class StudentArguments:
     student: str = field(
         default="efficientbert",
         metadata={
-            "help": f"Preset ({', '.join(PRESETS)}), config.json, or a checkpoint folder or Hub id to go on from.",
+            "help": f"What is trained: a preset ({', '.join(PRESETS)}), a config.json, or the folder or Hub id of a "
+            "checkpoint to go on from.",
             "path": True,
             "words": PRESETS,
         },
     )
-    max_steps: int = field(default=1000, metadata={"help": "Optimizer steps."})
+    max_steps: int = field(default=1000, metadata={"help": "Optimizer steps of the whole run."})
 
     def check(self) -> None:
         """See `LoopArguments.check`."""
@@ -127,8 +144,8 @@ class DistillArguments(StudentArguments, GeneralArguments):
     initialization: str = field(
         default="teacher",
         metadata={
-            "help": "Of a preset or config: 'teacher', 'random', or the folder or Hub id of a checkpoint of any width "
-            "and depth, whose leading dimensions are copied.",
+            "help": "Where the weights of a preset or config.json start: teacher, random, or the folder or Hub id of "
+            "a checkpoint of any width and depth, from which the leading dimensions are copied.",
             "path": True,
             "words": ("teacher", "random"),
         },
@@ -146,27 +163,39 @@ class DistillArguments(StudentArguments, GeneralArguments):
 
 
 @dataclass(kw_only=True)
-class EmbedArguments(StudentArguments, LoopArguments, CorpusArguments, CardArguments):
+class EmbedArguments(StudentArguments, CardArguments, LoopArguments, CorpusArguments):
     """Distils a sentence-transformers teacher's embeddings and writes a folder that sentence-transformers loads."""
 
     group = "embeddings"
     first = ("teacher", "corpus", "student", "max_steps", "output_dir")
 
     teacher: str = field(
-        metadata={"help": "Hub id or folder of the teacher; a bare encoder gets mean pooling.", "path": True}
+        metadata={
+            "help": "Hub id or folder of the sentence-transformers teacher; a bare encoder gets mean pooling.",
+            "path": True,
+        }
     )
-    output_dir: str = field(metadata={"help": "Folder to write; an interrupted run into it is resumed.", "path": True})
+    output_dir: str = field(
+        metadata={"help": "Folder to write; the same command resumes an interrupted run.", "path": True}
+    )
     initialization: str = field(
-        default="teacher", metadata={"help": "Of a preset or config: from the 'teacher', or 'random'."}
+        default="teacher", metadata={"help": "Where the weights of a preset or config.json start: teacher or random."}
     )
-    batch_size: int = field(default=32, metadata={"help": "Passages a process takes at a time."})
-    learning_rate: float = field(default=5e-4, metadata={"help": "Peak learning rate of AdamW."})
-    held_out: int = field(default=256, metadata={"help": "Passages kept for scoring, never trained on."})
+    batch_size: int = field(default=32, metadata={"help": "Passages that a process takes at a time."})
+    learning_rate: float = field(
+        default=5e-4, metadata={"help": "Peak learning rate of AdamW, reached after the warm-up."}
+    )
+    held_out: int = field(default=256, metadata={"help": "Passages that are never trained on, and scored in the end."})
     init_sequences: int = field(
-        default=128, metadata={"help": "Passages from which teacher statistics are taken at the start."}
+        default=128,
+        metadata={"help": "Passages on which the teacher is measured at the start, for the student's first weights."},
     )
-    cosine_weight: float = field(default=1.0, metadata={"help": "Weight of the cosine distance."})
-    mse_weight: float = field(default=1.0, metadata={"help": "Weight of the squared error over teacher variance."})
+    cosine_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the cosine distance to the teacher's embedding in the loss."}
+    )
+    mse_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the squared error, divided by the teacher's variance, in the loss."}
+    )
 
     def check(self) -> None:
         """See `LoopArguments.check`."""

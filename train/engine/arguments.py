@@ -12,28 +12,49 @@ class LoopArguments:
 
     group = "training"
 
-    learning_rate: float = field(default=5e-4, metadata={"help": "Peak learning rate of AdamW."})
-    batch_size: int = field(default=32, metadata={"help": "Sequences a process takes at a time."})
+    learning_rate: float = field(
+        default=5e-4, metadata={"help": "Peak learning rate of AdamW, reached after the warm-up."}
+    )
+    batch_size: int = field(default=32, metadata={"help": "Sequences that a process takes at a time."})
     gradient_accumulation_steps: int = field(
-        default=1, metadata={"help": "Batches of a process to one optimizer step."}
+        default=1, metadata={"help": "Batches of a process that make one optimizer step."}
     )
-    warmup_ratio: float = field(default=0.1, metadata={"help": "Part of all steps in which the learning rate rises."})
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay, not applied to biases and norms."})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "Largest norm of the gradient; longer ones are cut."})
-    seed: int = field(default=0, metadata={"help": "Seed of weights, order of the data and dropout."})
+    warmup_ratio: float = field(
+        default=0.1, metadata={"help": "Share of all steps, from 0 to 1, in which the learning rate rises."}
+    )
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW; biases and norms have none."})
+    max_grad_norm: float = field(
+        default=1.0, metadata={"help": "Largest norm of the gradient; a longer gradient is scaled down to it."}
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of new weights, the order of the data and dropout."})
     device: str | None = field(
-        default=None, metadata={"help": "cpu, cuda or cuda:1; by default the GPU if there is one."}
+        default=None,
+        metadata={"help": "Device to train on: cpu, cuda, cuda:1 or mps; by default the GPU if there is one."},
     )
-    mixed_precision: str = field(default="no", metadata={"help": "no, bf16 or fp16."})
-    gradient_checkpointing: bool = field(default=False, metadata={"help": "Recompute layers to save memory."})
-    compile: bool = field(default=False, metadata={"help": "Compile the trained model with torch.compile."})
+    mixed_precision: str = field(
+        default="no", metadata={"help": "Precision of the computation: no (float32), bf16 or fp16."}
+    )
+    gradient_checkpointing: bool = field(
+        default=False, metadata={"help": "Compute layers again in the backward pass, which saves memory."}
+    )
+    compile: bool = field(default=False, metadata={"help": "Speed up the model that is trained with torch.compile."})
     max_skipped_steps: int = field(
         default=10,
-        metadata={"help": "Steps of a run that may be skipped because loss or gradient are no finite numbers."},
+        metadata={
+            "help": "Steps that a run may skip because their loss or gradient is not finite; at one more it ends."
+        },
     )
-    checkpoint_steps: int = field(default=200, metadata={"help": "Optimizer steps between checkpoints."})
-    log_steps: int = field(default=10, metadata={"help": "Optimizer steps between log rows."})
-    tracker: str | None = field(default=None, metadata={"help": "Tracker of accelerate: tensorboard, wandb, all, …"})
+    checkpoint_steps: int = field(
+        default=200,
+        metadata={"help": "Optimizer steps between two checkpoints, from which an interrupted run goes on."},
+    )
+    log_steps: int = field(default=10, metadata={"help": "Optimizer steps between two rows of the log."})
+    tracker: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where to show curves: tensorboard, wandb or another tracker of accelerate; by default nowhere."
+        },
+    )
 
     def check(self) -> None:
         """Checks values that no run can work with.

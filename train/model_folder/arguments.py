@@ -10,8 +10,9 @@ class CardArguments:
     group = "model card"
 
     license: str | None = field(
-        default=None, metadata={"help": "Licence of the weights, as the Hub spells it: mit, apache-2.0, …"}
+        default=None,
+        metadata={"help": "Licence of the weights in the model card, as the Hub spells it: mit, apache-2.0, …"},
     )
     language: list[str] | None = field(
-        default=None, metadata={"help": "Languages that the model is for, as codes: en de."}
+        default=None, metadata={"help": "Languages that the model is for, in the model card, as codes such as en de."}
     )

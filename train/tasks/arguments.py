@@ -44,50 +44,66 @@ TASKS = (*GLUE_COLUMNS, *SQUAD)
 class TaskArguments:
     """Which labelled data, and which of its columns."""
 
+    group = "data"
+
     task: str | None = field(
-        default=None, metadata={"help": f"Known task ({', '.join(TASKS)}); leave it out for data of your own."}
+        default=None, metadata={"help": f"Known task: {', '.join(TASKS)}. Leave it out for data of your own."}
     )
     kind: str | None = field(
         default=None,
-        metadata={"help": f"What is predicted ({', '.join(KINDS)}); by default the task's, else text-classification."},
+        metadata={
+            "help": f"What is predicted: {', '.join(KINDS)}; by default what the task needs, else text-classification."
+        },
     )
     data: str | None = field(
         default=None,
         metadata={
-            "help": "Hub id, folder, a .csv, .json, .jsonl or .parquet, or a pattern of them; by default the task's.",
+            "help": "Labelled data: a Hub id, a folder, a .csv, .json, .jsonl or .parquet file, or a pattern of "
+            "files; by default the known task's on the Hub.",
             "path": True,
         },
     )
     data_name: str | None = field(
-        default=None, metadata={"help": "Configuration of the data; by default the GLUE task."}
+        default=None,
+        metadata={"help": "Configuration of data in a folder or on the Hub; by default the name of the GLUE task."},
     )
     text_column: str | None = field(
-        default=None, metadata={"help": "Column with the text, the question, the list of words, or what is continued."}
+        default=None,
+        metadata={"help": "Column with the text, the question, the list of words, or the text to continue."},
     )
     text_pair_column: str | None = field(
-        default=None, metadata={"help": "Column with the second text, the context, or the start of every choice."}
+        default=None,
+        metadata={"help": "Column with the second text, the context of the question, or the start of every choice."},
     )
     label_column: str | None = field(
-        default=None, metadata={"help": "Column with the label (name, id or number), the answers, or the tags."}
+        default=None,
+        metadata={"help": "Column with the label, the answers, or the tags; by default label, answers or tags."},
     )
     choice_columns: list[str] | None = field(
-        default=None, metadata={"help": "Columns with the choices, or one column with lists of them."}
+        default=None,
+        metadata={"help": "Columns with the choices of multiple-choice, or one column with lists of them."},
     )
     problem: str | None = field(
         default=None,
         metadata={
-            "help": f"What a label of text-classification is ({', '.join(PROBLEMS)}). By default lists are "
-            "multi_label; floats are a regression, and so are texts of which more than half are numbers and some are "
-            "not whole, as in '3.7'; anything else is a class."
+            "help": f"What a label of text-classification is: {', '.join(PROBLEMS)}. By default lists are "
+            "multi_label; decimal numbers, as in '3.7', are a regression; anything else is a class."
         },
     )
     metric: str | None = field(
-        default=None, metadata={"help": "`evaluate` metric; by default the task's, else one that suits the labels."}
+        default=None,
+        metadata={
+            "help": "Metric of the library evaluate, such as f1; by default the task's, or one that suits the labels."
+        },
     )
-    max_length: int = field(default=128, metadata={"help": "Tokens in a sequence; longer ones are cut."})
-    doc_stride: int = field(default=32, metadata={"help": "Tokens that the windows of a long context share."})
-    max_query_length: int = field(default=64, metadata={"help": "Tokens of a question; longer ones are cut."})
-    max_answer_length: int = field(default=30, metadata={"help": "Tokens of the longest answer to extract."})
+    max_length: int = field(
+        default=128, metadata={"help": "Tokens of a sequence; a longer text is cut, a longer context read in windows."}
+    )
+    doc_stride: int = field(
+        default=32, metadata={"help": "Tokens that two windows of a long context share (questions and tags)."}
+    )
+    max_query_length: int = field(default=64, metadata={"help": "Tokens of a question; a longer one is cut."})
+    max_answer_length: int = field(default=30, metadata={"help": "Tokens of the longest answer."})
 
     def check_task(self) -> None:
         """Checks what can be checked without the data.
@@ -148,19 +164,23 @@ class TaskArguments:
 class LabelledData(TaskArguments):
     """Labelled data to train and score on."""
 
-    train_split: str = field(default="train", metadata={"help": "Split, or slice of it, to train on."})
+    group = "rows to train and score on"
+
+    train_split: str = field(
+        default="train", metadata={"help": "Split to train on, or a slice of it such as train[:90%]."}
+    )
     augmented_data: str | None = field(
         default=None,
         metadata={
-            "help": "File of `efficientbert augment` to train on: rows of the split, with variants of them.",
+            "help": "File that `efficientbert augment` wrote, to train on in place of the split.",
             "path": True,
         },
     )
     eval_split: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Splits to score the final weights on; nothing is selected by them. By default the task's, or of "
-            "data with one split a tenth that is kept aside ('held_out'); with 'none' no split."
+            "help": "Splits to score the final weights on; nothing is chosen by them. By default the validation "
+            "split, or of data with one split the tenth that is held out (held_out); none scores nothing."
         },
     )
 
@@ -234,31 +254,44 @@ DISTILLATIONS = ("outputs", "together", "sequence")
 
 
 @dataclass(kw_only=True)
-class TaskTrainingArguments(LoopArguments, LossArguments, CardArguments):
+class TaskTrainingArguments(CardArguments, LoopArguments, LossArguments):
     """How a model is trained on labelled tasks, whether one or several."""
 
+    group = "passes, labels and teachers"
+
     model: str = field(
-        metadata={"help": "Folder or Hub id to start from: a student, or a teacher to be.", "path": True}
+        metadata={
+            "help": "Folder or Hub id to start from: a distilled student, or an encoder that will be a teacher.",
+            "path": True,
+        }
     )
-    output_dir: str = field(metadata={"help": "Folder to write; an interrupted run into it is resumed.", "path": True})
+    output_dir: str = field(
+        metadata={"help": "Folder to write; the same command resumes an interrupted run.", "path": True}
+    )
     distillation: str = field(
         default="together",
         metadata={
-            "help": "What is learned from a teacher: its 'outputs', those and its inner states 'together', or inner "
-            "states in the first half of the steps and outputs in the second ('sequence')."
+            "help": "What is learned from a teacher: outputs, together (outputs and inner states), or sequence (inner "
+            "states in the first half of the steps, outputs in the second)."
         },
     )
-    label_weight: float = field(default=0.0, metadata={"help": "Share of the labels beside a teacher's outputs."})
-    temperature: float = field(default=1.0, metadata={"help": "Of the student's and the teacher's distributions."})
-    num_epochs: float = field(default=5, metadata={"help": "Passes over the training rows."})
+    label_weight: float = field(
+        default=0.0, metadata={"help": "Weight, from 0 to 1, of the labels beside a teacher's outputs."}
+    )
+    temperature: float = field(
+        default=1.0, metadata={"help": "Temperature that divides the logits of student and teacher."}
+    )
+    num_epochs: float = field(default=5, metadata={"help": "Passes over the training rows; may be a fraction."})
     selection: float = field(
         default=0.0,
         metadata={
-            "help": "Part of the training rows kept aside, on which the best weights are chosen after every pass, and "
-            "thresholds; with 0 the last weights are kept."
+            "help": "Share of the training rows, from 0 to 1, kept aside to choose the best weights and thresholds "
+            "on; with 0 the last weights are taken."
         },
     )
-    learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate of AdamW."})
+    learning_rate: float = field(
+        default=1e-4, metadata={"help": "Peak learning rate of AdamW, reached after the warm-up."}
+    )
 
     def check(self) -> None:
         """See `LoopArguments.check`."""
@@ -279,11 +312,18 @@ class TaskTrainingArguments(LoopArguments, LossArguments, CardArguments):
 class FinetuneArguments(TaskTrainingArguments, LabelledData):
     """Fine-tunes a model on a labelled task and writes a folder that every Auto class loads."""
 
+    first = ("model", "task", "data", "text_column", "teacher", "output_dir")
+    group = "passes, labels and teachers"
+
     teacher: str | None = field(
-        default=None, metadata={"help": "Folder or Hub id of a teacher fine-tuned on the same task.", "path": True}
+        default=None,
+        metadata={
+            "help": "Folder or Hub id of a teacher that was fine-tuned on the same task; by default labels alone.",
+            "path": True,
+        },
     )
     seeds: list[int] | None = field(
-        default=None, metadata={"help": "Train once with every one of these seeds, and report mean and deviation."}
+        default=None, metadata={"help": "Train once with each of these seeds, and report mean and standard deviation."}
     )
 
     def check(self) -> None:
@@ -300,24 +340,39 @@ class FinetuneArguments(TaskTrainingArguments, LabelledData):
 class MultitaskArguments(TaskTrainingArguments):
     """Trains one encoder on several labelled tasks and writes it with a head for each of them."""
 
+    first = ("model", "tasks", "teachers", "num_epochs", "output_dir")
+    group = "tasks"
+
     tasks: list[str] = field(
         metadata={
-            "help": f"Known tasks ({', '.join(TASKS)}), or YAML files with the flags of `finetune` for the data.",
+            "help": f"Known tasks ({', '.join(TASKS)}), or YAML files with the data flags of `finetune`.",
             "path": True,
             "words": TASKS,
         }
     )
     teachers: list[str] | None = field(
-        default=None, metadata={"help": "A teacher fine-tuned on each task, in the order of the tasks.", "path": True}
+        default=None,
+        metadata={
+            "help": "For each task, in order, a teacher that was fine-tuned on it; by default labels alone.",
+            "path": True,
+        },
     )
     names: list[str] | None = field(
         default=None,
-        metadata={"help": "Name of each task and of its folder, in order; by default the known task or data file."},
+        metadata={
+            "help": "For each task, in order, its name and that of its folder; by default the known task or the "
+            "data file."
+        },
     )
-    data: str | None = field(default=None, metadata={"help": "Hub id or folder of the known tasks.", "path": True})
+    data: str | None = field(
+        default=None,
+        metadata={"help": "Hub id or folder of the known tasks; by default GLUE and SQuAD on the Hub.", "path": True},
+    )
     sampling: float = field(
         default=0.5,
-        metadata={"help": "A task's share of the batches is its rows to this power: 1 by size, 0 all alike."},
+        metadata={
+            "help": "Power, from 0 to 1, of a task's rows that gives its share of the batches: 1 by size, 0 all alike."
+        },
     )
 
     def check(self) -> None:
@@ -350,20 +405,31 @@ class AugmentArguments(TaskArguments):
     Variants keep the label and all other columns; those equal to the original or to one another are dropped.
     """
 
-    model: str = field(metadata={"help": "Hub id or folder of a masked language model.", "path": True})
+    first = ("task", "data", "model", "copies", "output_file")
+    group = "variants"
+
+    model: str = field(
+        metadata={
+            "help": "Hub id or folder of a masked language model, such as google-bert/bert-base-uncased.",
+            "path": True,
+        }
+    )
     output_file: str = field(
-        metadata={"help": "Parquet file to write; an interrupted run into it is resumed.", "path": True}
+        metadata={"help": "Parquet file to write; the same command resumes an interrupted run.", "path": True}
     )
     split: str = field(
-        default="train", metadata={"help": "Split, or slice of it, to augment: the rows that are trained on."}
+        default="train", metadata={"help": "Split to augment, or a slice of it: the rows that will be trained on."}
     )
-    copies: int = field(default=20, metadata={"help": "Variants drawn of every row."})
-    replace_probability: float = field(default=0.4, metadata={"help": "Chance of a word to be replaced."})
-    candidates: int = field(default=15, metadata={"help": "Most probable words that a replacement is drawn from."})
+    copies: int = field(default=20, metadata={"help": "Variants to draw of every row."})
+    replace_probability: float = field(default=0.4, metadata={"help": "Chance, from 0 to 1, that a word is replaced."})
+    candidates: int = field(
+        default=15, metadata={"help": "Number of the most probable words from which a replacement is drawn."}
+    )
     seed: int = field(default=0, metadata={"help": "Seed of the draws."})
-    batch_size: int = field(default=32, metadata={"help": "Masked sequences at a time; changes no draw."})
+    batch_size: int = field(default=32, metadata={"help": "Masked sequences at a time; does not change the variants."})
     device: str | None = field(
-        default=None, metadata={"help": "cpu, cuda, mps, …; by default the accelerator, where there is one."}
+        default=None,
+        metadata={"help": "Device to run on: cpu, cuda, cuda:1 or mps; by default the GPU if there is one."},
     )
 
     def check(self) -> None:
@@ -393,37 +459,58 @@ class EvaluateArguments(TaskArguments):
     Task, data and lengths are those that a model was fine-tuned with, where they are not given.
     """
 
+    first = ("model", "data", "split", "output_json", "update_card")
+    group = "scoring"
+
     model: str = field(
-        metadata={"help": "Folder or Hub id of a fine-tuned model, or a folder of model folders.", "path": True}
+        metadata={
+            "help": "Folder or Hub id of a fine-tuned model, or a folder of several model folders.",
+            "path": True,
+        }
     )
     split: str | None = field(
         default=None,
         metadata={
-            "help": "Split to score; by default the task's validation. Of data with one split 'held_out' is the "
-            "tenth that `finetune` keeps aside."
+            "help": "Split to score, or a slice of it; held_out is the tenth that `finetune` held out of data with "
+            "one split. By default the validation split."
         },
     )
-    batch_size: int = field(default=64, metadata={"help": "Rows at a time."})
+    batch_size: int = field(default=64, metadata={"help": "Rows at a time; does not change the figures."})
     device: str | None = field(
-        default=None, metadata={"help": "cpu, cuda, mps, …; by default the accelerator, where there is one."}
+        default=None,
+        metadata={"help": "Device to run on: cpu, cuda, cuda:1 or mps; by default the GPU if there is one."},
     )
     bootstrap: int = field(
-        default=1000, metadata={"help": "Draws of the rows for the confidence intervals; 0 leaves them out."}
+        default=1000,
+        metadata={"help": "Draws of the rows for the 95% confidence intervals; 0 leaves the intervals out."},
     )
-    seed: int = field(default=0, metadata={"help": "Of these draws."})
-    output_json: str | None = field(default=None, metadata={"help": "File to write the figures to.", "path": True})
-    update_card: bool = field(default=False, metadata={"help": "Add the figures to the model card in every folder."})
+    seed: int = field(default=0, metadata={"help": "Seed of the draws of --bootstrap."})
+    output_json: str | None = field(
+        default=None, metadata={"help": "JSON file to write the figures to; by default none.", "path": True}
+    )
+    update_card: bool = field(
+        default=False, metadata={"help": "Write the figures into the model card of every folder."}
+    )
     submission_dir: str | None = field(
         default=None,
         metadata={
-            "help": "Folder for predictions of the GLUE test splits, as the GLUE site takes them.",
+            "help": "Folder for predictions on the test splits of GLUE, as the GLUE site takes them; by default none.",
             "path": True,
         },
     )
-    max_length: int | None = field(default=None, metadata={"help": "Tokens in a sequence; longer ones are cut."})
-    doc_stride: int | None = field(default=None, metadata={"help": "Tokens that windows of a long context share."})
-    max_query_length: int | None = field(default=None, metadata={"help": "Tokens of a question; longer ones are cut."})
-    max_answer_length: int | None = field(default=None, metadata={"help": "Tokens of the longest answer to extract."})
+    max_length: int | None = field(
+        default=None, metadata={"help": "Tokens of a sequence; by default as in the training."}
+    )
+    doc_stride: int | None = field(
+        default=None,
+        metadata={"help": "Tokens that two windows of a long context share; by default as in the training."},
+    )
+    max_query_length: int | None = field(
+        default=None, metadata={"help": "Tokens of a question; by default as in the training."}
+    )
+    max_answer_length: int | None = field(
+        default=None, metadata={"help": "Tokens of the longest answer; by default as in the training."}
+    )
 
     def check(self) -> None:
         """Checks what can be checked without models and data.

@@ -10,17 +10,33 @@ class CorpusArguments:
     group = "text"
 
     corpus: str = field(
-        metadata={"help": "Hub id, folder, .txt, .json, .jsonl, .csv or .parquet file, or a pattern.", "path": True}
+        metadata={
+            "help": "Text to learn from: a Hub id, a folder, a .txt, .json, .jsonl, .csv or .parquet file, or a "
+            "pattern of files.",
+            "path": True,
+        }
     )
-    corpus_name: str | None = field(default=None, metadata={"help": "Configuration of the corpus."})
-    corpus_split: str = field(default="train", metadata={"help": "Split of the corpus, or a slice: train[:1000]."})
-    text_column: str = field(default="text", metadata={"help": "Column with the documents."})
-    streaming: bool = field(default=False, metadata={"help": "Read the corpus as it is needed; nothing is cached."})
-    max_length: int = field(default=128, metadata={"help": "Tokens in a sequence."})
+    corpus_name: str | None = field(
+        default=None, metadata={"help": "Configuration of a corpus on the Hub; by default its only one."}
+    )
+    corpus_split: str = field(
+        default="train", metadata={"help": "Split of the corpus, or a slice of it such as train[:1000]."}
+    )
+    text_column: str = field(
+        default="text", metadata={"help": "Column with the documents; of a .txt every line is one."}
+    )
+    streaming: bool = field(
+        default=False, metadata={"help": "Read the corpus while training, in constant memory; nothing is cached."}
+    )
+    max_length: int = field(
+        default=128, metadata={"help": "Tokens of a sequence; longer documents are cut into several."}
+    )
     packing: bool = field(
-        default=False, metadata={"help": "Fill rows of max_length with several sequences that do not see each other."}
+        default=False,
+        metadata={"help": "Fill rows of --max_length tokens with several sequences that do not see each other."},
     )
-    held_out: int = field(default=64, metadata={"help": "Sequences kept for scoring, never trained on."})
+    held_out: int = field(default=64, metadata={"help": "Sequences that are never trained on, and scored in the end."})
     init_sequences: int = field(
-        default=64, metadata={"help": "Sequences from which teacher statistics are taken at the start."}
+        default=64,
+        metadata={"help": "Sequences on which the teacher is measured at the start, for the student's first weights."},
     )
