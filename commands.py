@@ -12,6 +12,7 @@ whose message is the line that the command would print. Torch is imported when a
 import dataclasses
 import importlib
 import inspect
+import os
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
@@ -24,6 +25,13 @@ from efficientbert.train.cli.outcome import Outcome
 __all__ = [*SCRIPTS, "InputError", "Outcome"]
 
 
+def _plain(value: Any) -> Any:
+    """A value as a flag gives it: paths are texts, several values a list."""
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
 def _as_function(name: str) -> Callable[..., Outcome]:
     """The function of a command, with the signature that its arguments have."""
     main = importlib.import_module(SCRIPTS[name][0]).main
@@ -31,7 +39,7 @@ def _as_function(name: str) -> Callable[..., Outcome]:
     fields = dataclasses.fields(arguments_class)
 
     def run(**arguments: Any) -> Outcome:
-        args = arguments_class(**arguments)
+        args = arguments_class(**{name: _plain(value) for name, value in arguments.items()})
         check_kinds(args)
         return main(args)
 

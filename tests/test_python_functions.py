@@ -44,7 +44,7 @@ def test_names_and_defaults_are_those_of_the_flags(function, arguments_class):
 def test_a_walk(teacher_folder, corpus_file, student_file, task_file, tmp_path):
     """From a teacher to a scored classifier; a folder that is complete gives the same figures again."""
     text = {"teacher": teacher_folder(), "corpus": corpus_file, "student": student_file, "max_steps": 2, **SIZES}
-    made = commands.distill(output_dir=str(tmp_path / "student"), **text)
+    made = commands.distill(output_dir=tmp_path / "student", **text)
     assert made.path == tmp_path / "student" and 0 < made.figures["cosine"] <= 1
     assert commands.distill(output_dir=str(tmp_path / "student"), **text) == made
 
