@@ -8,14 +8,15 @@
 One file is enough: a tenth of its rows is held out, never trained on, and scored in the end.
 """
 
-from typing import Any
+from pathlib import Path
 
 from efficientbert.train.cli.command import run_command
+from efficientbert.train.cli.outcome import Outcome
 from efficientbert.train.tasks.arguments import FinetuneArguments
 
 
-def main(args: FinetuneArguments) -> dict[str, Any]:
-    """Runs the job from arguments to a finished folder; returns the figures."""
+def main(args: FinetuneArguments) -> Outcome:
+    """Runs the job from arguments to a finished folder, with the figures of every scored split."""
     import torch
 
     from efficientbert.train.tasks.finetuning import run, run_seeds
@@ -24,7 +25,7 @@ def main(args: FinetuneArguments) -> dict[str, Any]:
     results = run(args) if args.seeds is None else run_seeds(args)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-    return results
+    return Outcome(Path(args.output_dir).absolute(), results)
 
 
 def cli() -> None:
