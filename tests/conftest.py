@@ -8,12 +8,19 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models gain nothing from threads, and lose where cores are shared
 
+import base64
 import gc
+import hashlib
+import json
 import random
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
+import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     BertConfig,
@@ -142,3 +149,122 @@ def shared() -> Path:
     if not path.exists():
         pytest.skip("needs ../shared, which is not here")
     return path
+
+
+class Hub(ThreadingHTTPServer):
+    """Keeps what is committed in `files`, by revision and path; paths with a part in `refuse` get that status."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), HubHandler)
+        self.token = "hf_of_the_test"
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.repos, self.branches, self.messages, self.large, self.files, self.refuse = {}, [], [], {}, {}, {}
+
+
+class HubHandler(BaseHTTPRequestHandler):
+    """Answers what `huggingface_hub` asks when it uploads."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args):
+        pass
+
+    def answer(self, value, status=200, code=None):
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        if code:
+            self.send_header("X-Error-Code", code)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def refused(self):
+        for part, status in self.server.refuse.items():
+            if part in self.path:
+                self.answer({"error": f"refused with {status}"}, status)
+                return True
+        if not self.path.startswith("/lfs/") and self.headers["Authorization"] != f"Bearer {self.server.token}":
+            self.answer({"error": "Invalid username or password."}, 401)
+            return True
+        return False
+
+    def do_GET(self):
+        self.answer({"error": "Entry not found"}, 404, "EntryNotFound")
+
+    do_HEAD = do_GET
+
+    def do_PUT(self):
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.large[hashlib.sha256(content).hexdigest()] = content
+        self.answer({})
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.refused():
+            return
+        hub, path = self.server, self.path.split("?")[0]
+        if path == "/api/repos/create":
+            request = json.loads(body)
+            name = f"{request['organization']}/{request['name']}"
+            hub.repos[name] = request
+            self.answer({"url": f"{hub.url}/{name}"})
+        elif path == "/api/validate-yaml":
+            text = json.loads(body)["content"]
+            assert isinstance(yaml.safe_load(text.split("---")[1]), dict)
+            self.answer({"errors": [], "warnings": []})
+        elif path.endswith("/info/lfs/objects/batch"):
+            objects = json.loads(body)["objects"]
+            actions = [{**o, "actions": {"upload": {"href": f"{hub.url}/lfs/{o['oid']}"}}} for o in objects]
+            self.answer({"transfer": "basic", "objects": actions})
+        elif "/preupload/" in path:
+            modes = [
+                {
+                    "path": file["path"],
+                    "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
+                    "shouldIgnore": False,
+                    "oid": None,
+                }
+                for file in json.loads(body)["files"]
+            ]
+            self.answer({"files": modes})
+        elif "/branch/" in path:
+            hub.branches.append(path.split("/branch/")[1])
+            self.answer({})
+        elif "/commit/" in path:
+            files = hub.files.setdefault(path.split("/commit/")[1], {})
+            for line in body.splitlines():
+                entry = json.loads(line)
+                value = entry["value"]
+                if entry["key"] == "header":
+                    hub.messages.append(value["summary"])
+                elif entry["key"] == "file":
+                    files[value["path"]] = base64.b64decode(value["content"])
+                elif entry["key"] == "lfsFile":
+                    files[value["path"]] = hub.large[value["oid"]]
+            self.answer({"commitUrl": f"{hub.url}/user/name/commit/1", "commitOid": "1" * 40})
+        else:
+            self.answer({"error": f"unknown {path}"}, 404)
+
+
+@pytest.fixture
+def hub():
+    """A server of the Hub's protocol on this machine; see `Hub`."""
+    server = Hub()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def in_process(hub, monkeypatch):
+    """Lets this very process talk to the server."""
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    return hub

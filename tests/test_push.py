@@ -1,14 +1,10 @@
 """Uploading, for real: against a small server of the Hub's protocol on this machine."""
 
-import base64
-import hashlib
 import json
 import os
 import socket
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import huggingface_hub
@@ -27,122 +23,6 @@ from efficientbert.train.push import PushArguments, cli, main
 
 ROOT = Path(__file__).parents[1]
 CODE_FILES = {f"{name}_efficientbert.py" for name in ("configuration", "ffn", "modeling", "slicing")}
-TOKEN = "hf_of_the_test"
-
-
-class Hub(ThreadingHTTPServer):
-    """Keeps what is committed in `files`, by revision and path; paths with a part in `refuse` get that status."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), HubHandler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.repos, self.branches, self.messages, self.large, self.files, self.refuse = {}, [], [], {}, {}, {}
-
-
-class HubHandler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args):
-        pass
-
-    def answer(self, value, status=200, code=None):
-        body = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        if code:
-            self.send_header("X-Error-Code", code)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def refused(self):
-        for part, status in self.server.refuse.items():
-            if part in self.path:
-                self.answer({"error": f"refused with {status}"}, status)
-                return True
-        if not self.path.startswith("/lfs/") and self.headers["Authorization"] != f"Bearer {TOKEN}":
-            self.answer({"error": "Invalid username or password."}, 401)
-            return True
-        return False
-
-    def do_GET(self):
-        self.answer({"error": "Entry not found"}, 404, "EntryNotFound")
-
-    do_HEAD = do_GET
-
-    def do_PUT(self):
-        content = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.large[hashlib.sha256(content).hexdigest()] = content
-        self.answer({})
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.refused():
-            return
-        hub, path = self.server, self.path.split("?")[0]
-        if path == "/api/repos/create":
-            request = json.loads(body)
-            name = f"{request['organization']}/{request['name']}"
-            hub.repos[name] = request
-            self.answer({"url": f"{hub.url}/{name}"})
-        elif path == "/api/validate-yaml":
-            text = json.loads(body)["content"]
-            assert isinstance(yaml.safe_load(text.split("---")[1]), dict)
-            self.answer({"errors": [], "warnings": []})
-        elif path.endswith("/info/lfs/objects/batch"):
-            objects = json.loads(body)["objects"]
-            actions = [{**o, "actions": {"upload": {"href": f"{hub.url}/lfs/{o['oid']}"}}} for o in objects]
-            self.answer({"transfer": "basic", "objects": actions})
-        elif "/preupload/" in path:
-            modes = [
-                {
-                    "path": file["path"],
-                    "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
-                    "shouldIgnore": False,
-                    "oid": None,
-                }
-                for file in json.loads(body)["files"]
-            ]
-            self.answer({"files": modes})
-        elif "/branch/" in path:
-            hub.branches.append(path.split("/branch/")[1])
-            self.answer({})
-        elif "/commit/" in path:
-            files = hub.files.setdefault(path.split("/commit/")[1], {})
-            for line in body.splitlines():
-                entry = json.loads(line)
-                value = entry["value"]
-                if entry["key"] == "header":
-                    hub.messages.append(value["summary"])
-                elif entry["key"] == "file":
-                    files[value["path"]] = base64.b64decode(value["content"])
-                elif entry["key"] == "lfsFile":
-                    files[value["path"]] = hub.large[value["oid"]]
-            self.answer({"commitUrl": f"{hub.url}/user/name/commit/1", "commitOid": "1" * 40})
-        else:
-            self.answer({"error": f"unknown {path}"}, 404)
-
-
-@pytest.fixture
-def hub():
-    server = Hub()
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture
-def in_process(hub, monkeypatch):
-    """Lets this very process talk to the server."""
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    return hub
 
 
 def tiny_model():
@@ -197,12 +77,12 @@ def contents(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def environment(hub, token=TOKEN):
-    changed = {"HF_ENDPOINT": hub.url, "HF_TOKEN": token, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
-    return {**os.environ, **changed}
+def environment(hub, token=None):
+    changed = {"HF_ENDPOINT": hub.url, "HF_TOKEN": token or hub.token}
+    return {**os.environ, **changed, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
 
 
-def push(hub, *arguments, token=TOKEN):
+def push(hub, *arguments, token=None):
     command = [sys.executable, "-m", "efficientbert.train.push", *map(str, arguments)]
     return subprocess.run(command, env=environment(hub, token), capture_output=True, text=True)
 
@@ -286,7 +166,7 @@ def test_a_refusal_is_one_line(in_process, folder, capsys, monkeypatch, part, st
     error = errors.splitlines()[-1]
     assert code == 2 and last == [] and not in_process.files
     assert error.startswith("efficientbert push: error: upload to 'user/name': ") and message in error
-    assert TOKEN not in errors and "Traceback" not in errors
+    assert in_process.token not in errors and "Traceback" not in errors
 
 
 def test_an_unreachable_hub_is_one_line(in_process, folder, capsys, monkeypatch):

@@ -1,7 +1,7 @@
 """Scores fine-tuned models: one, or all in a folder, each on the task that it was fine-tuned on.
 
 efficientbert evaluate --model my-rte
-efficientbert evaluate --model my-reviews --split held_out
+efficientbert evaluate --model my-reviews --data reviews.csv --split held_out
 efficientbert evaluate --model my-models --data ../shared/data/glue --submission_dir glue-submission
 efficientbert evaluate --model my-embedder --task stsb
 """
