@@ -305,7 +305,9 @@ def test_what_a_document_names_is_there(document):
         if not span.startswith(("torchrun", "accelerate", "pip")):
             assert set(re.findall(r"--(\w+)", span)) <= flags, span
         assert set(re.findall(r"^efficientbert (\w+)", span)) <= {*SCRIPTS, "COMMAND"}, span
-        for path in re.findall(r"(?<![\w-])(?:train|search|docs|recipes|benchmarks|examples|tests)/[\w./-]*\w/?", span):
+        for path in re.findall(
+            r"(?<![\w-])(?:train|search|docs|recipes|benchmarks|examples|tests)/[\w./-]*\w/?", span
+        ):
             assert (ROOT / path).exists(), span
 
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from efficientbert.train.files.data_files import check_source
+
 
 @dataclass(kw_only=True)
 class CorpusArguments:
@@ -40,3 +42,11 @@ class CorpusArguments:
         default=64,
         metadata={"help": "Sequences on which the teacher is measured at the start, for the student's first weights."},
     )
+
+    def check_sources(self) -> None:
+        """Looks whether a corpus on this machine is there.
+
+        Raises:
+            InputError: if it is not.
+        """
+        check_source(self.corpus, "corpus")
