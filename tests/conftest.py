@@ -14,6 +14,7 @@ import hashlib
 import json
 import random
 import threading
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -160,6 +161,16 @@ class Hub(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.repos, self.branches, self.messages, self.large, self.files, self.refuse = {}, [], [], {}, {}, {}
 
+    @contextmanager
+    def reachable(self):
+        """Lets this very process talk to the server."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(huggingface_hub.constants, "ENDPOINT", self.url)
+            patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+            patch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+            patch.setenv("HF_TOKEN", self.token)
+            yield
+
 
 class HubHandler(BaseHTTPRequestHandler):
     """Answers what `huggingface_hub` asks when it uploads."""
@@ -261,10 +272,7 @@ def hub():
 
 
 @pytest.fixture
-def in_process(hub, monkeypatch):
+def in_process(hub):
     """Lets this very process talk to the server."""
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setenv("HF_TOKEN", hub.token)
-    return hub
+    with hub.reachable():
+        yield hub

@@ -2,7 +2,9 @@
 
 import dataclasses
 import errno
+import importlib
 import re
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from safetensors import SafetensorError
 
 from efficientbert import configuration_efficientbert
+from efficientbert.__main__ import SCRIPTS
 from efficientbert.search.arguments import SearchArguments
 from efficientbert.search.costs.arguments import BenchmarkArguments
 from efficientbert.train.cli.arguments import check_kinds, make_parser, parse_arguments, read_recipe
@@ -224,6 +227,38 @@ def test_every_flag_has_a_help(arguments_class):
         assert entry.metadata["help"].strip().endswith((".", "…", ")"))
     assert set(getattr(arguments_class, "first", ())) <= {entry.name for entry in dataclasses.fields(arguments_class)}
     make_parser(arguments_class, "test").format_help()
+
+
+COMMANDS = dict(
+    zip(
+        ("distill", "embed", "finetune", "multitask", "augment", "evaluate", "convert", "push", "search", "benchmark"),
+        CLASSES,
+        strict=True,
+    )
+)
+
+
+@pytest.mark.parametrize("command", SCRIPTS)
+def test_every_help_begins_with_an_example_that_parses(command, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[1])  # where recipes/ is
+    description = importlib.import_module(SCRIPTS[command][0]).__doc__
+    shown = make_parser(COMMANDS[command], f"efficientbert {command}", description).format_help()
+    summary, examples = shown.split("\n\n")[1:3]
+    assert summary.endswith(".") and summary.splitlines() == [line.strip() for line in summary.splitlines()]
+    lines = [shlex.split(line) for line in examples.replace("\\\n", " ").splitlines()]
+    assert lines[0][:2] == ["efficientbert", command]
+    for program, name, *argv in lines:
+        assert program == "efficientbert"
+        parse_arguments(COMMANDS[name], argv, name)
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("command", SCRIPTS)
+def test_every_help_fits_the_terminal(command, columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    description = importlib.import_module(SCRIPTS[command][0]).__doc__
+    shown = make_parser(COMMANDS[command], f"efficientbert {command}", description).format_help()
+    assert max(map(len, shown.splitlines())) <= columns and "\nother:" not in shown
 
 
 def test_the_names_of_presets():

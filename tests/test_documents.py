@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas
@@ -20,7 +21,7 @@ from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForSequ
 from efficientbert import EfficientBertConfig, EfficientBertModel
 from efficientbert.__main__ import SCRIPTS, main
 from efficientbert.search.arguments import SearchArguments
-from efficientbert.search.costs.arguments import BenchmarkArguments
+from efficientbert.search.costs.arguments import PUBLISHED_SIZES, BenchmarkArguments
 from efficientbert.train.cli.arguments import field_kinds, parse_arguments
 from efficientbert.train.convert import ConvertArguments
 from efficientbert.train.distillation.arguments import PRESETS, DistillArguments, EmbedArguments
@@ -55,16 +56,17 @@ TASK = "--num_epochs 1 --batch_size 16 --mixed_precision no"
 SPACE = (
     "--student tiny.json --budgets parameters=:1e6 --depths 1 2 --hidden_sizes 18 --embedding_sizes 8 --head_dims 6"
 )
-STEPS = "--num_candidates 2 --initial 1 --warmup_steps 2 --general_steps 2 --sampled_steps 2 --task_epochs 1 --task_batch_size 4"
+STEPS = "--num_candidates 2 --initial 1 --warmup_steps 2 --general_steps 2 --sampled_steps 2"
+SCORED = "--task_split train --task_held_out 0.5 --task_epochs 1 --task_batch_size 4"
 QUICK = {
     "distill": f"{TEXT} --max_steps 2",
     "embed": f"{TEXT} --max_steps 2",
-    "search": f"{TEXT} {SPACE} --base_width 18 {STEPS} --task_split train --task_held_out 0.5",
+    "search": f"{TEXT} {SPACE} --base_width 18 {STEPS} {SCORED}",
     "augment": "--copies 2 --candidates 3 --max_length 24",
     "finetune": f"{TASK} --max_length 24 --max_query_length 6 --doc_stride 5",
     "multitask": TASK,
     "evaluate": "--bootstrap 20",
-    "benchmark": "--rounds 1 --sequence_length 8 --batch_sizes 1 --threads 1",
+    "benchmark": "--models tiny.json --rounds 1 --sequence_length 8 --batch_sizes 1 --threads 1",
 }
 QUICK_PYTHON = {
     'student="efficientbert-tiny"': 'student="tiny.json", max_length=24, held_out=8, init_sequences=16, batch_size=4',
@@ -226,6 +228,9 @@ def quickened(words: list[str]) -> list[str]:
     quick = shlex.split(QUICK.get(command, ""))
     if command in ("distill", "embed") and arguments_of(words).student in PRESETS:
         quick += ["--student", "tiny.json"]
+    if command == "benchmark":  # every model takes a process of its own
+        models = arguments_of(words).models
+        assert all(model in (*PRESETS, *PUBLISHED_SIZES) or Path(model).is_dir() for model in models)
     return [command, *given, *quick]
 
 
@@ -234,7 +239,7 @@ def arguments_of(words: list[str]):
     return parse_arguments(ARGUMENTS[words[1]], words[2:], words[1])
 
 
-def run_command_line(words: list[str], given: set[str], monkeypatch) -> None:
+def run_command_line(words: list[str], given: set[str], hub, monkeypatch) -> None:
     """Runs a command in this process, and looks for what it is to write."""
     arguments = arguments_of(words)
     written = [
@@ -245,7 +250,8 @@ def run_command_line(words: list[str], given: set[str], monkeypatch) -> None:
             given.discard(path)
             shutil.rmtree(path)
     monkeypatch.setattr(sys, "argv", ["efficientbert", *quickened(words)])
-    main()
+    with hub.reachable() if words[1] == "push" else nullcontext():
+        main()
     for path in filter(None, written):
         assert Path(path).exists(), f"{shlex.join(words)} did not write {path}"
 
@@ -263,7 +269,7 @@ def check_shell(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("document", [document for document in DOCUMENTS if blocks(document)])
-def test_every_block_runs(document, stand_ins, in_process, tmp_path, monkeypatch):
+def test_every_block_runs(document, stand_ins, hub, tmp_path, monkeypatch):
     folder = tmp_path / "work"
     shutil.copytree(stand_ins, folder)
     given = {path.name for path in folder.iterdir()}
@@ -273,7 +279,7 @@ def test_every_block_runs(document, stand_ins, in_process, tmp_path, monkeypatch
         if language == "bash":
             for words in command_lines(code):
                 if words[0] == "efficientbert":
-                    run_command_line(words, given, monkeypatch)
+                    run_command_line(words, given, hub, monkeypatch)
                 else:
                     check_shell(words)
         else:
@@ -282,7 +288,7 @@ def test_every_block_runs(document, stand_ins, in_process, tmp_path, monkeypatch
                 code = code.replace(long, quick)
             exec(compile(code, f"<{document}>", "exec"), {"__name__": "__main__"})
     if document != "docs/search.md":
-        assert in_process.files["main"].keys() >= {"README.md", "config.json", "model.safetensors"}
+        assert hub.files["main"].keys() >= {"README.md", "config.json", "model.safetensors"}
 
 
 def test_the_first_block_runs_in_a_process_of_its_own(stand_ins):
