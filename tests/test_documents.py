@@ -66,7 +66,7 @@ QUICK = {
     "finetune": f"{TASK} --max_length 24 --max_query_length 6 --doc_stride 5",
     "multitask": TASK,
     "evaluate": "--bootstrap 20",
-    "benchmark": "--models tiny.json --rounds 1 --sequence_length 8 --batch_sizes 1 --threads 1",
+    "benchmark": "--models my-student --rounds 1 --sequence_length 8 --batch_sizes 1 --threads 1",
 }
 QUICK_PYTHON = {
     'student="efficientbert-tiny"': 'student="tiny.json", max_length=24, held_out=8, init_sequences=16, batch_size=4',
