@@ -11,10 +11,13 @@ SCRIPTS = {
     "search": ("efficientbert.search.search", "search an architecture for a teacher, a corpus and a budget"),
     "distill": ("efficientbert.train.distill", "distil a teacher into a student on unlabelled text"),
     "embed": ("efficientbert.train.embed", "distil a sentence-transformers teacher's embeddings on unlabelled text"),
-    "augment": ("efficientbert.train.augment", "augment a labelled task by words of a masked language model"),
-    "finetune": ("efficientbert.train.finetune", "fine-tune or task-distil a model on a labelled task"),
+    "augment": (
+        "efficientbert.train.augment",
+        "add variants of labelled texts, with words of a masked language model",
+    ),
+    "finetune": ("efficientbert.train.finetune", "fine-tune a model on labelled data, alone or under a teacher"),
     "multitask": ("efficientbert.train.multitask", "train one encoder on several labelled tasks at once"),
-    "evaluate": ("efficientbert.train.scoring", "score a checkpoint on a task"),
+    "evaluate": ("efficientbert.train.scoring", "score fine-tuned models on their tasks"),
     "convert": ("efficientbert.train.convert", "convert a checkpoint of the original release"),
     "push": ("efficientbert.train.push", "upload a finished folder to the Hub"),
     "benchmark": ("efficientbert.search.benchmark", "compare parameters, FLOPs, latency and memory of models"),
@@ -22,6 +25,7 @@ SCRIPTS = {
 USAGE = "usage: efficientbert COMMAND [RECIPE.yaml] [--flag value ...]\n\n" + "".join(
     f"  {name:<10} {what}\n" for name, (_, what) in SCRIPTS.items()
 )
+USAGE += "\nefficientbert COMMAND --help shows an example and the flags of a command.\n"
 
 
 def main() -> None:

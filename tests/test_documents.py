@@ -339,3 +339,27 @@ def test_the_commands_in_recipes(monkeypatch):
         assert words[2] == str(recipe)
         arguments_of(words)
     assert recipes
+
+
+def test_the_figures_of_tasks_are_those_that_were_measured():
+    measured = json.loads((ROOT / "benchmarks" / "tasks.json").read_text(encoding="utf-8"))["rows"]
+    known = {(row["model"], row["task"], row["metric"]): row["value"] for row in measured}
+    columns = [
+        ("mrpc", "f1"),
+        ("stsb", "spearmanr"),
+        ("rte", "accuracy"),
+        ("sst2", "accuracy"),
+        ("XQuAD English", "f1"),
+    ]
+    models = {
+        "gte-small, the teacher": "gte-small (teacher)",
+        "tiny, under the teacher": "tiny, under gte-small",
+        "tiny, inner states, then outputs": "tiny, inner states then outputs",
+        "tiny, outputs alone": "tiny, outputs alone",
+        "tiny, labels alone": "tiny, labels alone",
+    }
+    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("| model | parameters | MRPC F1 ")[2]
+    for row in table.split("\n\n")[0].splitlines()[2:]:
+        model, _, *figures = [cell.strip() for cell in row.strip("|").split("|")]
+        for column, figure in zip(columns, figures, strict=True):
+            assert not figure or float(figure) == known[(models[model], *column)]
