@@ -95,8 +95,8 @@ class GeneralArguments(LoopArguments, CorpusArguments, LossArguments, CardArgume
 
 
 @dataclass(kw_only=True)
-class StudentArguments:
-    """What is trained on unlabelled text, and for how long; stands before a class of `LoopArguments`."""
+class StudentArguments(LoopArguments):
+    """What is trained on unlabelled text, and for how long."""
 
     group = "student"
 

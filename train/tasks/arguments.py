@@ -131,7 +131,7 @@ class TaskArguments:
 
     def source(self) -> str:
         """Where the data comes from."""
-        return self.data or SQUAD.get(self.task, "nyu-mll/glue")
+        return self.data or SQUAD.get(self.task or "", "nyu-mll/glue")
 
     def title(self) -> str:
         """What to call the task in tables and messages."""
@@ -140,7 +140,7 @@ class TaskArguments:
     def eval_splits(self) -> tuple[str, ...]:
         """The splits that score a model of this task: MNLI has two, the diagnostic set AX only an unlabelled one."""
         return {"mnli": ("validation_matched", "validation_mismatched"), "ax": ("test",)}.get(
-            self.task, ("validation",)
+            self.task or "", ("validation",)
         )
 
 
@@ -420,10 +420,19 @@ class EvaluateArguments(TaskArguments):
             "path": True,
         },
     )
-    max_length: int | None = field(default=None, metadata={"help": "Tokens in a sequence; longer ones are cut."})
-    doc_stride: int | None = field(default=None, metadata={"help": "Tokens that windows of a long context share."})
-    max_query_length: int | None = field(default=None, metadata={"help": "Tokens of a question; longer ones are cut."})
-    max_answer_length: int | None = field(default=None, metadata={"help": "Tokens of the longest answer to extract."})
+    # None is a length that is not given, which `settle_arguments` looks up: no `TaskArguments` is left with one.
+    max_length: int | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Tokens in a sequence; longer ones are cut."}
+    )
+    doc_stride: int | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Tokens that windows of a long context share."}
+    )
+    max_query_length: int | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Tokens of a question; longer ones are cut."}
+    )
+    max_answer_length: int | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Tokens of the longest answer to extract."}
+    )
 
     def check(self) -> None:
         """Checks what can be checked without models and data.
