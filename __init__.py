@@ -39,7 +39,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The classes of `__all__`, imported when they are first asked for."""
+    """The classes of `__all__`, and the commands as functions, imported when they are first asked for."""
+    if name == "commands":
+        return importlib.import_module(f"{__name__}.commands")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     file = "configuration" if name == "EfficientBertConfig" else "modeling"
