@@ -40,6 +40,7 @@ def main(args: SearchArguments) -> Outcome:
     from efficientbert.train.text.preparation import prepare_text
 
     args.check()
+    args.check_sources()
     folder = Path(args.output_dir).absolute()
     arguments = args.decisive()
     holds_run(folder, arguments)

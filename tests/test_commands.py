@@ -160,7 +160,7 @@ BAD = [
     ("distill", {"--student": "{teacher}"}, "is a checkpoint of model type 'bert'"),
     ("distill", {"--student": "{tmp}/torn"}, "no preset, config.json or checkpoint"),
     ("distill", {"--teacher": "{tmp}/cut"}, "teacher '.*cut': cannot be loaded"),
-    ("evaluate", {"--model": "{tmp}/cut"}, "model '.*cut': cannot be loaded"),
+    ("evaluate", {"--model": "{tmp}/cut-head"}, "model '.*cut-head': cannot be loaded"),
     ("distill", {"--student": "{tmp}/broken.json"}, "config .*broken.json"),
     ("distill", {"--student": "{tmp}/invalid.json"}, "directly on"),
     ("distill", {"--student": "{tmp}/heads.json"}, "2 attention heads but teacher .* has 3"),
@@ -172,7 +172,7 @@ BAD = [
     ("search", {"--budgets": "parameters=:500"}, "no architecture has parameters"),
     ("search", {"--budgets": "parameters=2:1"}, "is empty"),
     ("search", {"--sampler": "taste"}, "sampler: must be random"),
-    ("finetune", {"--data": "{tmp}/missing.csv"}, "cannot be loaded"),
+    ("finetune", {"--data": "{tmp}/missing.csv"}, "data '.*missing.csv': does not exist"),
     ("finetune", {"--text_column": "body"}, "no column 'body'"),
     ("finetune", {"--data": "{tmp}/holes.csv"}, "row 1: 'text' is None"),
     ("finetune", {"--model": "{tmp}/nothing"}, "model .*nothing': no tokenizer"),
@@ -200,7 +200,11 @@ def test_bad_input_gets_one_line_exit_code_2_and_writes_nothing(
         (tmp_path / name).write_text(text, encoding="utf-8")
     shutil.copytree(teacher_folder(), tmp_path / "cut")
     EfficientBertConfig.from_json_file(student_file).save_pretrained(tmp_path / "torn")
-    for folder in ("cut", "torn"):
+    shutil.copytree(teacher_folder(), tmp_path / "cut-head")
+    config = json.loads((tmp_path / "cut-head" / "config.json").read_text())
+    config["architectures"] = ["BertForSequenceClassification"]
+    (tmp_path / "cut-head" / "config.json").write_text(json.dumps(config))
+    for folder in ("cut", "cut-head", "torn"):
         (tmp_path / folder / "model.safetensors").write_bytes(b"cut off")
     output = tmp_path / "results" / "out"
     text = {"--teacher": teacher_folder(), "--corpus": corpus_file, "--student": student_file}

@@ -31,6 +31,7 @@ def main(args: AugmentArguments) -> Outcome:
     from efficientbert.train.tasks.word_replacement import Replacer
 
     args.check()
+    args.check_sources()
     columns = TextTask(args, None).text_columns()
     label_column = args.label_column or TextTask.default_label_column
     rows = load_split(args, args.split, columns, label_column)

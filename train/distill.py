@@ -33,6 +33,7 @@ def main(args: DistillArguments) -> Outcome:
     if folder.complete:
         print(f"{folder.path} is complete already")
         return Outcome(folder.path, read_result(folder.path))
+    args.check_sources()
     losses = parse_losses(args.losses)
     accelerator = make_accelerator(args, folder.work)
     teacher = Teacher.load(args.teacher, accelerator.device, masked_lm="logits" in losses)

@@ -35,6 +35,7 @@ def main(args: EmbedArguments) -> Outcome:
     if folder.complete:
         print(f"{folder.path} is complete already")
         return Outcome(folder.path, read_result(folder.path))
+    args.check_sources()
     accelerator = make_accelerator(args, folder.work)
     device = accelerator.device
     teacher = EmbeddingTeacher(load_embedder(args.teacher, device, "teacher"), args.teacher)

@@ -48,7 +48,7 @@ class LoopArguments:
         for name in ("max_skipped_steps", "seed"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name}: must be at least 0, not {getattr(self, name)}")
-        if not self.learning_rate > 0:
+        if self.learning_rate is not None and not self.learning_rate > 0:
             raise InputError(f"learning_rate: must be above 0, not {self.learning_rate}")
         if not 0 <= self.warmup_ratio <= 1:
             raise InputError(f"warmup_ratio: must be between 0 and 1, not {self.warmup_ratio}")
