@@ -267,7 +267,8 @@ class TaskTrainingArguments(LoopArguments, LossArguments, CardArguments):
             "thresholds; with 0 the last weights are kept."
         },
     )
-    learning_rate: float | None = field(
+    # None is settled by `rate` before anything is trained.
+    learning_rate: float | None = field(  # type: ignore[assignment]
         default=None,
         metadata={
             "help": f"Peak learning rate of AdamW; by default {LABEL_RATE:g}, or {INNER_RATE:g} where a teacher's "
