@@ -14,6 +14,8 @@ test: $(VENV)/installed
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	mkdir -p $(VENV)/types && ln -sfn "$(CURDIR)" $(VENV)/types/efficientbert
+	MYPYPATH=$(VENV)/types $(VENV)/bin/mypy
 
 fuzz: $(VENV)/installed
 	FUZZ_EXAMPLES=10000 $(PYTHON) -m pytest tests/test_fuzz.py

@@ -93,10 +93,10 @@ class _AfterImport(importlib.abc.MetaPathFinder):
 
             def execute_and_register(module: ModuleType) -> None:
                 execute(module)
-                spec._initializing = False  # of it, all is there
+                spec._initializing = False  # type: ignore[attr-defined]  # of it, all is there
                 _register()
 
-            spec.loader.exec_module = execute_and_register
+            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]  # this loader alone
         return spec
 
 

@@ -1,6 +1,6 @@
 """Configuration of EfficientBERT models: sizes, and one feed-forward network per layer."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.dataclasses import as_validated_field, strict
 from transformers import PreTrainedConfig
@@ -50,7 +50,7 @@ AUTO_MAP = {
 
 
 @as_validated_field
-def positive(value: float | list[int] | None):
+def positive(value: float | list[int] | None) -> None:
     """A field whose number, or whose every entry, must be above zero."""
     for number in value if isinstance(value, list) else [value]:
         if number is not None and not number > 0:
@@ -58,14 +58,14 @@ def positive(value: float | list[int] | None):
 
 
 @as_validated_field
-def probability(value: float | None):
+def probability(value: float | None) -> None:
     """A field that must be at least 0 and below 1."""
     if value is not None and not 0 <= value < 1:
         raise ValueError(f"must be at least 0 and below 1, not {value}")
 
 
 @as_validated_field
-def expressions(value: list[str] | str | None):
+def expressions(value: list[str] | str | None) -> None:
     """A field of feed-forward expressions."""
     for text in [value] if isinstance(value, str) else value or []:
         parse(text)
@@ -112,10 +112,16 @@ class EfficientBertConfig(PreTrainedConfig):
     hidden_size: int = positive(default=540)
     num_hidden_layers: int = positive(default=6)
     num_attention_heads: int = positive(default=12)
-    head_dim: int | None = positive(default=None)
-    ffn_expressions: list[str] | str | None = expressions(default=None)
-    ffn_stacks: list[int] | int | None = positive(default=None)
-    intermediate_sizes: list[int] | int | None = positive(default=None)
+    if TYPE_CHECKING:  # what is read off a configuration; it takes more
+        head_dim: int = positive(default=None)
+        ffn_expressions: list[str] = expressions(default=None)
+        ffn_stacks: list[int] = positive(default=None)
+        intermediate_sizes: list[int] = positive(default=None)
+    else:
+        head_dim: int | None = positive(default=None)
+        ffn_expressions: list[str] | str | None = expressions(default=None)
+        ffn_stacks: list[int] | int | None = positive(default=None)
+        intermediate_sizes: list[int] | int | None = positive(default=None)
     hidden_dropout_prob: float | int = probability(default=0.1)
     attention_probs_dropout_prob: float | int = probability(default=0.1)
     classifier_dropout: float | int | None = probability(default=None)
@@ -128,7 +134,7 @@ class EfficientBertConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = None
     tie_word_embeddings: bool = True
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         if self.head_dim is None and self.hidden_size % self.num_attention_heads == 0:
             self.head_dim = self.hidden_size // self.num_attention_heads
         layers = self.num_hidden_layers
@@ -161,7 +167,7 @@ class EfficientBertConfig(PreTrainedConfig):
             raise ValueError(f"unknown preset {name!r}; known are {', '.join(PRESETS)}")
         return cls(**(PRESETS[name] | overrides))
 
-    def validate_layers(self):
+    def validate_layers(self) -> None:
         """Part of `@strict`-powered validation: one feed-forward network per layer, each fitting its sizes."""
         for name in PER_LAYER:
             value = getattr(self, name)
@@ -171,7 +177,7 @@ class EfficientBertConfig(PreTrainedConfig):
         for expression, intermediate_size in zip(self.ffn_expressions, self.intermediate_sizes):
             check_widths(parse(expression), self.hidden_size, intermediate_size)
 
-    def validate_heads(self):
+    def validate_heads(self) -> None:
         """Part of `@strict`-powered validation: a whole width for every head."""
         if self.head_dim is None:
             raise ValueError(
@@ -179,7 +185,7 @@ class EfficientBertConfig(PreTrainedConfig):
                 f"({self.num_attention_heads}), or head_dim be given"
             )
 
-    def validate_pad_token(self):
+    def validate_pad_token(self) -> None:
         """Part of `@strict`-powered validation: the padding token is in the vocabulary."""
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(f"pad_token_id ({self.pad_token_id}) must be below vocab_size ({self.vocab_size})")

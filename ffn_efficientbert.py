@@ -113,7 +113,7 @@ def read_calls(text: str) -> Call:
             raise fail("a name")
         name = tokens[position]
         position += 1
-        arguments = []
+        arguments: list[Call] = []
         if position < len(tokens) and tokens[position] == "(":
             while not arguments or tokens[position] == ",":
                 position += 1

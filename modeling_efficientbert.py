@@ -3,7 +3,8 @@
 Shapes in the comments: B sequences, L tokens, E embedding size, D hidden size, H heads of size d.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -46,7 +47,7 @@ class EfficientBertEmbeddings(nn.Module):
         input_ids: torch.LongTensor | None,
         attention_mask: torch.Tensor | None,
         token_type_ids: torch.LongTensor | None,
-        position_ids: torch.LongTensor | None,
+        position_ids: torch.Tensor | None,
         inputs_embeds: torch.Tensor | None,
     ) -> torch.Tensor:
         embeds = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds  # (B, L, E)
@@ -147,7 +148,9 @@ class EfficientBertFFN(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        linears = {"linear1": self.linear1, "linear2": self.linear2, "gate": self.gate}
+        linears = {"linear1": self.linear1, "linear2": self.linear2}
+        if self.gate is not None:
+            linears["gate"] = self.gate
         update = evaluate(self.expression, hidden_states, linears)
         return self.layer_norm(hidden_states + self.dropout(update))
 
@@ -160,7 +163,8 @@ class EfficientBertLayer(GradientCheckpointingLayer):
         self.attention = EfficientBertAttention(config)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.ffns = nn.ModuleList(EfficientBertFFN(config, layer_idx) for _ in range(config.ffn_stacks[layer_idx]))
+        ffns = nn.ModuleList(EfficientBertFFN(config, layer_idx) for _ in range(config.ffn_stacks[layer_idx]))
+        self.ffns = cast(MutableSequence[EfficientBertFFN], ffns)  # whose type does not say what it holds
 
     def forward(
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs: Unpack[TransformersKwargs]
@@ -211,7 +215,8 @@ class EfficientBertModel(EfficientBertPreTrainedModel):
         super().__init__(config)
         config.validate()  # single fields may have been assigned since it was made
         self.embeddings = EfficientBertEmbeddings(config)
-        self.layers = nn.ModuleList(EfficientBertLayer(config, index) for index in range(config.num_hidden_layers))
+        layers = nn.ModuleList(EfficientBertLayer(config, index) for index in range(config.num_hidden_layers))
+        self.layers = cast(MutableSequence[EfficientBertLayer], layers)
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -350,7 +355,7 @@ class EfficientBertForSequenceClassification(EfficientBertPreTrainedModel):
         self.post_init()
 
     @classmethod
-    def from_pretrained(cls, *args, **kwargs) -> "EfficientBertForSequenceClassification":
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> "EfficientBertForSequenceClassification":
         """As of any model; version 0.1.0 called the head `sequence_classifier`, a name that PEFT does not know."""
         names = {r"^sequence_classifier\.": "classifier."} | (kwargs.pop("key_mapping", None) or {})
         return super().from_pretrained(*args, key_mapping=names, **kwargs)
@@ -360,7 +365,7 @@ class EfficientBertForSequenceClassification(EfficientBertPreTrainedModel):
         logits: torch.Tensor,
         labels: torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> torch.Tensor:
         """Loss of the configured problem type, which the labels decide when it is not set.
 
@@ -529,8 +534,14 @@ class EfficientBertForMultipleChoice(EfficientBertPreTrainedModel):
 
         Returns:
             `logits` of shape `(B, choices)` and, with `labels`, the cross-entropy `loss`.
+
+        Raises:
+            ValueError: as [`EfficientBertModel.forward`].
         """
-        choices = (input_ids if inputs_embeds is None else inputs_embeds).shape[1]
+        given = input_ids if inputs_embeds is None else inputs_embeds
+        if given is None:
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        choices = given.shape[1]
         inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         flat = [None if tensor is None else tensor.flatten(0, 1) for tensor in inputs]
         outputs = self.efficientbert(*flat, return_dict=True, **kwargs)

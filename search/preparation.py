@@ -43,11 +43,11 @@ def make_space(args: SearchArguments, teacher: Teacher) -> SearchSpace:
     else:
         raise InputError(f"student '{args.student}': must be a preset ({', '.join(PRESETS)}) or a .json file")
     base = fit_config(base, teacher)
-    shape = {
+    sizes = {
         name: tuple(getattr(args, name) or ())
         for name in ("depths", "hidden_sizes", "head_counts", "head_dims", "embedding_sizes")
     }
-    choices = Choices(**shape, gate=args.gate, base_width=args.base_width, width_multiple=args.width_multiple)
+    choices = Choices(**sizes, gate=args.gate, base_width=args.base_width, width_multiple=args.width_multiple)
     costs: dict[str, Cost] = {"parameters": Parameters(base), "flops": Flops(base, args.max_length)}
     metrics = {*args.objectives, *(budget.metric for budget in args.parsed_budgets())}
     if "latency" in metrics:

@@ -45,8 +45,10 @@ def make_score(
         if word == "text":
             return HeldOutText(supernet.extract, material.objective, material.held_out)
         if word == "probe":
+            assert material.probe is not None  # `load_probe` loads it where the score is named
             return TaskProbe(supernet.extract, *material.probe)
         if word == "tasks":
+            assert on_tasks is not None  # made where the score is named
             scored = tuple((training.task, training.held_out) for training in material.tasks)
             return TaskSlices(on_tasks.extract, scored, args.task_batch_size)
         return ShortTraining(

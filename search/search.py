@@ -24,6 +24,7 @@ from efficientbert.train.files.writing import write_json
 
 def main(args: SearchArguments) -> Outcome:
     """Runs the job from arguments to a finished stage, with the figures of the best candidate."""
+    from efficientbert.search.costs.latency import Latency
     from efficientbert.search.material import Material
     from efficientbert.search.preparation import any_architecture, load_probe, load_tasks, make_space
     from efficientbert.search.scores.remembered_teacher import RememberedTeacher
@@ -70,10 +71,9 @@ def main(args: SearchArguments) -> Outcome:
     storage = open_storage(folder) if database is None else database
     args = replace(args, storage=None)  # what is recorded of them goes with checkpoints: no password in it
     with accelerator.main_process_first():
-        if "latency" in space.costs:
-            space.costs["latency"].prepare(
-                (shape, space.choices.widths(shape.hidden_size)) for _, shape in space.shapes
-            )
+        latency = space.costs.get("latency")
+        if isinstance(latency, Latency):
+            latency.prepare((shape, space.choices.widths(shape.hidden_size)) for _, shape in space.shapes)
         scales = teacher_scales(teacher, text, folder, accelerator.device)
     space.sample(random.Random(args.seed))
     objective = objectives(args, space.base, teacher, scales)

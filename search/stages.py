@@ -66,7 +66,8 @@ class Stages:
     def _run_stage(self, stage: int, warm: Supernet, start: Winner | None) -> Winner:
         """Searches one stage, writes its result and gives its winner."""
         material = self.material
-        space, supernet, args = material.space, warm, material.args
+        space, args = material.space, material.args
+        supernet: Supernet | FewShotSupernet = warm
         first: tuple[Architecture, ...] = ()
         rated = None  # by an earlier stage, as all are here
         if stage == 2:
@@ -79,7 +80,10 @@ class Stages:
         if stage == 3:
             material.remembered.forget()
             supernet = sampled_supernet(material, warm, space)
-            on_tasks = task_supernet(material, supernet, space) if "tasks" in args.supernet_scores else None
+            on_tasks = None
+            if "tasks" in args.supernet_scores:
+                assert isinstance(supernet, Supernet)  # the arguments refuse several of them with tasks
+                on_tasks = task_supernet(material, supernet, space)
             score = make_score(material, args.supernet_scores, supernet, self.trained, on_tasks)
         else:
             score = make_score(material, args.scores, warm, self.trained)
@@ -113,6 +117,7 @@ class Stages:
 
         def evaluate(architecture: Architecture, report: ReportStep) -> dict[str, float]:
             def at_rung(loss: float, rung: int) -> None:
+                assert factor is not None
                 report(loss, factor**rung)  # the pruner's rungs are the powers of its factor
 
             loss = score(architecture, None if factor is None else at_rung)

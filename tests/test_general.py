@@ -10,7 +10,7 @@ from transformers import BertConfig, BertForMaskedLM
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForMaskedLM
 from efficientbert.train.distillation.arguments import LOSS_NAMES, GeneralArguments
-from efficientbert.train.distillation.capture import Captures, Needs
+from efficientbert.train.distillation.capture import CaptureError, Captures, Needs
 from efficientbert.train.distillation.held_out import HeldOut, capture_held_out, score_student
 from efficientbert.train.distillation.losses import LOSSES, LossRecipe
 from efficientbert.train.distillation.objective import GeneralDistillation
@@ -286,7 +286,7 @@ def test_a_loss_reads_what_it_says_it_needs_and_all_of_that(name, teacher):
     fewer += [dataclasses.replace(needs, logits=False)] if needs.logits else []
     assert objective.recipe.needs_teacher == bool(fewer) == (name != "masked_lm")
     for less in fewer:
-        with pytest.raises((AttributeError, TypeError)):
+        with pytest.raises((AttributeError, CaptureError, TypeError)):
             objective.loss(mine, less.of(theirs), batch, counts)
 
 

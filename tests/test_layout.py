@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import os
 import shutil
 import subprocess
 import sys
@@ -145,6 +146,17 @@ def test_installation_brings_one_package(tmp_path):
     assert {path for path in found if len(path.parts) > 1} == set(MODULES)
     assert {path.name for path in found if len(path.parts) == 1} >= {f"{stem}.py" for stem in ROOT_FILES}
     assert not {"setup.py", "conftest.py"} & {path.name for path in found}
+    assert (built / "efficientbert" / "py.typed").is_file()  # else checkers take its types for unknown
+    code = (
+        "import runpy, efficientbert as e; print(e.__file__); runpy.run_module('efficientbert', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", code, "--help"]
+    environment = os.environ | {"PYTHONPATH": str(built)}
+    shown = subprocess.run(command, cwd=built.parent / "tests", env=environment, capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    place, *usage = shown.stdout.splitlines()
+    assert Path(place) == built / "efficientbert" / "__init__.py"
+    assert [line.split()[0] for line in usage[2:]] == [*SCRIPTS]
 
 
 def test_installed_names():

@@ -485,6 +485,8 @@ def test_embeddings_may_be_given():
     for arguments in ({}, {"input_ids": ids, "inputs_embeds": embeds}):
         with pytest.raises(ValueError, match="exactly one of input_ids and inputs_embeds"):
             model(**arguments)
+    with pytest.raises(ValueError, match="exactly one of input_ids and inputs_embeds"):
+        tiny_model(EfficientBertForMultipleChoice)(attention_mask=mask[:, None])
 
 
 def test_first_segment_and_counted_positions_are_the_defaults():

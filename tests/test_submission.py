@@ -1,5 +1,7 @@
 """Files for the GLUE site: names, order and numbers of predictions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from datasets import Dataset
@@ -13,7 +15,8 @@ from efficientbert.train.tasks.texts import TextTask
 
 
 def make_task(name, *labels, **arguments):
-    return TextTask(TaskArguments(task=name, **arguments), None, labels or None)
+    args = TaskArguments(task=name, **arguments)
+    return TextTask(replace(args, problem=args.known_problem()), None, labels or None)
 
 
 def make_data(rows, **columns):

@@ -221,7 +221,9 @@ def test_fewer_channels_keep_their_scale_where_the_others_say_nothing(supernet):
 @pytest.fixture
 def task_supernet(supernet, teacher_folder) -> TaskSupernet:
     tokenizer = Teacher.load(teacher_folder()).tokenizer
-    classes = TextTask(TaskArguments(data="x", text_column="text"), tokenizer, ("no", "maybe", "yes"))
+    classes = TextTask(
+        TaskArguments(data="x", text_column="text", problem="single_label"), tokenizer, ("no", "maybe", "yes")
+    )
     spans = SpanTask(TaskArguments(data="x", kind="question-answering"), tokenizer)
     torch.manual_seed(1)
     return TaskSupernet(supernet, [classes, spans])

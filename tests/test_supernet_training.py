@@ -229,7 +229,7 @@ def make_tasks(teacher: Teacher, teacher_folder) -> list[TaskObjective]:
     """Two tasks under one teacher each, one of them with inner states."""
     found = []
     for labels in (("no", "yes"), ("a", "b", "c")):
-        task = TextTask(TaskArguments(data="x", text_column="text"), teacher.tokenizer, labels)
+        task = TextTask(TaskArguments(data="x", text_column="text", problem="single_label"), teacher.tokenizer, labels)
         torch.manual_seed(len(labels))
         model = task.auto_class.from_pretrained(teacher_folder(), num_labels=len(labels))
         encoder = Teacher(model.base_model, teacher.tokenizer, "teacher") if len(labels) == 2 else None

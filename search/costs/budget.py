@@ -26,7 +26,7 @@ class Budget:
     minimum: float = 0.0
     maximum: float = math.inf
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise InputError(f"budget: unknown metric {self.metric!r}; known are {', '.join(METRICS)}")
         if not 0 <= self.minimum <= self.maximum:

@@ -125,9 +125,9 @@ class Flops(Counted):
 
 def count_parameters(config: EfficientBertConfig) -> int:
     """Parameters of the encoder of a configuration."""
-    return Parameters(config)(Architecture.from_config(config))
+    return int(Parameters(config)(Architecture.from_config(config)))
 
 
 def count_flops(config: EfficientBertConfig, sequence_length: int, batch_size: int = 1) -> int:
     """Floating-point operations of the encoder of a configuration on a batch, counted as in [`Flops`]."""
-    return batch_size * Flops(config, sequence_length)(Architecture.from_config(config))
+    return batch_size * int(Flops(config, sequence_length)(Architecture.from_config(config)))

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -60,7 +61,7 @@ class LatencySettings:
     dtype: str = "float32"
     threads: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("batch_size", "sequence_length", "threads"):
             if getattr(self, name) < 1:
                 raise InputError(f"latency: {name} {getattr(self, name)}: must be positive")
@@ -149,9 +150,9 @@ def attention_part(hidden_size: int, num_heads: int, head_dim: int) -> str:
 
 def build_part(part: str, base: EfficientBertConfig, settings: LatencySettings) -> tuple[nn.Module, tuple]:
     """The module of a part, and what it is called with."""
-    name, *sizes = part.split()
-    sizes = tuple(map(int, sizes))
-    place = {"device": settings.device, "dtype": DTYPES[settings.dtype]}
+    name, *numbers = part.split()
+    sizes = tuple(map(int, numbers))
+    place: dict[str, Any] = {"device": settings.device, "dtype": DTYPES[settings.dtype]}
 
     def states(size: int) -> torch.Tensor:
         return torch.randn(settings.batch_size, settings.sequence_length, size).to(**place)
@@ -164,18 +165,18 @@ def build_part(part: str, base: EfficientBertConfig, settings: LatencySettings) 
 
     if name == "embeddings":
         whole = model(sizes[0], embedding=sizes[1])
-        whole.layers = nn.ModuleList()
+        del whole.layers[:]
         return whole, _tokens(base.vocab_size, settings)
     if name == "attention":
         layer = model(*sizes).layers[0]
-        layer.ffns = nn.ModuleList()
+        del layer.ffns[:]
         return layer, (states(sizes[0]), None)
     if name == "residual":
         network = model(*sizes).layers[0].ffns[0]
         network.expression = Input()
         return network, (states(sizes[0]),)
     if name == "linear":
-        return nn.Linear(*sizes).to(**place), (states(sizes[0]),)
+        return nn.Linear(sizes[0], sizes[1]).to(**place), (states(sizes[0]),)
     return _Operator(name, [states(size) for size in sizes]), ()
 
 

@@ -43,7 +43,8 @@ class Leaf:
 
     def chances(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Whether `(candidates, features)` fall into the region, and with what probability: both `(candidates,)`."""
-        inside, chances = np.ones(len(features), dtype=bool), np.ones(len(features))
+        inside: np.ndarray = np.ones(len(features), dtype=bool)
+        chances: np.ndarray = np.ones(len(features))
         for classifier, wanted in self.path:
             better = classifier.predict_proba(features)[:, 1]
             inside &= (better > 0.5) == wanted
@@ -79,7 +80,7 @@ class ActionTree:
 
     def fall(self, features: np.ndarray) -> np.ndarray:
         """`(candidates,)`: the number of the leaf that each of `(candidates, features)` falls into."""
-        numbers = np.empty(len(features), dtype=int)
+        numbers: np.ndarray = np.empty(len(features), dtype=int)
 
         def descend(node: Split | Leaf, rows: np.ndarray) -> None:
             if isinstance(node, Leaf):
@@ -168,9 +169,9 @@ class ActionSpace(Sampler[C]):
         self._candidates: list[C] = []
         self._features: list[np.ndarray] = []
         self._losses = np.empty((0, 1))  # inf for those that failed
-        self._dominators = np.empty(0, dtype=int)  # how many dominate each
+        self._dominators: np.ndarray = np.empty(0, dtype=int)  # how many dominate each
         self._next_fit = first
-        self._tree: ActionTree | None = None
+        self._tree: ActionTree  # from the first update on
         self._leaf_of: list[int] = []
 
     def _learn(self, candidate: C, losses: tuple[float, ...] | None) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -58,7 +59,7 @@ class GeneralTraining:
     steps: int
     rungs: tuple[int, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if list(self.rungs) != sorted({rung for rung in self.rungs if 0 < rung < self.steps}):
             raise InputError(
                 f"rungs: must be ascending steps below the {self.steps} of the training, not {list(self.rungs)}"
@@ -127,6 +128,7 @@ def prepare_task(
     teacher = TaskTeacher.load(teacher_name, task, losses is not None, accelerator.device)
     with accelerator.main_process_first():
         data, aside = training_data(source, task, held_out)
+    assert aside is not None  # with a share above 0
     rows = args.batch_size * accelerator.num_processes
     if len(data.features) < rows:
         raise InputError(f"data {source.source()}: {len(data.features)} rows to train on, less than a batch of {rows}")
@@ -134,12 +136,12 @@ def prepare_task(
         check_length(student_teacher.model, part, f"teacher {student_teacher.name!r}")
         check_length(teacher.model, part, f"teacher {teacher_name!r}")
 
-    def inner(model: PreTrainedModel) -> GeneralDistillation:
+    def inner(losses: LossArguments, model: PreTrainedModel) -> GeneralDistillation:
         recipe = inner_recipe(losses, model, teacher)
         with accelerator.main_process_first():
             return inner_distillation(recipe, teacher, task, data, folder)
 
-    return TaskTraining(task, data, aside, teacher, None if losses is None else inner, args, epochs)
+    return TaskTraining(task, data, aside, teacher, None if losses is None else partial(inner, losses), args, epochs)
 
 
 class ShortTraining:
@@ -179,8 +181,10 @@ class ShortTraining:
         task: TaskTraining | None,
         keep: Callable[[Architecture, float, Student], None] | None = None,
     ):
-        if general is None and task is None:
+        first = general or task
+        if first is None:
             raise InputError("short training: needs general distillation, a task or both")
+        self.seed = first.args.seed
         self.extract = extract
         self.accelerator = accelerator
         self.general = general
@@ -194,7 +198,7 @@ class ShortTraining:
             NotFiniteError: if too many steps had no finite loss, or the trained candidate has none.
         """
         try:
-            with isolated_randomness((self.general or self.task).args.seed):
+            with isolated_randomness(self.seed):
                 return self._train(architecture, report)
         finally:
             self.accelerator.free_memory()

@@ -173,7 +173,7 @@ class Draws(Generic[T]):
 
     def _group(self, options: Options[T]) -> tuple[np.ndarray, list[int], np.ndarray, list[tuple[list[float], list]]]:
         sizes, columns = self._sizes, [axis.budget for axis in self._axes]
-        steps = np.zeros((len(options.values), len(sizes)), dtype=np.int64)
+        steps: np.ndarray = np.zeros((len(options.values), len(sizes)), dtype=np.int64)
         if columns:
             above = np.array(options.costs, dtype=np.float64)[:, columns] - np.array(options.least)[columns]
             steps = np.rint(above / [axis.unit for axis in self._axes]).astype(np.int64)
@@ -188,7 +188,8 @@ class Draws(Generic[T]):
             for group in members.values()
         ]
         unique = np.array(list(members))
-        offsets = np.ravel_multi_index(tuple(unique.T), self._padded).tolist()
+        cells: tuple[list[int], ...] = tuple(unique.T.tolist())
+        offsets = np.ravel_multi_index(cells, self._padded).tolist()
         probabilities = np.array([cumulative[-1] for cumulative, _ in choices]) / math.fsum(options.weights)
         return unique, offsets, probabilities, choices
 

@@ -3,7 +3,7 @@
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
 
 import torch
@@ -72,11 +72,12 @@ def mutate_expression(text: str, rng: random.Random, gate: bool, wide: bool = Fa
         wide: Whether it shall fit inner widths above the hidden size, where crops go the other way; else those below.
     """
     expression = parse(text)
-    partners = [Input(), *(Unary(name, Input()) for name in UNARY)]
+    partners: list[Expression] = [Input(), *(Unary(name, Input()) for name in UNARY)]
     partners += [Linear("gate", Input())] * (len(partners) if gate else 0)
     while True:
         part = rng.choice(list(walk(expression)))
-        edits = [Unary(rng.choice(list(UNARY)), part), Binary(rng.choice(list(BINARY)), part, rng.choice(partners))]
+        edits: list[Expression] = [Unary(rng.choice(list(UNARY)), part)]
+        edits.append(Binary(rng.choice(list(BINARY)), part, rng.choice(partners)))
         if isinstance(part, Unary):
             edits += [part.operand, Unary(rng.choice(list(UNARY)), part.operand)]
         elif isinstance(part, Binary):
@@ -122,7 +123,7 @@ def probe(node: Expression, order: int) -> torch.Tensor:
     hidden, size = PROBE_SIZES[order]
     probes = _probes()
 
-    def linear(name: str, takes: int, gives: int):
+    def linear(name: str, takes: int, gives: int) -> Callable[[torch.Tensor], torch.Tensor]:
         weight, bias = probes[f"{name} w"][:gives, :takes], probes[f"{name} b"][0, :gives]
         return lambda x: x @ weight.T + bias
 
@@ -183,7 +184,7 @@ def expression_pool(gate: bool, wide: bool) -> dict[str, float]:
     seen = {_signature(text, order) for text in level}
     pool = {text: 0.5 / len(level) for text in level}
     for count in (POOL_MUTANTS, 1):
-        mutants = []
+        mutants: list[tuple[str, str]] = []
         for text in level:
             while sum(parent == text for parent, _ in mutants) < count:
                 mutant = mutate_expression(text, rng, gate, wide)

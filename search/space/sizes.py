@@ -40,7 +40,7 @@ class Choices:
     base_width: int | None = None
     width_multiple: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for entry in fields(self):
             value = getattr(self, entry.name)
             numbers = value if isinstance(value, tuple) else () if value is None else (value,)

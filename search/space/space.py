@@ -59,7 +59,7 @@ class SearchSpace:
     sizes: tuple[tuple[int, int], ...] | None = None
     expressions: tuple[str, ...] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.shapes:
             raise InputError(
                 "hidden_sizes, head_counts: no hidden size is a multiple of a number of heads; give head_dims"
@@ -123,10 +123,11 @@ class SearchSpace:
         they allow none, shape and sizes are random. An expression that they leave no room for is left out.
         """
         rng = random.Random(f"familiar {seed}")
-        spaces = [replace(self, expressions=(text,)) for text in ((GATED, PLAIN) if self.choices.gate else (PLAIN,))]
-        return tuple(space._alike() or space.sample(rng) for space in spaces if space.possible)
+        texts = (GATED, PLAIN) if self.choices.gate else (PLAIN,)
+        spaces = [(text, replace(self, expressions=(text,))) for text in texts]
+        return tuple(space._alike(text) or space.sample(rng) for text, space in spaces if space.possible)
 
-    def _alike(self) -> Architecture | None:
+    def _alike(self, text: str) -> Architecture | None:
         """The first architecture of equal networks, if any: of a shape near the base, with few of them, and wide."""
         own = (self.base.num_hidden_layers, *astuple(Architecture.from_config(self.base).shape))
 
@@ -134,7 +135,7 @@ class SearchSpace:
             return sum(abs(math.log(one / other)) for one, other in zip((depth, *astuple(shape)), own))
 
         found = (
-            Architecture(shape, (LayerChoice(self.expressions[0], *size),) * depth)
+            Architecture(shape, (LayerChoice(text, *size),) * depth)
             for depth, shape in sorted(self.shapes, key=lambda pair: distance(*pair))
             for size in sorted(self._sizes(shape.hidden_size), key=lambda size: (size[0], -size[1]))
         )
@@ -255,7 +256,7 @@ class SearchSpace:
             made: dict[tuple, Options[Family]] = {}
             positions = []
             for index in range(depth):
-                fixed = (self.sizes and self.sizes[index], self.expression(depth, index))
+                fixed = (self.sizes[index] if self.sizes else None, self.expression(depth, index))
                 if fixed not in made:
                     made[fixed] = self._options(shape, *fixed)
                 positions.append(made[fixed])
@@ -286,7 +287,9 @@ class SearchSpace:
             alike: dict[tuple, list[str]] = {}
             for text in pool:
                 alike.setdefault(tuple(self.costs[b.metric].kind(text) for b in self.budgets), []).append(text)
-            kinds[wide] = [(texts, list(itertools.accumulate(map(pool.get, texts)))) for texts in alike.values()]
+            kinds[wide] = [
+                (texts, list(itertools.accumulate(map(pool.__getitem__, texts)))) for texts in alike.values()
+            ]
         return kinds
 
     def expression(self, depth: int, index: int) -> str | None:

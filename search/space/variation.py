@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 from efficientbert.search.costs.budget import Budget
 from efficientbert.search.costs.cost import Cost
@@ -50,10 +51,10 @@ class Variation:
         """
         changes: list[Callable[[], Architecture | None]] = []
         if self.expressions is None:
-            changes.append(lambda: self.change_expression(architecture, rng))
+            changes.append(partial(self.change_expression, architecture, rng))
         if self.sizes is None:
-            changes += [lambda name=name: self.change_size(architecture, name, rng) for name in SIZES]
-        changes += [lambda name=name: self.change_shape(architecture, name, rng) for name in self.searched()]
+            changes += [partial(self.change_size, architecture, name, rng) for name in SIZES]
+        changes += [partial(self.change_shape, architecture, name, rng) for name in self.searched()]
         known = function_key(architecture)
         for _ in range(ATTEMPTS if changes else 0):
             changed = rng.choice(changes)()
@@ -101,7 +102,7 @@ class Variation:
         hidden = architecture.shape.hidden_size
         options = self.choices.stacks if name == "stack" else self.choices.widths(hidden)
         return [
-            (index, replace(layer, **{name: option}))
+            (index, replace(layer, stack=option) if name == "stack" else replace(layer, intermediate_size=option))
             for index, layer in enumerate(architecture.layers)
             for option in options
             if option != getattr(layer, name) and (name == "stack" or fits(layer.expression, option > hidden))

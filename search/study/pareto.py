@@ -17,7 +17,7 @@ def dominates(one: ArrayLike, other: ArrayLike) -> np.ndarray:
         Booleans of the broadcast shape `(...)`.
     """
     one, other = np.asarray(one), np.asarray(other)
-    return (one <= other).all(axis=-1) & (one < other).any(axis=-1)
+    return np.asarray((one <= other).all(axis=-1) & (one < other).any(axis=-1))
 
 
 def pareto_front(values: Sequence[Sequence[float]]) -> list[int]:

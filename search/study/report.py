@@ -44,8 +44,8 @@ class Stage:
     def best(self) -> list[Record]:
         """Candidates that no other dominates, by their first loss; with one objective the first of the best."""
         complete = self.complete()
-        front = [complete[index] for index in pareto_front([record.losses for record in complete])]
-        return sorted(front, key=lambda record: record.losses) if len(self.objectives) > 1 else front[:1]
+        front = [complete[index] for index in pareto_front([record.losses or () for record in complete])]
+        return sorted(front, key=lambda record: record.losses or ()) if len(self.objectives) > 1 else front[:1]
 
     def seconds(self) -> dict[str, float]:
         """Spent on all candidates, by kind."""
@@ -118,7 +118,7 @@ def _stage_table(stages: Sequence[Stage]) -> str:
                 "failed": states["FAIL"],
                 "given up": states["PRUNED"],
                 "running": stage.running,
-                "best": f"{stage.objectives[0]} {best[0].losses[0]:.5g}" if best else "",
+                "best": f"{stage.objectives[0]} {best[0].losses[0]:.5g}" if best and best[0].losses else "",
                 "seconds": f"{sum(seconds.values()):.1f}",
             }
             | {kind: f"{spent / whole:.2%}" for kind, spent in seconds.items()}

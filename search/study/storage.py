@@ -4,6 +4,7 @@ import fcntl
 import os
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import optuna
 from optuna.exceptions import StorageInternalError
@@ -30,7 +31,7 @@ class JournalLock:
 
     def __init__(self, path: Path):
         self.path = path
-        self.file = None
+        self.file: BinaryIO  # while it is held
 
     def acquire(self) -> bool:
         """Waits for the lock."""

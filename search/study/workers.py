@@ -186,7 +186,8 @@ class Attempts:
         deaths = trial.user_attrs["deaths"] + (trial.user_attrs.get("lost") != INTERRUPTED)
         if trial.state == TrialState.RUNNING:
             if "result" in trial.user_attrs:
-                return self._settle(trial)
+                self._settle(trial)
+                return None
             if most_deaths is not None and deaths >= most_deaths:
                 self.finish(trial, {"state": "FAIL", "losses": None, "reason": f"its worker died {deaths} times"})
                 return None
@@ -203,7 +204,7 @@ class Attempts:
         self, item: int, attempt: int, deaths: int, attributes: Mapping[str, Any], numbers: Mapping[str, int]
     ) -> FrozenTrial | None:
         """Records an attempt; of several with the same number, the one recorded first is made, the others end."""
-        own = {"item": item, "attempt": attempt, "deaths": deaths}
+        own: dict[str, Any] = {"item": item, "attempt": attempt, "deaths": deaths}
         own |= {"worker": asdict(self.worker), "heartbeat": time.time()}
         trial = create_trial(
             state=TrialState.RUNNING,

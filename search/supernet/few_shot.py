@@ -6,8 +6,9 @@ architectures share are nearer to what each of them would learn alone.
 
 import random
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -87,7 +88,8 @@ class FewShotSupernet(nn.Module):
             supernet.load_state_dict(warm.state_dict())
             supernet.whole.encoder.set_attn_implementation(warm.whole.encoder.config._attn_implementation)
             supernets.append(supernet)
-        self.supernets = nn.ModuleList(supernets).to(warm.whole.encoder.device)
+        held = nn.ModuleList(supernets).to(warm.whole.encoder.device)
+        self.supernets = cast(Sequence[Supernet], held)  # whose type does not say what it holds
 
     def for_architecture(self, architecture: Architecture) -> Supernet:
         """The supernet of an architecture."""

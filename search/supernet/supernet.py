@@ -19,7 +19,7 @@ the extracted model computes.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -101,7 +101,8 @@ class TaskSupernet(nn.Module):
         for whole in wholes:
             setattr(whole.model, whole.model.base_model_prefix, supernet.whole.encoder)
             whole.projection = supernet.whole.projection
-        self.wholes = nn.ModuleList(wholes).to(supernet.whole.encoder.device)
+        held = nn.ModuleList(wholes).to(supernet.whole.encoder.device)
+        self.wholes = cast(Sequence[TaskStudent], held)  # whose type does not say what it holds
 
     def build(self, architecture: Architecture, task: int) -> TaskStudent:
         """A task student of an architecture with weights of its own, on the default device."""
@@ -120,8 +121,8 @@ class TaskSupernet(nn.Module):
         with torch.device("meta"):
             student = self.build(architecture, task)
         whole = self.wholes[task]
-        inputs = {"capture": bool(capture), **inputs}
-        found = run_slice(whole, whole.model.base_model, student, student.model.base_model, inputs)
+        arguments = {"capture": bool(capture), **inputs}
+        found = run_slice(whole, whole.model.base_model, student, student.model.base_model, arguments)
         return found[0] if capture is None else found
 
     def extract(self, architecture: Architecture, task: int) -> TaskStudent:

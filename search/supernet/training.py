@@ -20,7 +20,7 @@ from efficientbert.slicing_efficientbert import nearest_layers
 from efficientbert.train.distillation.arguments import MOST_RELATION_HEADS, LossArguments
 from efficientbert.train.distillation.capture import Captures
 from efficientbert.train.distillation.loss_choice import make_recipe
-from efficientbert.train.distillation.losses import count_valid
+from efficientbert.train.distillation.losses import count_valid, total
 from efficientbert.train.distillation.multitask_objective import MultitaskObjective
 from efficientbert.train.distillation.objective import GeneralDistillation
 from efficientbert.train.distillation.scales import Scales
@@ -166,14 +166,17 @@ class SupernetDistillation:
                 objective = in_place_objective(objective, architecture, first, architectures[0])
             found.append(objective.loss(mine, target, batch, counts))
         share = 1 / len(found)
-        total = share * sum(loss for loss, _ in found)
-        return total, {name: share * sum(terms[name] for _, terms in found) for name in found[0][1]}
+        means = {name: share * total([terms[name] for _, terms in found]) for name in found[0][1]}
+        return share * total([loss for loss, _ in found]), means
 
 
 def detached(captures: Captures) -> Captures:
     """Captures to learn from: without a gradient."""
-    parts = (captures.hidden_states, captures.queries, captures.keys, captures.values)
-    return Captures(*(tuple(tensor.detach() for tensor in part) for part in parts))
+
+    def cut(part: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return tuple(tensor.detach() for tensor in part)
+
+    return Captures(cut(captures.hidden_states), cut(captures.queries), cut(captures.keys), cut(captures.values))
 
 
 def in_place_objective(
@@ -257,7 +260,7 @@ def task_objectives(
 def _fitted(objective: TaskObjective, args: LossArguments, config: EfficientBertConfig) -> TaskObjective:
     """The same objective for another architecture."""
     inner = objective.inner
-    if inner is not None:
+    if inner is not None and objective.teacher is not None:
         encoder = objective.teacher.encoder
         inner = GeneralDistillation(encoder, inner.scales, make_recipe(args, config, encoder))
     return TaskObjective(

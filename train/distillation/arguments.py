@@ -109,8 +109,8 @@ class GeneralArguments(CardArguments, LoopArguments, LossArguments, CorpusArgume
 
 
 @dataclass(kw_only=True)
-class StudentArguments:
-    """What is trained on unlabelled text, and for how long; stands before a class of `LoopArguments`."""
+class StudentArguments(LoopArguments):
+    """What is trained on unlabelled text, and for how long."""
 
     group = "student"
 

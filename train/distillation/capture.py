@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import nn
+from transformers.modeling_outputs import BaseModelOutput
 
 from efficientbert.modeling_efficientbert import EfficientBertModel
 
@@ -31,10 +32,23 @@ class Captures:
     values: tuple[torch.Tensor, ...]
     logits: torch.Tensor | None = None
 
+    def predictions(self) -> torch.Tensor:
+        """The logits.
+
+        Raises:
+            CaptureError: if there are none.
+        """
+        if self.logits is None:
+            raise CaptureError("captured no logits")
+        return self.logits
+
     def attention_scores(self, layer: int) -> torch.Tensor:
         """Scaled dot products before softmax, without mask or position bias, of shape `(B, H, L, L)`."""
         query, key = self.queries[layer], self.keys[layer]
         return torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))
+
+
+NOTHING = Captures((), (), (), ())  # of a teacher that no loss looks at
 
 
 class CapturingTeacher(Protocol):
@@ -72,8 +86,9 @@ class Needs:
     def of(self, captures: Captures) -> Captures:
         """The captures that are read, with None in the place of all others."""
 
-        def only(tensors: tuple[torch.Tensor, ...], numbers: frozenset[int]) -> tuple[torch.Tensor | None, ...]:
-            return tuple(tensor if number in numbers else None for number, tensor in enumerate(tensors))
+        def only(tensors: tuple[torch.Tensor, ...], numbers: frozenset[int]) -> tuple[torch.Tensor, ...]:
+            kept = tuple(tensor if number in numbers else None for number, tensor in enumerate(tensors))
+            return cast(tuple[torch.Tensor, ...], kept)  # the others are never read
 
         return Captures(
             only(captures.hidden_states, self.hidden_states),
@@ -110,13 +125,14 @@ class Recorder:
 
         return keep
 
-    def record(self, forward: Callable[[], object]) -> Captures:
+    def record(self, forward: Callable[[], BaseModelOutput]) -> Captures:
         """Runs `forward`, a call of the encoder with `output_hidden_states=True`, and returns what passed by.
 
         Raises:
             CaptureError: if a layer is missing or a tensor has the wrong shape.
         """
-        outputs = self._outputs = {}
+        outputs: dict[tuple[int, int], torch.Tensor] = {}
+        self._outputs = outputs
         try:
             hidden_states = forward().hidden_states
         finally:

@@ -172,7 +172,8 @@ def start_dense(dense: nn.Linear, projection: nn.Linear, teacher: EmbeddingTeach
             dense.weight.copy_(tensors["linear.weight"])
             dense.bias.copy_(tensors["linear.bias"])
             return
-    weight, bias = projection.weight, projection.bias
+    weight: torch.Tensor = projection.weight
+    bias: torch.Tensor = projection.bias
     for linear in teacher.linears:
         weight, bias = linear.weight @ weight, linear.weight @ bias + (0 if linear.bias is None else linear.bias)
     dense.weight.copy_(weight)

@@ -10,7 +10,7 @@ from torch import nn
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.train.distillation.capture import Captures, Needs
 from efficientbert.train.distillation.layer_map import even_states
-from efficientbert.train.distillation.losses import LossRecipe, attention_score_losses, hidden_state_losses
+from efficientbert.train.distillation.losses import LossRecipe, attention_score_losses, hidden_state_losses, total
 from efficientbert.train.distillation.objective import GeneralDistillation
 from efficientbert.train.distillation.student import Student
 from efficientbert.train.distillation.teacher import Teacher
@@ -85,7 +85,7 @@ def score_student(student: Student, objective: GeneralDistillation, held_out: He
         embedding and layers, evenly mapped; `cosine` to the teacher's last hidden states, averaged over tokens.
     """
     student.eval()
-    counts = [_whole_counts(objective, captured) for captured in (held_out.plain, held_out.masked or ())]
+    counts = [_whole_counts(objective, captured) for captured in (held_out.plain, held_out.masked or [])]
     totals: dict[str, float] = {}
 
     def add(figures: Mapping[str, torch.Tensor]) -> None:
@@ -93,8 +93,8 @@ def score_student(student: Student, objective: GeneralDistillation, held_out: He
             totals[name] = totals.get(name, 0.0) + value.item()
 
     def losses(mine: Captures, theirs: Captures, batch: Mapping[str, torch.Tensor], whole: Mapping) -> dict:
-        total, terms = objective.loss(mine, theirs, batch, whole)
-        return {"loss": total} | ({f"{name}_loss": term for name, term in terms.items()} if len(terms) > 1 else {})
+        loss, terms = objective.loss(mine, theirs, batch, whole)
+        return {"loss": loss} | ({f"{name}_loss": term for name, term in terms.items()} if len(terms) > 1 else {})
 
     for batch, theirs in held_out.masked or ():
         add(losses(student(**batch), theirs, batch, counts[1]))
@@ -113,10 +113,10 @@ def nearness(
     """The figures of `score_student` that do not depend on what was trained, as a batch's share of the whole."""
     states = even_states(len(student.queries), len(teacher.queries))
     layers = tuple((mine - 1, theirs - 1) for mine, theirs in states[1:])
-    figures = {"hidden_state_mse": sum(hidden_state_losses(student, teacher, states, batch, counts))}
+    figures = {"hidden_state_mse": total(hidden_state_losses(student, teacher, states, batch, counts))}
     theirs = teacher.queries[layers[0][1]]  # not there where no student has as many heads
     if theirs is not None and student.queries[0].shape[1] == theirs.shape[1]:
-        figures["attention_score_mse"] = sum(
+        figures["attention_score_mse"] = total(
             attention_score_losses(student, teacher, layers, pair_mask(batch), counts)
         )
     cosine = nn.functional.cosine_similarity(student.hidden_states[-1], teacher.hidden_states[-1], dim=-1)

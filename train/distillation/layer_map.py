@@ -37,22 +37,22 @@ def match_states(
     Raises:
         InputError: if it is none of these, or does not fit.
     """
-    words = [str(word) for word in (words.split() if isinstance(words, str) else words)]
-    if words == ["uniform"]:
+    names = [str(word) for word in (words.split() if isinstance(words, str) else words)]
+    if names == ["uniform"]:
         return (
             (0, 0),
             *((index + 1, layer + 1) for index, layer in enumerate(uniform_layer_map(student_layers, teacher))),
         )
-    if words == ["last"]:
+    if names == ["last"]:
         return ((student_layers, teacher.num_layers),)
-    if not words or not all(word.isdecimal() for word in words):
-        raise InputError(f"layer_map: must be uniform, last or teacher layers such as 2 4 6, not {' '.join(words)!r}")
-    if len(words) != student_layers:
-        raise InputError(f"layer_map: names {len(words)} teacher layers, but the student has {student_layers} layers")
-    for word in words:
-        if not 1 <= int(word) <= teacher.num_layers:
-            raise InputError(f"layer_map: teacher {teacher.name} has layers 1 to {teacher.num_layers}, not {word}")
-    return ((0, 0), *((index + 1, int(word)) for index, word in enumerate(words)))
+    if not names or not all(name.isdecimal() for name in names):
+        raise InputError(f"layer_map: must be uniform, last or teacher layers such as 2 4 6, not {' '.join(names)!r}")
+    if len(names) != student_layers:
+        raise InputError(f"layer_map: names {len(names)} teacher layers, but the student has {student_layers} layers")
+    for name in names:
+        if not 1 <= int(name) <= teacher.num_layers:
+            raise InputError(f"layer_map: teacher {teacher.name} has layers 1 to {teacher.num_layers}, not {name}")
+    return ((0, 0), *((index + 1, int(name)) for index, name in enumerate(names)))
 
 
 def even_states(student_layers: int, teacher_layers: int) -> tuple[tuple[int, int], ...]:

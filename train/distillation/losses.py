@@ -6,8 +6,9 @@ cut. Padding never counts, and in packed batches no sequence sees another.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import ClassVar
 
 import torch
@@ -19,6 +20,11 @@ from efficientbert.train.text.batches import pair_mask
 
 
 Tensors = Mapping[str, torch.Tensor]
+
+
+def total(losses: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The sum of one loss or more."""
+    return reduce(torch.add, losses)
 
 
 def count_valid(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -184,7 +190,7 @@ class _Divergence(torch.autograd.Function):
         rows, hidden = [], None if mask is None else ~mask
         for scores in (student, teacher):
             wide = _wide(scores)
-            if mask is not None:
+            if hidden is not None:
                 wide = wide.clone() if wide is scores else wide
                 wide.masked_fill_(hidden, torch.finfo(wide.dtype).min)
             rows.append(torch.log_softmax(wide, dim=-1))
@@ -195,7 +201,9 @@ class _Divergence(torch.autograd.Function):
         return divergence
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(
+        ctx: torch.autograd.function.BackwardCFunction, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor, None, None]:
         """The difference of the two distributions."""
         (difference,) = ctx.saved_tensors
         return difference * gradient[..., None].to(difference.dtype), None, None
@@ -273,7 +281,7 @@ class Loss(ABC):
     def __call__(
         self,
         student: Captures,
-        teacher: Captures | None,
+        teacher: Captures,
         batch: Tensors,
         pairs: torch.Tensor,
         counts: Tensors,
@@ -305,7 +313,7 @@ class HiddenStates(Loss):
     ) -> torch.Tensor:
         """See `Loss`."""
         losses = hidden_state_losses(student, teacher, self.recipe.states, batch, counts)
-        return sum(loss / self.scales.hidden_states[state] for loss, (_, state) in zip(losses, self.recipe.states))
+        return total([loss / self.scales.hidden_states[state] for loss, (_, state) in zip(losses, self.recipe.states)])
 
 
 class AttentionScores(Loss):
@@ -325,7 +333,8 @@ class AttentionScores(Loss):
     ) -> torch.Tensor:
         """See `Loss`."""
         losses = attention_score_losses(student, teacher, self.recipe.layers, pairs, counts)
-        return sum(loss / self.scales.attention_scores[layer] for loss, (_, layer) in zip(losses, self.recipe.layers))
+        scales = [self.scales.attention_scores[layer] for _, layer in self.recipe.layers]
+        return total([loss / scale for loss, scale in zip(losses, scales)])
 
 
 class Relations(Loss):
@@ -348,9 +357,11 @@ class Relations(Loss):
     ) -> torch.Tensor:
         """See `Loss`."""
         mine, theirs = self.vectors(student, -1), self.vectors(teacher, self.recipe.relation_layer)
-        return sum(
-            relation_loss((mine[a], mine[b]), (theirs[a], theirs[b]), pairs, counts["tokens"])
-            for a, b in self.compared
+        return total(
+            [
+                relation_loss((mine[a], mine[b]), (theirs[a], theirs[b]), pairs, counts["tokens"])
+                for a, b in self.compared
+            ]
         )
 
 
@@ -389,7 +400,7 @@ class MaskedLM(Loss):
     ) -> torch.Tensor:
         """See `Loss`."""
         labels = batch["labels"][batch["labels"] != -100]
-        return masked_lm_loss(student.logits, labels, counts["predicted"].clamp_min(1))
+        return masked_lm_loss(student.predictions(), labels, counts["predicted"].clamp_min(1))
 
 
 class Logits(Loss):
@@ -407,7 +418,7 @@ class Logits(Loss):
         self, student: Captures, teacher: Captures, batch: Tensors, pairs: torch.Tensor, counts: Tensors
     ) -> torch.Tensor:
         """See `Loss`."""
-        return logit_loss(student.logits, teacher.logits, counts["predicted"].clamp_min(1))
+        return logit_loss(student.predictions(), teacher.predictions(), counts["predicted"].clamp_min(1))
 
 
 LOSSES: dict[str, type[Loss]] = {

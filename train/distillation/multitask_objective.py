@@ -1,11 +1,12 @@
 """Training on several tasks at once: whose batch comes when, one encoder for all, and what is minimised."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import Dataset
+from transformers import PreTrainedModel
 
 from efficientbert.train.distillation.task_objective import TaskObjective, TaskStudent
 
@@ -53,16 +54,17 @@ class MultitaskModel(nn.Module):
             projection of the first to each width that of all to this width.
     """
 
-    def __init__(self, students: list[nn.Module]):
+    def __init__(self, students: list[PreTrainedModel | TaskStudent]):
         super().__init__()
         models = [student.model if isinstance(student, TaskStudent) else student for student in students]
         for model in models[1:]:
             setattr(model, model.base_model_prefix, models[0].base_model)
+        recorders = [student.recorder for student in students if isinstance(student, TaskStudent)]
         projections: dict[int, nn.Linear] = {}
         for student in students:
             if isinstance(student, TaskStudent):
                 student.projection = projections.setdefault(student.projection.out_features, student.projection)
-                student.recorder = students[0].recorder
+                student.recorder = recorders[0]
         self.students = nn.ModuleList(students)
         self.models = models
 
@@ -86,7 +88,11 @@ class MultitaskObjective:
         return {"batches": torch.ones((), device=batch["task"].device)}
 
     def __call__(
-        self, model: nn.Module, batch: Mapping[str, torch.Tensor], counts: Mapping[str, torch.Tensor], step: int
+        self,
+        model: Callable[..., Any],
+        batch: Mapping[str, torch.Tensor],
+        counts: Mapping[str, torch.Tensor],
+        step: int,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of a batch as a share of the whole step, and its parts."""
         task = int(batch["task"])

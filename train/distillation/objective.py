@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from efficientbert.train.distillation.capture import Captures, CapturingTeacher
-from efficientbert.train.distillation.losses import LOSSES, LossRecipe, count_valid
+from efficientbert.train.distillation.capture import NOTHING, Captures, CapturingTeacher
+from efficientbert.train.distillation.losses import LOSSES, LossRecipe, count_valid, total
 from efficientbert.train.distillation.scales import Scales
 from efficientbert.train.text.batches import pair_mask
 
@@ -36,23 +36,23 @@ class GeneralDistillation:
         self, model: nn.Module, batch: Mapping[str, torch.Tensor], counts: Mapping[str, torch.Tensor], step: int
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The weighted sum of all losses, and each of them without its weight."""
-        teacher = self.teacher(batch) if self.recipe.needs_teacher else None
+        teacher = self.teacher(batch) if self.recipe.needs_teacher else NOTHING
         return self.loss(model(**batch), teacher, batch, counts)
 
     def loss(
         self,
         student: Captures,
-        teacher: Captures | None,
+        teacher: Captures,
         batch: Mapping[str, torch.Tensor],
         counts: Mapping[str, torch.Tensor],
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """As calling it, for captures that are there already; without a teacher if no loss looks at it."""
+        """As calling it, for captures that are there already; `NOTHING` of the teacher if no loss looks at it."""
         pairs = pair_mask(batch)
         terms = {name: loss(student, teacher, batch, pairs, counts) for name, loss in self.losses.items()}
-        total = sum(weight * terms[name] for name, weight in self.recipe.weights.items())
+        loss = total([weight * terms[name] for name, weight in self.recipe.weights.items()])
         if torch.distributed.is_initialized():  # in a group of one, too
-            total = total + 0 * _touch(student)
-        return total, terms
+            loss = loss + 0 * _touch(student)
+        return loss, terms
 
 
 def _touch(captures: Captures) -> torch.Tensor:
@@ -63,4 +63,4 @@ def _touch(captures: Captures) -> torch.Tensor:
     """
     tensors = [*captures.hidden_states, *captures.queries, *captures.keys, *captures.values]
     tensors += [] if captures.logits is None else [captures.logits]
-    return sum(tensor.sum(dtype=torch.float32) for tensor in tensors)  # in float16 sums would overflow
+    return total([tensor.sum(dtype=torch.float32) for tensor in tensors])  # in float16 sums would overflow

@@ -1,6 +1,7 @@
 """The projection of a student's hidden states to its teacher's width, which is not shipped."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -71,7 +72,10 @@ def fit_to_states(
         samples: For every batch the student's and the teacher's hidden states, each of shape `(B, L, D)`, and its
             attention mask, of shape `(B, L)`.
     """
-    count, sums, target_sums, moment, product = 0, 0, 0, 0, 0
+    mine_size, target_size = projection.in_features, projection.out_features
+    zeros = partial(projection.weight.new_zeros, dtype=torch.float64)
+    count, sums, target_sums = 0, zeros(mine_size), zeros(target_size)
+    moment, product = zeros(mine_size, mine_size), zeros(mine_size, target_size)
     for mine, theirs, mask in samples:
         valid = mask.bool()
         for index, target_index in states:

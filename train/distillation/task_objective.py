@@ -1,7 +1,8 @@
 """Distillation on a labelled task: a fine-tuned teacher's outputs, its inner states, and the labels (section 3.3)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from efficientbert.train.distillation.arguments import LossArguments
 from efficientbert.train.distillation.capture import Captures, student_recorder
 from efficientbert.train.distillation.layer_map import even_states
 from efficientbert.train.distillation.loss_choice import make_recipe
-from efficientbert.train.distillation.losses import LossRecipe
+from efficientbert.train.distillation.losses import LossRecipe, total
 from efficientbert.train.distillation.objective import GeneralDistillation
 from efficientbert.train.distillation.projection import fit_to_states
 from efficientbert.train.distillation.scales import stored_scales
@@ -90,20 +91,24 @@ class TaskObjective:
         return counts if self.inner is None else counts | self.inner.count(_flat(batch))
 
     def __call__(
-        self, model: nn.Module, batch: Mapping[str, torch.Tensor], counts: Mapping[str, torch.Tensor], step: int
+        self,
+        model: Callable[..., Any],
+        batch: Mapping[str, torch.Tensor],
+        counts: Mapping[str, torch.Tensor],
+        step: int,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of a batch as a share of the whole one, and its parts."""
         inputs = model_inputs(batch)
-        with_inner = self.inner is not None and (self.inner_steps == 0 or step < self.inner_steps)
+        inner = self.inner if self.inner_steps == 0 or step < self.inner_steps else None
         with_outputs = self.inner is None or self.inner_steps == 0 or step >= self.inner_steps
         if self.inner is None:
             outputs, captures = model(**inputs), None
         else:
-            outputs, captures = model(capture=with_inner, **inputs)
+            outputs, captures = model(capture=inner is not None, **inputs)
         with_soft = with_outputs and self.label_weight < 1
         targets = their_captures = None
-        if with_soft or with_inner:
-            targets, their_captures = self.teacher(inputs, capture=with_inner)
+        if self.teacher is not None and (with_soft or inner is not None):
+            targets, their_captures = self.teacher(inputs, capture=inner is not None)
 
         terms: dict[str, torch.Tensor] = {}
         if with_outputs and self.label_weight > 0:
@@ -111,11 +116,12 @@ class TaskObjective:
         if with_soft:
             soft = self.task.soft_loss(outputs, targets, batch, self.temperature)
             terms["teacher"] = (1 - self.label_weight) * soft / counts["targets"]
-        total = sum(terms.values())
-        if with_inner:
-            inner, inner_terms = self.inner.loss(captures, their_captures, _flat(batch), counts)
-            total, terms = total + inner, terms | inner_terms
-        return total, terms
+        parts = list(terms.values())
+        if inner is not None:
+            assert captures is not None and their_captures is not None
+            inner_loss, inner_terms = inner.loss(captures, their_captures, _flat(batch), counts)
+            parts, terms = [*parts, inner_loss], terms | inner_terms
+        return total(parts), terms
 
 
 def _flat(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -153,7 +159,7 @@ def inner_distillation(
         folder: Where the variances are kept.
     """
     batches = first_batches(task, data, teacher.model.device)
-    samples = ((teacher(batch, capture=True)[1], _flat(batch)) for batch in batches)
+    samples = ((teacher.inner_states(batch), _flat(batch)) for batch in batches)
     return GeneralDistillation(teacher.encoder, stored_scales(folder, samples), recipe)
 
 
@@ -172,7 +178,7 @@ def fit_to_task(student: TaskStudent, teacher: TaskTeacher, task: Task, data: Ta
     def samples() -> Iterator[tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...], torch.Tensor]]:
         for batch in first_batches(task, data, teacher.model.device):
             mine = student.model(**batch, output_hidden_states=True).hidden_states
-            yield mine, teacher(batch, capture=True)[1].hidden_states, _flat(batch)["attention_mask"]
+            yield mine, teacher.inner_states(batch).hidden_states, _flat(batch)["attention_mask"]
 
     states = recipe.states or even_states(student.model.config.num_hidden_layers, teacher.encoder.num_layers)
     fit_to_states(student.projection, states, samples())

@@ -41,7 +41,7 @@ class TaskTeacher:
         segments: bool = True,
     ):
         self.model = model.eval().requires_grad_(False)
-        self.encoder = encoder
+        self._encoder = encoder
         if not segments:
             model.register_forward_pre_hook(_without_segments, with_kwargs=True)
         if order is not None:
@@ -75,6 +75,12 @@ class TaskTeacher:
         model = model.to(device)
         return cls(model, Teacher(model.base_model, tokenizer, name) if inner_states else None, order, segments)
 
+    @property
+    def encoder(self) -> Teacher:
+        """Its encoder, of a teacher whose inner states are wanted."""
+        assert self._encoder is not None
+        return self._encoder
+
     @torch.no_grad()
     def __call__(
         self, inputs: Mapping[str, torch.Tensor], capture: bool = False
@@ -92,6 +98,12 @@ class TaskTeacher:
         else:
             outputs.append(self.model(**inputs))
         return outputs[0], captures
+
+    def inner_states(self, inputs: Mapping[str, torch.Tensor]) -> Captures:
+        """Captures alone."""
+        captures = self(inputs, capture=True)[1]
+        assert captures is not None
+        return captures
 
 
 def _without_segments(
@@ -115,10 +127,8 @@ def _order(found: tuple[str, ...] | None, task: Task, teacher: str) -> list[int]
     """
     if found == task.label_names:
         return None
-    if is_unnamed(found) and len(found) == len(task.label_names or ()):
-        print(
-            f"teacher {teacher!r}: names no labels; its outputs are taken as {', '.join(map(repr, task.label_names))}"
-        )
+    if is_unnamed(found) and len(found or ()) == len(task.label_names or ()):
+        print(f"teacher {teacher!r}: names no labels; its outputs are taken as {', '.join(map(repr, task.classes))}")
         return None
     theirs, mine = ([name.casefold() for name in names or ()] for names in (found, task.label_names))
     if sorted(theirs) != sorted(mine):

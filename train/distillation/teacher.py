@@ -8,6 +8,7 @@ from operator import attrgetter
 import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_outputs import BaseModelOutput
 
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.capture import CaptureError, Captures, Recorder
@@ -125,12 +126,13 @@ class Teacher:
             linears: Query, key, value and output of every layer in turn.
         """
         embeddings = getattr(self.model, "embeddings", None)
-        tables = [getattr(embeddings, name, None) for name in ("word_embeddings", "position_embeddings")]
-        if not all(isinstance(table, nn.Embedding) for table in tables):
+        words = getattr(embeddings, "word_embeddings", None)
+        positions = getattr(embeddings, "position_embeddings", None)
+        if not isinstance(words, nn.Embedding) or not isinstance(positions, nn.Embedding):
             return False
         if not isinstance(getattr(embeddings, "LayerNorm", None), nn.LayerNorm):
             return False
-        if tables[0].embedding_dim != self.hidden_size and not hasattr(self.model, "embeddings_project"):
+        if words.embedding_dim != self.hidden_size and not hasattr(self.model, "embeddings_project"):
             return False
         if not all(isinstance(linear, nn.Linear) for linear in linears):
             return False
@@ -180,7 +182,7 @@ class Teacher:
             self.model.set_attn_implementation("eager")
             outputs = []
 
-            def forward() -> object:
+            def forward() -> BaseModelOutput:
                 outputs.append(self.model(**inputs, output_hidden_states=True, output_attentions=True))
                 return outputs[0]
 

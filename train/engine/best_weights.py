@@ -65,6 +65,7 @@ class Selection:
     def restore(self) -> tuple[int, float]:
         """Gives the model its best weights; returns their step and score."""
         best = self.best()
+        assert best is not None  # the last step is always scored
         with safe_open(self.path, "pt") as file:
             self.model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
         return best

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard
 from accelerate.utils import set_seed
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
@@ -102,7 +103,7 @@ def train(
                 accelerator.log(row, step=progress.step)
             if after_step is not None:
                 after_step(progress.step)
-            if due:
+            if checkpoints is not None and due:
                 save_checkpoint(accelerator, checkpoints, progress.step)
     accelerator.wait_for_everyone()
     accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # weights are scored as they are saved: in full precision
@@ -196,7 +197,7 @@ class _Training:
         elif self.accelerator.scaler is not None:
             self.accelerator.scaler.update()  # it has looked at these gradients, and awaits the next
         self.optimizer.zero_grad()
-        self.rate = self.schedule.get_last_lr()[0]
+        self.rate = float(self.schedule.get_last_lr()[0])
         self.schedule.step()
         self.progress.step += 1
         if faults:
@@ -283,7 +284,7 @@ def _not_finite(accelerator: Accelerator, values: Mapping[str, torch.Tensor], no
 
 
 def _groups(
-    accelerator: Accelerator, loader: DataLoader, progress: Progress, args: LoopArguments
+    accelerator: Accelerator, loader: DataLoaderShard | DataLoaderDispatcher, progress: Progress, args: LoopArguments
 ) -> Iterator[list[dict[str, torch.Tensor]]]:
     """The batches of one optimizer step at a time, epoch after epoch, from where `progress` stands."""
     group = []

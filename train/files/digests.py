@@ -15,7 +15,7 @@ from huggingface_hub import try_to_load_from_cache
 
 BLOCK = 1000  # rows
 # What of a model's folder is loaded; the last two are of the modules of sentence-transformers.
-MODEL_FILES = ("config.json", "modules.json", "tokenizer*", "vocab*", "*.safetensors", "*.bin")
+MODEL_FILES: tuple[str, ...] = ("config.json", "modules.json", "tokenizer*", "vocab*", "*.safetensors", "*.bin")
 MODEL_FILES += ("[0-9]*_*/config.json", "[0-9]*_*/*.safetensors")
 
 

@@ -92,9 +92,10 @@ def find_source(source: str, name: str | None, what: str) -> Source:
         InputError: if there is no such data, or a file is empty, truncated or not for us to read.
     """
     check_source(source, what)
-    files = find_files(source)
-    if files:
-        path, options = FILE_FORMATS[Path(files[0]).suffix], {"data_files": files}
+    given = find_files(source)
+    options: dict[str, Any]
+    if given:
+        path, options = FILE_FORMATS[Path(given[0]).suffix], {"data_files": given}
     else:
         path, options = source, {"name": name}
         if not Path(source).exists() and "://" not in source:
@@ -103,7 +104,7 @@ def find_source(source: str, name: str | None, what: str) -> Source:
         builder = load_dataset_builder(path, **options)
     except Exception as error:  # as in `load_data`
         raise InputError(f"{what} {source!r}: cannot be loaded: {reason(error.__cause__ or error)}") from None
-    files = {str(split): list(names) for split, names in (builder.config.data_files or {}).items()}
+    files = {str(split): list(map(str, names)) for split, names in (builder.config.data_files or {}).items()}
     every = [file for names in files.values() for file in names]
     for file in every:
         check_file(Path(file), what)

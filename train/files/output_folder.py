@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.files.writing import write_json
@@ -37,7 +37,7 @@ class OutputFolder:
         self.path = Path(path).absolute()
         self.work = self.path.with_name(self.path.name + ".partial")
         self.arguments = json.loads(json.dumps(arguments))
-        self.lock = None
+        self.lock: TextIO  # from opening on
         self.complete = holds_run(self.path, self.arguments)
         if self.complete:
             self._clear()  # a run may have been killed behind its move

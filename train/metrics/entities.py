@@ -51,8 +51,8 @@ def read_tags(tags: Iterable[str]) -> dict[str, tuple[str, str]]:
     read = dict.fromkeys(outside, ("O", ""))
     marks = sorted(tags - outside)
     for form in FORMS:
-        matches = [form.fullmatch(tag) for tag in marks]
-        if all(matches):
+        matches = [match for tag in marks if (match := form.fullmatch(tag))]
+        if len(matches) == len(marks):
             break
     else:
         strange = [tag for tag in marks if not any(form.fullmatch(tag) for form in FORMS)]
@@ -84,15 +84,15 @@ def entities(words: Iterable[tuple[str, str]]) -> set[tuple[str, int, int]]:
     Args:
         words: What `read_tags` says of the tag of every word.
     """
-    found = []
+    found: list[tuple[str, int, int]] = []
     place_before, kind_before = "O", ""
     for index, (place, kind) in enumerate(words):
         if place != "O":
             if place in "BS" or place_before in "OES" or kind != kind_before:
-                found.append([kind, index, index])
-            found[-1][2] = index + 1
+                found.append((kind, index, index))
+            found[-1] = (*found[-1][:2], index + 1)
         place_before, kind_before = place, kind
-    return {tuple(entity) for entity in found}
+    return set(found)
 
 
 def row_values(
@@ -117,7 +117,7 @@ def row_values(
     }
     if metric == "entities":
         read = read_tags({*tags, *(tag for texts in (predictions, references) for text in texts for tag in text)})
-        found = [[entities(map(read.get, text)) for text in pair] for pair in pairs]
+        found = [[entities(map(read.__getitem__, text)) for text in pair] for pair in pairs]
         values |= {
             "true": [len(true) for _, true in found],
             "predicted": [len(predicted) for predicted, _ in found],

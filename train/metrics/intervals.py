@@ -45,7 +45,8 @@ def bootstrap(
             if isinstance(value, float):
                 drawn.setdefault(name, []).append(value)
     ends = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-    return {name: tuple(np.quantile(values, ends).tolist()) for name, values in drawn.items()}
+    quantiles: dict[str, list[float]] = {name: np.quantile(values, ends).tolist() for name, values in drawn.items()}
+    return {name: (low, high) for name, (low, high) in quantiles.items()}
 
 
 def figures_of_rows(

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.auto_factory import _BaseAutoModelClass
 from transformers.utils import logging
 
 from efficientbert.configuration_efficientbert import PRESETS
@@ -64,7 +65,7 @@ def load_tokenizer(name: str, what: str = "model") -> PreTrainedTokenizerBase:
 
 
 def load_model(
-    auto_class: type, name: str, what: str, fault: str = "cannot be loaded", **options: Any
+    auto_class: type[_BaseAutoModelClass], name: str, what: str, fault: str = "cannot be loaded", **options: Any
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """A model, and the library's report of weights that are missing or left over, which it does not print.
 

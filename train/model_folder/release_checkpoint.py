@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -211,7 +212,7 @@ def under(prefix: str, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tens
 
 def take_encoder(
     checkpoint: Checkpoint, ffns: list[ReleaseFFN], num_attention_heads: int
-) -> tuple[dict[str, torch.Tensor], dict[str, int | list]]:
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The encoder's weights under our names, and the configuration fields that say its sizes.
 
     Raises:
@@ -254,7 +255,7 @@ def take_encoder(
 
 def take_head(
     checkpoint: Checkpoint, task: str, hidden_size: int
-) -> tuple[Callable[[EfficientBertConfig], PreTrainedModel], dict[str, torch.Tensor], dict]:
+) -> tuple[Callable[[EfficientBertConfig], PreTrainedModel], dict[str, torch.Tensor], dict[str, Any]]:
     """A task's model class, the weights of its head under our names, and the configuration fields it sets.
 
     Raises:
@@ -270,7 +271,7 @@ def take_head(
     if task in CHOICE_TASKS:
         return EfficientBertForMultipleChoice, under("choice_classifier", weights), {}
     labels, num_labels = LABELS[task], len(classifier["bias"])
-    fields = {"num_labels": num_labels}
+    fields: dict[str, Any] = {"num_labels": num_labels}
     if task == "stsb":
         fields["problem_type"] = "regression"
     elif num_labels == 1:
@@ -308,7 +309,7 @@ def convert(
     projection = {}
     if any(name.startswith("fit_dense.") for name in checkpoint.weights):
         projection = checkpoint.take_affine("fit_dense", None, fields["hidden_size"])
-    model_class = EfficientBertModel
+    model_class: Callable[[EfficientBertConfig], PreTrainedModel] = EfficientBertModel
     if task:
         model_class, head, head_fields = take_head(checkpoint, task, fields["hidden_size"])
         weights, fields = under("efficientbert", weights) | head, fields | head_fields

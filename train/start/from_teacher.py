@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
+from efficientbert.modeling_efficientbert import EfficientBertAttention
 from efficientbert.train.distillation.student import Student
 from efficientbert.train.distillation.teacher import Teacher
 
@@ -129,7 +130,7 @@ def _initialize_embeddings(student: Student, teacher: Teacher, basis: torch.Tens
 
 
 def _initialize_attention(
-    attention: nn.Module, teacher: Teacher, layer: int, basis: torch.Tensor, states: torch.Tensor
+    attention: EfficientBertAttention, teacher: Teacher, layer: int, basis: torch.Tensor, states: torch.Tensor
 ) -> None:
     """Every student head takes the best low-rank query-key and value-output products of a teacher head.
 

@@ -8,7 +8,7 @@ from torch import nn
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForMaskedLM
 from efficientbert.train.cli.errors import InputError
-from efficientbert.train.distillation.arguments import DistillArguments
+from efficientbert.train.distillation.arguments import DistillArguments, EmbedArguments
 from efficientbert.train.distillation.layer_map import even_states
 from efficientbert.train.distillation.loss_choice import source_layers
 from efficientbert.train.distillation.losses import LossRecipe
@@ -21,7 +21,7 @@ from efficientbert.train.start.from_teacher import initialize_from_teacher
 from efficientbert.train.text.preparation import Text
 
 
-def load_model(args: DistillArguments, teacher: Teacher) -> tuple[EfficientBertForMaskedLM, bool]:
+def load_model(args: DistillArguments | EmbedArguments, teacher: Teacher) -> tuple[EfficientBertForMaskedLM, bool]:
     """The student's encoder with a masked-LM head, and whether its weights are random, as its sizes alone were named.
 
     Raises:
@@ -48,7 +48,8 @@ def load_checkpoint(name: str, argument: str, otherwise: str, teacher: Teacher) 
         InputError: if it cannot be loaded, naming the `argument` and, in the words `otherwise`, what it was to be; or
             if its vocabulary is not the teacher's.
     """
-    kind, model, missing = loading.load_config(name, argument, otherwise).model_type, None, ()
+    kind, model = loading.load_config(name, argument, otherwise).model_type, None
+    missing: list[str] = []
     if kind == "efficientbert":
         model, report = loading.load_model(EfficientBertForMaskedLM, name, argument, otherwise)
         missing = [key for key in report["missing_keys"] if not key.startswith("lm_head.")]

@@ -154,7 +154,7 @@ class TaskArguments:
 
     def source(self) -> str:
         """Where the data comes from."""
-        return self.data or SQUAD.get(self.task, "nyu-mll/glue")
+        return self.data or SQUAD.get(self.task or "", "nyu-mll/glue")
 
     def title(self) -> str:
         """What to call the task in tables and messages."""
@@ -163,7 +163,7 @@ class TaskArguments:
     def eval_splits(self) -> tuple[str, ...]:
         """The splits that score a model of this task: MNLI has two, the diagnostic set AX only an unlabelled one."""
         return {"mnli": ("validation_matched", "validation_mismatched"), "ax": ("test",)}.get(
-            self.task, ("validation",)
+            self.task or "", ("validation",)
         )
 
 
@@ -298,7 +298,8 @@ class TaskTrainingArguments(CardArguments, LoopArguments, LossArguments):
             "on; with 0 the last weights are taken."
         },
     )
-    learning_rate: float | None = field(
+    # None is settled by `rate` before anything is trained.
+    learning_rate: float | None = field(  # type: ignore[assignment]
         default=None,
         metadata={
             "help": "Peak learning rate of AdamW, reached after the warm-up; by default "
@@ -530,17 +531,18 @@ class EvaluateArguments(TaskArguments):
             "path": True,
         },
     )
-    max_length: int | None = field(
+    # None is a length that is not given, which `settle_arguments` looks up: no `TaskArguments` is left with one.
+    max_length: int | None = field(  # type: ignore[assignment]
         default=None, metadata={"help": "Tokens of a sequence; by default as in the training."}
     )
-    doc_stride: int | None = field(
+    doc_stride: int | None = field(  # type: ignore[assignment]
         default=None,
         metadata={"help": "Tokens that two windows of a long context share; by default as in the training."},
     )
-    max_query_length: int | None = field(
+    max_query_length: int | None = field(  # type: ignore[assignment]
         default=None, metadata={"help": "Tokens of a question; by default as in the training."}
     )
-    max_answer_length: int | None = field(
+    max_answer_length: int | None = field(  # type: ignore[assignment]
         default=None, metadata={"help": "Tokens of the longest answer; by default as in the training."}
     )
 

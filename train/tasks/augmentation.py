@@ -4,7 +4,7 @@ import fcntl
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -71,7 +71,7 @@ class AugmentedFile:
         self.path = path.absolute()
         self.work = self.path.with_name(self.path.name + ".partial")
         self.record = json.loads(json.dumps(record))
-        self.lock = None
+        self.lock: TextIO  # from opening on
         self.complete = self.path.exists()
         if self.complete:
             try:

@@ -137,7 +137,7 @@ class ChoiceTask(Task):
         counts = [len(feature["input_ids"]) for feature in features]
         width = max(counts)
         names = [name for name in ("input_ids", "token_type_ids") if name in features[0]]
-        sequences = []
+        sequences: list[dict[str, Any]] = []
         for feature, count in zip(features, counts):
             sequences += [{name: feature[name][choice] for name in names} for choice in range(count)]
             sequences += [{name: feature[name][0][:1] for name in names}] * (width - count)

@@ -48,10 +48,10 @@ def training_data(args: LabelledData, task: Task, selection: float) -> tuple[Tas
     if args.augmented_data is None:
         return data_of_part(task, loaded, rows, args.train_split), kept_aside
     if selection or held_out:
-        kept = "--selection keeps aside" if selection else "are kept aside of data with one split"
+        which = "--selection keeps aside" if selection else "are kept aside of data with one split"
         raise InputError(
-            f"augmented_data: may hold variants of the rows that {kept}; augment a slice of the train split, and give "
-            "--selection 0 and --eval_split"
+            f"augmented_data: may hold variants of the rows that {which}; augment a slice of the train split, and "
+            "give --selection 0 and --eval_split"
         )
     return task.with_data(args.augmented_data).load("train"), None
 

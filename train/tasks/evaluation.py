@@ -21,7 +21,7 @@ from efficientbert.train.tasks.glue_submission import FILES, official_values, su
 from efficientbert.train.tasks.loading import load_split
 from efficientbert.train.tasks.prediction import check_length, predict
 from efficientbert.train.tasks.task import Task
-from efficientbert.train.tasks.texts import number
+from efficientbert.train.tasks.texts import TextTask, number
 from efficientbert.train.tasks.trained import find_models, is_embedder, load_trained
 
 
@@ -103,15 +103,15 @@ def evaluate_embedder(args: EvaluateArguments, name: str, folder: str) -> Result
     task = args.task or ("stsb" if args.text_column is None else None)
     data = TaskArguments(task=task, data=args.data, data_name=args.data_name)
     data.check_task()
-    texts = GLUE_COLUMNS["stsb"] if task == "stsb" else (args.text_column, args.text_pair_column)
-    if task not in (None, "stsb") or None in texts:
+    first, second = GLUE_COLUMNS["stsb"] if task == "stsb" else (args.text_column, args.text_pair_column)
+    if task not in (None, "stsb") or first is None or second is None:
         raise InputError(
             f"model {folder!r}: embeds texts; score it with --task stsb, or with --data, --text_column, "
             "--text_pair_column and, for a number, --label_column"
         )
-    columns = (*texts, args.label_column or "label")
+    columns = (first, second, args.label_column or "label")
     split = args.split or "validation"
-    rows = load_split(data, split, texts, columns[-1]).select_columns(list(columns)).to_list()
+    rows = load_split(data, split, columns[:2], columns[-1]).select_columns(list(columns)).to_list()
     for row in rows:  # of a CSV, numbers are texts
         found = number(row[columns[-1]])
         row[columns[-1]] = row[columns[-1]] if found is None else found
@@ -124,13 +124,16 @@ def evaluate_embedder(args: EvaluateArguments, name: str, folder: str) -> Result
 
 def predict_tests(args: EvaluateArguments, task: Task, model: PreTrainedModel) -> dict[str, str]:
     """The submission files that a model can predict, with their text; none where its task is not one of GLUE."""
-    texts = {}
-    for file in FILES.get(task.args.task, ()):
+    texts: dict[str, str] = {}
+    if not isinstance(task, TextTask):
+        return texts
+    for file in FILES.get(task.args.task or "", ()):
         test, split = task_for_file(task, file)
         official_values(test)  # refuses before anything is computed
         data = test.load(split, labelled=False)
         logits = predict(model, test, data, args.batch_size)
-        texts[file] = submission_text(test, test.predict(logits, data), data)
+        predictions: list[Any] = test.predict(logits, data)
+        texts[file] = submission_text(test, predictions, data)
     return texts
 
 
@@ -154,7 +157,7 @@ def evaluate_models(args: EvaluateArguments) -> tuple[list[Result], dict[str, st
         )
         splits = (args.split,) if args.split else splits_to_score(task.args)
         if args.submission_dir:
-            for file in FILES.get(task.args.task, ()):
+            for file in FILES.get(task.args.task or "", ()):
                 if file in authors:
                     raise InputError(
                         f"submission {file!r}: both {authors[file]!r} and {name!r} predict it; give one of them"
@@ -193,7 +196,7 @@ def glue_score(results: list[Result]) -> tuple[float, list[str]] | None:
 
 def results_table(results: list[Result]) -> str:
     """All figures as a Markdown table."""
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for result in results:
         for name, value in result.metrics.items():
             interval = " to ".join(f"{end:.4f}" for end in result.intervals.get(name, ()))

@@ -113,7 +113,8 @@ def run_seeds(args: FinetuneArguments) -> dict[str, dict[str, float]]:
         folder.open(inputs(args, prepared))
     accelerator.wait_for_everyone()
     runs = [
-        run(replace(args, seed=seed, seeds=None, output_dir=str(folder.work / f"seed-{seed}"))) for seed in args.seeds
+        run(replace(args, seed=seed, seeds=None, output_dir=str(folder.work / f"seed-{seed}")))
+        for seed in args.seeds or ()
     ]
     if not accelerator.is_main_process:
         return {}

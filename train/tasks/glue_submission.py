@@ -36,9 +36,9 @@ def all_files() -> list[str]:
     return sorted({file for files in FILES.values() for file in files})
 
 
-def task_for_file(task: Task, file: str) -> tuple[Task, str]:
+def task_for_file(task: TextTask, file: str) -> tuple[TextTask, str]:
     """The task and split that a file is about, as the model of `task` is to predict it."""
-    name, split = FILES[task.args.task][file]
+    name, split = FILES[task.args.task or ""][file]
     if name != task.args.task:
         task = type(task)(replace(task.args, task=name, data_name=None), task.tokenizer, task.label_names)
     return task, split
@@ -54,7 +54,7 @@ def official_values(task: Task) -> dict[str, str] | None:
     if task.label_names is None and name == "stsb":
         return None
     values: dict[str, str] = {}
-    for index, label in enumerate(GLUE_LABELS.get(name, ())):
+    for index, label in enumerate(GLUE_LABELS.get(name or "", ())):
         values |= dict.fromkeys((label, str(index)), label if name in NAMED else str(index))
     for label in task.label_names or ("a number",):
         if label not in values:
@@ -79,7 +79,7 @@ def submission_text(task: TextTask, predictions: list[float] | list[int], data: 
     if values is None:
         answers = [f"{min(max(prediction, 0.0), HIGHEST_SIMILARITY):.3f}" for prediction in predictions]
     else:
-        answers = [values[task.metric_names()[prediction]] for prediction in predictions]
+        answers = [values[task.metric_names()[int(prediction)]] for prediction in predictions]
     indices = map(int, data.rows["idx"]) if "idx" in data.rows.column_names else range(len(answers))
     lines = [f"{index}\t{answer}" for index, answer in sorted(zip(indices, answers))]
     return "\n".join(["index\tprediction", *lines]) + "\n"

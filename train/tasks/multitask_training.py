@@ -1,6 +1,7 @@
 """Training of one encoder on several labelled tasks."""
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -42,7 +43,7 @@ def run(args: MultitaskArguments) -> dict[str, dict[str, dict[str, float]]]:
         source.check_sources()
     accelerator = make_accelerator(args, folder.work, find_unused_parameters=True)
     tokenizer = load_tokenizer(args.model)
-    teachers = args.teachers or [None] * len(sources)
+    teachers: Sequence[str | None] = args.teachers or [None] * len(sources)
     tasks = {
         name: prepare(args, source, teacher, tokenizer, accelerator)
         for (name, source), teacher in zip(sources.items(), teachers, strict=True)
@@ -94,9 +95,9 @@ def run(args: MultitaskArguments) -> dict[str, dict[str, dict[str, float]]]:
             results[name] = final_figures(task, single, args.batch_size)
             part = folder.work / name
             write_model(part, student, single, tokenizer, "multitask", args, task.task.args, results[name])
-        encoder, data = folder.work / "encoder", [source.source() for source in sources.values()]
+        encoder, origins = folder.work / "encoder", [source.source() for source in sources.values()]
         write_checkpoint(
-            encoder, model.models[0].base_model, tokenizer, "multitask", args, results, args.model, sources=data
+            encoder, model.models[0].base_model, tokenizer, "multitask", args, results, args.model, sources=origins
         )
         if isinstance(model.students[0], TaskStudent):
             save_projection(model.students[0].projection, encoder)
@@ -114,5 +115,6 @@ def mean_score(model: MultitaskModel, tasks: list[Prepared], batch_size: int) ->
     scores = []
     for single, prepared in zip(model.models, tasks):
         task, aside = prepared.task, prepared.kept_aside
+        assert aside is not None  # as weights are chosen on it
         scores.append(main_score(score(task, predict(single, task, aside, batch_size), aside), task.metric()))
     return statistics.fmean(scores)

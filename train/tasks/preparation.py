@@ -177,7 +177,7 @@ def rehearse(model: PreTrainedModel, task: Task, data: TaskData, what: str) -> N
 
 def make_objective(
     args: TaskTrainingArguments, prepared: Prepared, max_steps: int, accelerator: Accelerator, folder: Path
-) -> tuple[nn.Module, TaskObjective]:
+) -> tuple[PreTrainedModel | TaskStudent, TaskObjective]:
     """What is trained, and on what: the model on labels, or a student under a teacher.
 
     A model that comes without a projection to its teacher's width gets the one that fits its hidden states best.
@@ -190,7 +190,7 @@ def make_objective(
         folder: Where the teacher's variances are kept.
     """
     task, teacher = prepared.task, prepared.teacher
-    if prepared.recipe is None:
+    if prepared.recipe is None or teacher is None:
         return prepared.model, TaskObjective(task, teacher, args.label_weight, args.temperature)
     student = TaskStudent(prepared.model, teacher.encoder.hidden_size).to(accelerator.device)
     with accelerator.main_process_first():

@@ -15,7 +15,7 @@ from efficientbert.train.distillation.task_objective import TaskStudent
 from efficientbert.train.engine.best_weights import Selection
 from efficientbert.train.files.writing import write_json
 from efficientbert.train.model_folder.write import write_checkpoint
-from efficientbert.train.tasks.arguments import LabelledData, TaskTrainingArguments
+from efficientbert.train.tasks.arguments import TaskArguments, TaskTrainingArguments
 from efficientbert.train.tasks.prediction import main_score, predict, score
 from efficientbert.train.tasks.preparation import Prepared
 
@@ -82,7 +82,7 @@ def write_model(
     tokenizer: PreTrainedTokenizerBase,
     step: str,
     args: TaskTrainingArguments,
-    source: LabelledData,
+    source: TaskArguments,
     results: dict[str, dict[str, float]],
 ) -> None:
     """Writes a fine-tuned model with its record and figures and, of a student, its projection.

@@ -127,7 +127,7 @@ class SpanTask(Task):
                 for text, index in zip(batch[column], indices):
                     if not isinstance(text, str):
                         raise self._fault(index, f"{column!r} is {text!r}, not a text")
-            answers = [None] * len(indices)
+            answers: list[tuple[int, int] | None] = [None] * len(indices)
             if labelled:
                 triples = zip(batch[self.label_column], batch[self.context_column], indices)
                 answers = [self._first_answer(gold, context, index) for gold, context, index in triples]
@@ -313,7 +313,7 @@ class SpanTask(Task):
         scores, starts, ends = best_spans(contexts, self.args.max_answer_length)
         rows = np.asarray(rows)
         order = np.lexsort((-np.arange(len(rows)), scores))  # the last one written wins: the best, of equal the first
-        chosen = np.zeros(len(data.rows), dtype=np.int64)
+        chosen: np.ndarray = np.zeros(len(data.rows), dtype=np.int64)
         chosen[rows[order]] = order
         null_scores = np.full(len(data.rows), np.inf)
         np.minimum.at(null_scores, rows, [window[0].sum(dtype=np.float64) for window in logits])
@@ -388,7 +388,8 @@ def best_spans(contexts: list[np.ndarray], max_answer_length: int) -> tuple[np.n
         max_answer_length: Most tokens of a span.
     """
     scores = np.full(len(contexts), -np.inf)
-    starts, ends = np.zeros((2, len(contexts)), dtype=np.int64)
+    starts: np.ndarray = np.zeros(len(contexts), dtype=np.int64)
+    ends: np.ndarray = np.zeros(len(contexts), dtype=np.int64)
     for offset in range(0, len(contexts), WINDOWS_AT_A_TIME):
         part = slice(offset, offset + WINDOWS_AT_A_TIME)
         best_score, best_start, best_end = scores[part], starts[part], ends[part]  # views

@@ -15,6 +15,7 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import ModelOutput
+from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.files.loading import split_names
@@ -51,7 +52,7 @@ class Task(ABC):
         label_names: Names of the classes in the order of the model's outputs; None where it predicts no classes.
     """
 
-    auto_class: ClassVar[type]  # Auto class of the models with the head that the task needs
+    auto_class: ClassVar[type[_BaseAutoModelClass]]  # Auto class of the models with the head that the task needs
     default_label_column: ClassVar[str]
 
     def __init__(
@@ -60,6 +61,12 @@ class Task(ABC):
         self.args = args
         self.tokenizer = tokenizer
         self.label_names = label_names
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """`label_names` of a task that has some."""
+        assert self.label_names is not None
+        return self.label_names
 
     @property
     def label_column(self) -> str:

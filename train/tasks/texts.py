@@ -38,6 +38,12 @@ class TextTask(Task):
     default_label_column = "label"
 
     @property
+    def problem(self) -> str:
+        """What a label is, once it is settled."""
+        assert self.args.problem is not None
+        return self.args.problem
+
+    @property
     def regression(self) -> bool:
         """Whether a number is predicted."""
         return self.args.problem == "regression"
@@ -49,10 +55,10 @@ class TextTask(Task):
 
     def text_columns(self) -> tuple[str, ...]:
         first, second = self.args.text_column, self.args.text_pair_column
-        known = GLUE_COLUMNS.get(self.args.task)
-        if first is None and (known is None or second is not None):
-            raise InputError("text_column: must name the column of the text in data of your own")
+        known = GLUE_COLUMNS.get(self.args.task or "")
         if first is None:
+            if known is None or second is not None:
+                raise InputError("text_column: must name the column of the text in data of your own")
             first, second = known
         elif known is not None and (known[1] is None) != (second is None):
             columns = "--text_column alone" if second else "both --text_column and --text_pair_column"
@@ -121,7 +127,7 @@ class TextTask(Task):
             found = f"all rows have the label {names[0]!r}" if names else "no row has a label"
             needed = "one label" if self.multi_label else "two classes"
             raise InputError(f"data {self.args.source()!r}: {found}; {needed} at least must be there")
-        official = GLUE_LABELS.get(self.args.task, ())
+        official = GLUE_LABELS.get(self.args.task or "", ())
         if {self.official_name(name) for name in names} == set(official):
             return official
         return names
@@ -130,16 +136,16 @@ class TextTask(Task):
         if self.regression:
             hint = "" if self.args.task else "; --problem single_label reads them as classes"
             return f"labels: numbers (regression){hint}"
-        shown = ", ".join(map(repr, self.label_names[:SHOWN_NAMES])) + (", …" * (len(self.label_names) > SHOWN_NAMES))
+        shown = ", ".join(map(repr, self.classes[:SHOWN_NAMES])) + (", …" * (len(self.classes) > SHOWN_NAMES))
         if self.multi_label:
-            return f"labels: {len(self.label_names)}, several a row (multi_label): {shown}"
-        numbers = self.args.task is None and all(number(name) is not None for name in self.label_names)
+            return f"labels: {len(self.classes)}, several a row (multi_label): {shown}"
+        numbers = self.args.task is None and all(number(name) is not None for name in self.classes)
         hint = "; --problem regression reads them as numbers" if numbers else ""
-        return f"labels: {len(self.label_names)} classes (single_label): {shown}{hint}"
+        return f"labels: {len(self.classes)} classes (single_label): {shown}{hint}"
 
     def official_name(self, name: str) -> str:
         """GLUE's name of a label, which may be written as its id there; any other name as it is."""
-        official = GLUE_LABELS.get(self.args.task, ())
+        official = GLUE_LABELS.get(self.args.task or "", ())
         return official[int(name)] if name.isdecimal() and int(name) < len(official) else name
 
     def _find_label_names(self, rows: Dataset) -> tuple[str, ...]:
@@ -203,12 +209,12 @@ class TextTask(Task):
         return [number(label) or 0.0 for label in labels] if self.regression else list(map(str, labels))
 
     def metric(self) -> str:
-        default = {"regression": "stsb", "multi_label": "multi_label"}.get(self.args.problem, "accuracy")
+        default = {"regression": "stsb", "multi_label": "multi_label"}.get(self.args.problem or "", "accuracy")
         return self.args.metric or self.args.task or default
 
     def configure(self, config: PreTrainedConfig) -> None:
         super().configure(config)
-        config.problem_type = PROBLEM_TYPES[self.args.problem]
+        config.problem_type = PROBLEM_TYPES[self.problem]
         if self.regression:
             config.num_labels = 1
 
@@ -216,7 +222,7 @@ class TextTask(Task):
         columns = self.text_columns()
         source = self.args.source()
         if labelled:
-            self.check_form(rows, self.args.problem)
+            self.check_form(rows, self.problem)
         read_label = self._label_reader(rows) if labelled else None
 
         def encode_batch(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
@@ -228,7 +234,7 @@ class TextTask(Task):
                 *(batch[column] for column in columns), truncation=True, max_length=self.args.max_length
             )
             kept = {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
-            if labelled:
+            if read_label is not None:
                 kept["labels"] = list(map(read_label, batch[self.label_column], indices))
             return kept
 
@@ -255,18 +261,18 @@ class TextTask(Task):
             named = isinstance(item, ClassLabel) and isinstance(value, int) and 0 <= value < item.num_classes
             name = item.int2str(value) if named else str(value)
             if self.official_name(name) not in ids:
-                known = ", ".join(map(repr, self.label_names))
+                known = ", ".join(map(repr, self.classes))
                 raise InputError(f"data {source!r}: row {index}: label {name!r} is not among {known}")
             return ids[self.official_name(name)]
 
         def indicators_of(values: list[Any], index: int) -> list[float]:
             present = {id_of(value, index) for value in values}
-            return [float(label in present) for label in range(len(self.label_names))]
+            return [float(label in present) for label in range(len(self.classes))]
 
         if not self.multi_label:
             return number_of if self.regression else id_of
         width = None if isinstance(item, ClassLabel) else self._indicator_width(rows[self.label_column][:])
-        return (lambda values, _: list(map(float, values))) if width == len(self.label_names) else indicators_of
+        return (lambda values, _: list(map(float, values))) if width == len(self.classes) else indicators_of
 
     def collate(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """`MODEL_INPUTS` of shape `(B, L)`; `labels` of shape `(B,)`, class ids or numbers, or of shape `(B, labels)`,
@@ -320,14 +326,14 @@ class TextTask(Task):
 
     def metric_names(self) -> tuple[str, ...]:
         """The classes in the order of the ids in predictions and references: GLUE's, as F1 is that of its class 1."""
-        official = GLUE_LABELS.get(self.args.task, ())
-        same = {self.official_name(name) for name in self.label_names} == set(official)
-        return official if same else self.label_names
+        official = GLUE_LABELS.get(self.args.task or "", ())
+        same = {self.official_name(name) for name in self.classes} == set(official)
+        return official if same else self.classes
 
     def _metric_ids(self) -> list[int]:
         """For each of the model's classes its place in `metric_names`."""
         names = self.metric_names()
-        return [names.index(name if name in names else self.official_name(name)) for name in self.label_names]
+        return [names.index(name if name in names else self.official_name(name)) for name in self.classes]
 
 
 def is_list(feature: Any) -> bool:

@@ -82,11 +82,11 @@ class TokenTask(Task):
         if self.metric() == "tags" and self.args.metric is None:
             print(
                 f"data {self.args.source()!r}: scored by the accuracy of tags, without F1 of entities: "
-                f"{why_no_entities(self.label_names)}; known schemes are {', '.join(SCHEMES)}"
+                f"{why_no_entities(self.classes)}; known schemes are {', '.join(SCHEMES)}"
             )
 
     def metric(self) -> str:
-        return self.args.metric or ("entities" if why_no_entities(self.label_names) is None else "tags")
+        return self.args.metric or ("entities" if why_no_entities(self.classes) is None else "tags")
 
     def metric_options(self) -> dict[str, Any]:
         """All tags there are, which say what a tag means."""
@@ -103,8 +103,8 @@ class TokenTask(Task):
             InputError: naming the row of what cannot be read.
         """
         feature = rows.features.get(self.label_column)
-        classes = getattr(feature, "feature", None)
-        ids = {name: index for index, name in enumerate(self.label_names)}
+        classes: Any = getattr(feature, "feature", None)
+        ids = {name: index for index, name in enumerate(self.classes)}
 
         def tag_id(value: Any, index: int, place: int) -> int:
             if value is None:
@@ -112,7 +112,7 @@ class TokenTask(Task):
             named = isinstance(classes, ClassLabel) and isinstance(value, int) and 0 <= value < classes.num_classes
             name = classes.int2str(value) if named else str(value)
             if name not in ids:
-                known = ", ".join(map(repr, self.label_names))
+                known = ", ".join(map(repr, self.classes))
                 raise self._fault(index, f"tag {value!r} is not among {known}")
             return ids[name]
 
@@ -179,8 +179,8 @@ class TokenTask(Task):
                 if start == firsts[source, word] and shown > best.get((source, word), (-1,))[0]:
                     best[source, word] = (shown, index, token)
         words = [[NO_WORD] * len(ids) for ids in encoded["input_ids"]]
-        for (_, word), (_, window, token) in best.items():
-            words[window][token] = word
+        for (_, word), (_, index, token) in best.items():
+            words[index][token] = word
         columns = {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
         return columns | {"row": [indices[source] for source in sources], "words": words}
 
@@ -213,12 +213,12 @@ class TokenTask(Task):
 
     def predict(self, logits: list[np.ndarray], data: TaskData) -> list[list[str]]:
         """The tags of every row by name, one of every word."""
-        outside = next((name for name in self.label_names if name.upper() == "O"), self.label_names[0])
+        outside = next((name for name in self.classes if name.upper() == "O"), self.classes[0])
         tags = [[outside] * len(words) for words in data.rows[self.words_column]]
         for window, row, words in zip(logits, data.features["row"], data.features["words"]):
             chosen = [word for word in words if word != NO_WORD]
             for word, label in zip(chosen, window.argmax(-1).tolist()):
-                tags[row][word] = self.label_names[label]
+                tags[row][word] = self.classes[label]
         return tags
 
     def references(self, data: TaskData) -> list[list[str]]:

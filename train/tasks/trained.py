@@ -163,12 +163,12 @@ def data_names(task: Task, split: str, what: str) -> tuple[str, ...]:
     Raises:
         InputError: if the rows have more labels or fewer.
     """
-    count = len(task.label_names)
-    official = GLUE_LABELS.get(task.args.task, ())
+    count = len(task.classes)
+    official = GLUE_LABELS.get(task.args.task or "", ())
     names = official if len(official) == count else task.read_label_names(task.load_rows(split)) or ()
     numbers = tuple(map(str, range(count)))
-    if names and set(names) <= set(task.label_names):
-        return task.label_names
+    if names and set(names) <= set(task.classes):
+        return task.classes
     if names and set(names) <= set(numbers):
         names = numbers
     if len(names) != count:

@@ -1,6 +1,6 @@
 """Batches of sequences, and how an encoder takes them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -26,7 +26,10 @@ class PaddingCollator:
 
 
 def batches(
-    rows: list[dict[str, Any]], batch_size: int, collator: PaddingCollator, device: torch.device
+    rows: list[dict[str, Any]],
+    batch_size: int,
+    collator: Callable[[list], dict[str, torch.Tensor]],
+    device: torch.device,
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Collated batches of `rows` in order, on a device."""
     for start in range(0, len(rows), batch_size):

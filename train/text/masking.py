@@ -23,7 +23,7 @@ def continuation_pieces(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
     """
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     counts = {mark: sum(token.startswith(mark) for token in tokens) for mark in ("##", *WORD_MARKERS)}
-    mark = max(counts, key=counts.get)
+    mark = max(counts, key=counts.__getitem__)
     if counts[mark] == 0:
         return torch.zeros(len(tokens), dtype=torch.bool)
     return torch.tensor([token.startswith(mark) == (mark == "##") for token in tokens])

@@ -90,7 +90,8 @@ def prepare_text(args: CorpusArguments, teacher: Teacher, batch_size: int, seed:
     held_out, sample, training = divide_corpus(
         args, cut_documents, teacher.tokenizer, teacher.max_positions, teacher.name, batch_size, seed
     )
-    collator = padding = PaddingCollator(teacher.tokenizer.pad_token_id)
+    padding = PaddingCollator(teacher.tokenizer.pad_token_id)
+    collator: PaddingCollator | PackingCollator = padding
     if args.packing:
         check_packing(teacher)
         training = pack_sequences(training, args.max_length)
