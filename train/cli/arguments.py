@@ -218,7 +218,7 @@ def _reader(kind: type) -> Any:
 
 def _wrapped(description: str) -> str:
     """A description as wide as the help: paragraphs filled, examples cut before flags, as a shell takes them."""
-    indents = {"initial_indent": "    ", "subsequent_indent": " " * 8}
+    indents: dict[str, Any] = {"initial_indent": "    ", "subsequent_indent": " " * 8}
     blocks = []
     for block in description.strip().split("\n\n"):
         lines = [" ".join(line.split()) for line in block.splitlines()]
