@@ -133,7 +133,7 @@ class StudentArguments(LoopArguments):
 
 
 @dataclass(kw_only=True)
-class DistillArguments(StudentArguments, GeneralArguments):
+class DistillArguments(GeneralArguments, StudentArguments):  # in this order: the first has the last word
     """Distils a teacher into a student on unlabelled text and writes a folder that every Auto class loads."""
 
     group = "student"
