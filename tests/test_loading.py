@@ -78,10 +78,10 @@ def encoder(tmp_path, student_file, monkeypatch):
 def test_the_report_is_returned_and_not_printed(encoder, capfd):
     model, report = load_model(AutoModelForSequenceClassification, encoder, "model", num_labels=3)
     assert model.config.num_labels == 3
-    missing = {"sequence_classifier.output.weight", "sequence_classifier.output.bias"}
+    missing = {"classifier.weight", "classifier.bias"}
     assert missing <= set(report["missing_keys"])
     shown = capfd.readouterr()
-    assert "sequence_classifier" not in shown.out + shown.err
+    assert "classifier.weight" not in shown.out + shown.err
 
 
 def test_what_is_broken_is_one_line(encoder, tmp_path):

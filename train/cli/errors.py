@@ -10,7 +10,7 @@ class InputError(ValueError):
 
 
 # What loading a model, a configuration or a tokenizer raises where there is none, or a broken one.
-LOAD_ERRORS = (AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError)
+LOAD_ERRORS = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, SafetensorError, TypeError, ValueError)
 
 
 def bad_input_errors() -> tuple[type[Exception], ...]:
@@ -26,8 +26,9 @@ def bad_input_errors() -> tuple[type[Exception], ...]:
 
 
 def one_line(error: BaseException, longest: int = 300) -> str:
-    """What an error says, in one line; its kind where it says nothing."""
-    return " ".join(str(error).split())[:longest] or type(error).__name__
+    """What an error says, in one line; its kind where it says nothing, or only a key."""
+    said = " ".join(str(error).split())[:longest]
+    return f"{type(error).__name__}: {said}" if isinstance(error, KeyError) else said or type(error).__name__
 
 
 def disk_full(error: BaseException) -> bool:
