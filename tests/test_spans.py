@@ -418,7 +418,7 @@ def test_flags_decide_what_is_known(make_task):
 
 
 def test_models_of_earlier_versions_know_no_answer_by_their_task(make_task):
-    """Version 0.1.0 wrote None beside squad_v2 where no threshold was chosen; of any other task it means no threshold."""
+    """Version 0.1.0 wrote None where none was chosen, also beside squad_v2."""
     for known, threshold in (("squad_v2", 0.5), ("squad", None), (None, None)):
         config = BertConfig()
         config.no_answer_threshold, config.finetuning_task = None, known

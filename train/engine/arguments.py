@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from efficientbert.train.cli.arguments import check_kinds
 from efficientbert.train.cli.errors import InputError
 
+
 LARGEST_SEED = 2**32 - 1  # that NumPy takes
 
 

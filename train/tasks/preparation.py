@@ -56,9 +56,7 @@ def load_for_task(name: str, task: Task) -> PreTrainedModel:
         PartialState().print(f"model {name!r}: its problem type {problem!r} becomes {config.problem_type!r}")
     if config.pad_token_id is None:
         config.pad_token_id = task.tokenizer.pad_token_id
-    model, report = load_model(
-        task.auto_class, name, "model", new_head=True, config=config, dtype=torch.float32
-    )
+    model, report = load_model(task.auto_class, name, "model", new_head=True, config=config, dtype=torch.float32)
     prefix = model.base_model_prefix + "."
     missing = sorted(key for key in report["missing_keys"] if key.startswith(prefix) and ".pooler." not in key)
     if missing:
