@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search import benchmark, search
 from efficientbert.search.arguments import SearchArguments
 from efficientbert.search.costs.arguments import BenchmarkArguments
@@ -58,6 +59,7 @@ TEXT_COMMANDS, TASK_COMMANDS = ("distill", "embed", "search"), ("finetune", "eva
 FILES = {  # by name, what is in it
     "empty": b"",
     "blank": b"\n \n",
+    "short.txt": b"word1 word2 word3 word4 word5 word6 word7\n" * 10,
     "latin": "text,label\ncaf\xe9,a\nword1,b\n".encode("latin-1"),
     "cut.jsonl": b'{"text": "word1", "label": "a"}\n{"text": "wor',
     "number.json": b"3",
@@ -128,7 +130,7 @@ BAD_MODELS = {
     "narrow_vocabulary": "has shape|65 tokens but its vocabulary 10 rows",
     "unknown_type": "cannot be loaded: .*model type `mars`",
     "text_size": "'hidden_size' expected int, got str",
-    "unknown_activation": "cannot be loaded: KeyError: 'mars'",
+    "unknown_activation": "cannot be loaded: no 'mars' is known",
     "deeper": "lacks 80 weights, such as|no trained masked-LM head",
     "cut_weights": "cannot be loaded: Error while deserializing header",
     "no_weights": "cannot be loaded: Error no file named model.safetensors",
@@ -144,6 +146,7 @@ BAD_MODELS = {
 }
 BAD_CORPORA = {
     "empty.txt": "is empty",
+    "short.txt": "gives 10 sequences, too few: at least 24",
     "blank.txt": "gives 0 sequences, too few: at least",
     "latin.txt": "is not UTF-8; save it as UTF-8",
     "latin.csv": "is not UTF-8; save it as UTF-8",
@@ -164,7 +167,7 @@ BAD_CORPORA = {
     "*.none": "no file matches",
 }
 BAD_DATA = {
-    **{name: said for name, said in BAD_CORPORA.items() if name != "blank.txt"},
+    **{name: said for name, said in BAD_CORPORA.items() if name not in ("blank.txt", "short.txt")},
     "empty.csv": "is empty",
     "blank.txt": "split 'train' is empty|no column 'label'",
     "nan.jsonl": "row 0: 'label' is missing, as in 20 of 20 rows",
@@ -193,6 +196,7 @@ BAD_STUDENTS = {
     "deep.json": "4 layers, fewer than the student's 5",
     "gone.json": "config '.*gone.json': .*|no preset, config.json or checkpoint",
     "folder": "no preset, config.json or checkpoint",
+    "torn": "no preset, config.json or checkpoint",
 }
 EVERYWHERE = ("finetune", "multitask", *TEXT_COMMANDS)  # commands with an output folder and a training
 BAD_TRAINING = {
@@ -406,6 +410,8 @@ def folder(teacher_folder, corpus_file, student_file, task_file, tmp_path_factor
     (tmp / "folder").mkdir()
     (tmp / "folder" / "README.md").write_text("# Nothing\n", encoding="utf-8")
     (tmp / "folder.parquet").mkdir()
+    EfficientBertConfig.from_json_file(student_file).save_pretrained(tmp / "torn")
+    (tmp / "torn" / "model.safetensors").write_bytes(b"cut off")
     (tmp / "link.txt").symlink_to("nowhere.txt")
     torch.save({"x": torch.ones(2)}, tmp / "tensors.bin")
     torch.save({"a": 3}, tmp / "numbers.bin")

@@ -108,8 +108,8 @@ def test_configurations_of_any_values(tmp_path, fields):
 
 @pytest.mark.parametrize("text", ["", "[]", "3", "{", "null", '{"hidden_size": 1e400}', "\ufeff{}"])
 def test_configurations_of_odd_files(text, tmp_path):
-    from efficientbert.train.distillation.student import load_config
+    from efficientbert.train.distillation.student import read_config
 
     (tmp_path / "config.json").write_text(text, encoding="utf-8")
     with pytest.raises((InputError, *bad_input_errors())):
-        load_config(tmp_path / "config.json")
+        read_config(tmp_path / "config.json")

@@ -35,9 +35,8 @@ def bad_input_errors() -> tuple[type[Exception], ...]:
 
 
 def one_line(error: BaseException, longest: int = 300) -> str:
-    """What an error says, in one line; its kind where it says nothing, or only a key."""
-    said = " ".join(str(error).split())[:longest]
-    return f"{type(error).__name__}: {said}" if isinstance(error, KeyError) else said or type(error).__name__
+    """What an error says, in one line; its kind where it says nothing."""
+    return " ".join(str(error).split())[:longest] or type(error).__name__
 
 
 def disk_full(error: BaseException) -> bool:

@@ -48,7 +48,8 @@ def loading(name: str, what: str, fault: str = "cannot be loaded") -> Iterator[N
     except (*LOAD_ERRORS, *bad_input_errors()) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{what} {name!r}: {fault}: {one_line(error)}") from None
+        said = f"no {error} is known" if isinstance(error, KeyError) else one_line(error)
+        raise InputError(f"{what} {name!r}: {fault}: {said}") from None
 
 
 def load_config(name: str, what: str, fault: str = "cannot be loaded") -> PreTrainedConfig:
