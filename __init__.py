@@ -39,7 +39,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The classes of `__all__`, imported when they are first asked for."""
+    """The classes of `__all__`, and the commands as functions, imported when they are first asked for."""
+    if name == "commands":
+        return importlib.import_module(f"{__name__}.commands")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     file = "configuration" if name == "EfficientBertConfig" else "modeling"
@@ -56,13 +58,17 @@ PAIRS = {
 NEEDED = ("transformers.configuration_utils", "transformers.modeling_utils", "transformers.modeling_layers")
 
 
+def _is_loading(file: str) -> bool:
+    """Whether the import of a file has begun and not ended."""
+    return file in sys.modules and getattr(sys.modules[file].__spec__, "_initializing", False)
+
+
 def _register() -> None:
     """Makes the Auto classes that are loaded know ours; waits while anything that ours need is still being loaded."""
-    needed = [sys.modules[name] for name in NEEDED if name in sys.modules]
-    if any(getattr(module.__spec__, "_initializing", False) for module in needed):
+    if any(map(_is_loading, NEEDED)):
         return
     for auto_file, our_file in PAIRS.items():
-        if auto_file not in sys.modules:
+        if auto_file not in sys.modules or _is_loading(auto_file):
             continue
         auto, ours = sys.modules[auto_file], importlib.import_module(our_file)
         config = importlib.import_module(PAIRS[f"{AUTO}.configuration_auto"])

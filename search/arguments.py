@@ -375,6 +375,12 @@ class SearchArguments(
         """When a stage ends."""
         return StopRule(self.num_candidates, self.hours, self.patience)
 
+    def check_sources(self) -> None:
+        """See `CorpusArguments.check_sources`; of the tasks, too."""
+        super().check_sources()
+        for source in self.task_sources():
+            source.check_sources()
+
     def task_sources(self) -> list[LabelledData]:
         """The data of every task."""
         sources = labelled_sources(self.tasks or [], self.task_data, self.task_split)

@@ -6,14 +6,14 @@ efficientbert benchmark --models bert-base tinybert-4 efficientbert-tiny my-fold
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
 
 from efficientbert.search.costs.arguments import BenchmarkArguments
 from efficientbert.train.cli.command import run_command
+from efficientbert.train.cli.outcome import Outcome
 from efficientbert.train.files.writing import write_json
 
 
-def main(args: BenchmarkArguments) -> list[Any]:
+def main(args: BenchmarkArguments) -> Outcome:
     """Measures every model, prints the table and writes the JSON file."""
     from efficientbert.search.costs.comparison import benchmark, command_of, format_table, quieten
     from efficientbert.search.costs.machine import describe_machine
@@ -29,16 +29,16 @@ def main(args: BenchmarkArguments) -> list[Any]:
     )
     print(f"transformers {machine['transformers']}; load average {load_before:.1f} before, {load_after:.1f} after.\n")
     print(format_table(reports))
+    result = {
+        "command": command_of(args),
+        "machine": machine,
+        "load_average": {"before": load_before, "after": load_after},
+        "arguments": dataclasses.asdict(args),
+        "models": [dataclasses.asdict(report) for report in reports],
+    }
     if args.output_json:
-        result = {
-            "command": command_of(args),
-            "machine": machine,
-            "load_average": {"before": load_before, "after": load_after},
-            "arguments": dataclasses.asdict(args),
-            "models": [dataclasses.asdict(report) for report in reports],
-        }
         write_json(Path(args.output_json), result)
-    return reports
+    return Outcome(Path(args.output_json) if args.output_json else None, result)
 
 
 def cli() -> None:

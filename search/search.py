@@ -16,12 +16,13 @@ from pathlib import Path
 
 from efficientbert.search.arguments import SearchArguments
 from efficientbert.train.cli.command import run_command
+from efficientbert.train.cli.outcome import Outcome
 from efficientbert.train.files.output_folder import INPUTS, check_inputs, check_place, holds_run
 from efficientbert.train.files.writing import write_json
 
 
-def main(args: SearchArguments) -> None:
-    """Runs the job from arguments to a finished stage."""
+def main(args: SearchArguments) -> Outcome:
+    """Runs the job from arguments to a finished stage, with the figures of the best candidate."""
     from efficientbert.search.material import Material
     from efficientbert.search.preparation import any_architecture, load_probe, load_tasks, make_space
     from efficientbert.search.scores.remembered_teacher import RememberedTeacher
@@ -34,9 +35,11 @@ def main(args: SearchArguments) -> None:
     from efficientbert.train.distillation.teacher import Teacher
     from efficientbert.train.engine.accelerator import make_accelerator
     from efficientbert.train.files.digests import digest, digest_models, digest_rows
+    from efficientbert.train.model_folder.record import read_result
     from efficientbert.train.text.preparation import prepare_text
 
     args.check()
+    args.check_sources()
     folder = Path(args.output_dir).absolute()
     arguments = args.decisive()
     check_place(folder, "output folder")
@@ -84,6 +87,7 @@ def main(args: SearchArguments) -> None:
     )
     Stages(material).run()
     accelerator.end_training()
+    return Outcome(folder, read_result(folder / "best"))
 
 
 def cli() -> None:

@@ -212,10 +212,10 @@ def test_draws_depend_on_the_seed_and_the_row_alone(masked_lm, tmp_path):
         "many": {"batch_size": 50},
         "seed": {"seed": 1},
     }.items():
-        path = main(arguments(masked_lm, data, tmp_path / f"{name}.parquet", **more))
+        path = main(arguments(masked_lm, data, tmp_path / f"{name}.parquet", **more)).path
         tables[name] = pq.read_table(path).to_pylist()
     assert tables["one"] == tables["many"] != tables["seed"]
-    path = main(arguments(masked_lm, data, tmp_path / "part.parquet", split="train[:10]"))
+    path = main(arguments(masked_lm, data, tmp_path / "part.parquet", split="train[:10]")).path
     assert pq.read_table(path).to_pylist() == [row for row in tables["one"] if row["idx"] < 10]
 
 
@@ -262,7 +262,7 @@ class Stop(BaseException):
 def test_an_interrupted_run_goes_on(masked_lm, tmp_path, monkeypatch):
     monkeypatch.setattr(augmentation, "BLOCK_ROWS", 8)
     data = save(tmp_path / "train.parquet", task_rows(20))
-    whole = main(arguments(masked_lm, data, tmp_path / "whole.parquet"))
+    whole = main(arguments(masked_lm, data, tmp_path / "whole.parquet")).path
     write_block = augmentation.AugmentedFile.write_block
 
     def write_and_stop(file, first, table):
@@ -287,7 +287,7 @@ def test_an_interrupted_run_goes_on(masked_lm, tmp_path, monkeypatch):
     assert rows_done == [4] and not work.exists()
     # Blocks of any size give the same rows.
     monkeypatch.setattr(augmentation, "BLOCK_ROWS", 20)
-    again = main(arguments(masked_lm, data, tmp_path / "again.parquet"))
+    again = main(arguments(masked_lm, data, tmp_path / "again.parquet")).path
     assert all(pq.read_table(tmp_path / name).equals(pq.read_table(whole)) for name in ("out.parquet", again))
 
 
@@ -352,5 +352,5 @@ def test_our_own_masked_lm(tokenizer, tmp_path):
     make_model("efficientbert").save_pretrained(tmp_path / "ours")
     tokenizer.save_pretrained(tmp_path / "ours")
     data = save(tmp_path / "train.parquet", task_rows(4))
-    path = main(arguments(tmp_path / "ours", data, tmp_path / "out.parquet"))
+    path = main(arguments(tmp_path / "ours", data, tmp_path / "out.parquet")).path
     assert pq.read_metadata(path).num_rows > 8

@@ -12,6 +12,7 @@ from transformers import BertTokenizer
 
 import efficientbert
 from efficientbert.configuration_efficientbert import AUTO_MAP
+from efficientbert.train.model_folder.upload import CODE_FILES
 
 
 AUTO = {
@@ -22,7 +23,7 @@ AUTO = {
     "AutoModelForQuestionAnswering": "EfficientBertForQuestionAnswering",
     "AutoModelForMultipleChoice": "EfficientBertForMultipleChoice",
 }
-CODE = {"configuration_efficientbert.py", "ffn_efficientbert.py", "modeling_efficientbert.py"}
+CODE = set(CODE_FILES)
 WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] a bad film good in is paris the was .".split()
 IDS = torch.tensor([[2, 8, 7, 3], [2, 6, 3, 0]])
 

@@ -161,22 +161,22 @@ def test_table_and_json(folders, tmp_path, capsys):
         models, [2, 1], sequence_length=9, threads=1, rounds=2, output_json=str(tmp_path / "speed.json")
     )
     threads = torch.get_num_threads()
-    reports = main(args)
+    made = main(args)
     torch.set_num_threads(threads)
     output = capsys.readouterr().out
     result = json.loads((tmp_path / "speed.json").read_text())
 
-    assert [report.model for report in reports] == models
-    assert reports[1].parameters == EfficientBertModel(SMALL_OURS).num_parameters()
-    assert reports[1].flops_per_sequence == count_flops(SMALL_OURS, 9)
-    for report, first in zip(reports, [reports[0]] * 2):
-        assert [timing.batch_size for timing in report.timings] == [2, 1]
-        for timing, reference in zip(report.timings, first.timings):
-            assert 0 < timing.lower_quartile_ms <= timing.median_ms <= timing.upper_quartile_ms
-            assert timing.peak_memory_bytes > 0
-            assert math.isclose(timing.speed_up, reference.median_ms / timing.median_ms)
-    assert result["models"][1]["flops_per_sequence"] == reports[1].flops_per_sequence
-    assert result["models"][1]["timings"][0]["median_ms"] == reports[1].timings[0].median_ms
+    assert made.figures == result and made.path == tmp_path / "speed.json"
+    reports = result["models"]
+    assert [report["model"] for report in reports] == models
+    assert reports[1]["parameters"] == EfficientBertModel(SMALL_OURS).num_parameters()
+    assert reports[1]["flops_per_sequence"] == count_flops(SMALL_OURS, 9)
+    for report in reports:
+        assert [timing["batch_size"] for timing in report["timings"]] == [2, 1]
+        for timing, reference in zip(report["timings"], reports[0]["timings"]):
+            assert 0 < timing["lower_quartile_ms"] <= timing["median_ms"] <= timing["upper_quartile_ms"]
+            assert timing["peak_memory_bytes"] > 0
+            assert math.isclose(timing["speed_up"], reference["median_ms"] / timing["median_ms"])
     assert result["machine"]["torch"] == torch.__version__ and result["arguments"]["sequence_length"] == 9
     assert result["command"] == command_of(args) and command_of(args) in output
     table = [line for line in output.splitlines() if line.startswith("|")]

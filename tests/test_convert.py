@@ -203,7 +203,7 @@ def test_golden_tensors(tmp_path, case, attention):
             description["num_attention_heads"],
             task=description["task"],
         )
-    )
+    ).path
     auto_class = AutoModelForSequenceClassification if description["task"] else AutoModel
     model = auto_class.from_pretrained(folder, attn_implementation=attention).eval()
     inputs = {name: tensors[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
@@ -243,7 +243,7 @@ def test_golden_tensors(tmp_path, case, attention):
 def test_other_expressions_depths_heads_and_widths(tmp_path, expressions, hidden, bases, heads, prefix, wrapped):
     weights = random_checkpoint(hidden, bases, fit=16)
     path = save(tmp_path / "F.bin", weights, prefix, wrapped)
-    model = AutoModel.from_pretrained(main(arguments(tmp_path, path, expressions, heads))).eval()
+    model = AutoModel.from_pretrained(main(arguments(tmp_path, path, expressions, heads)).path).eval()
     token_ids, segment_ids = [5, 7, 1, 30, 39, 2, 7], [0, 0, 0, 1, 1, 1, 1]
     with torch.no_grad():
         outputs = model.double()(
@@ -304,7 +304,7 @@ TOKENS, SEGMENTS = [3, 9, 21, 4], [0, 0, 1, 1]
 def convert_task(tmp_path, task, auto_class, **head):
     """A converted checkpoint's model, its outputs on TOKENS, and the reference's logits."""
     weights = random_checkpoint(12, [12], **head)
-    folder = main(arguments(tmp_path, save(tmp_path / "F.bin", weights), task=task))
+    folder = main(arguments(tmp_path, save(tmp_path / "F.bin", weights), task=task)).path
     model = auto_class.from_pretrained(folder).eval().double()
     inputs = {"input_ids": torch.tensor([TOKENS]), "token_type_ids": torch.tensor([SEGMENTS])}
     states = reference_states(weights, TOKENS, SEGMENTS, [EXPRESSION], 3)[-1]
@@ -373,7 +373,7 @@ def test_heads_that_are_not_converted_are_named(tmp_path, capsys):
     weights = random_checkpoint(12, [12], classifier=2, pooler=True)
     for name in ("lm_head.dense.weight", "lm_head.lm_bias", "classifiers.0.weight", "classifiers.0.bias"):
         weights[name] = torch.zeros(3)
-    folder = main(arguments(tmp_path, save(tmp_path / "F.bin", weights)))
+    folder = main(arguments(tmp_path, save(tmp_path / "F.bin", weights))).path
     assert "left out: lm_head, classifiers, cls_pooler, classifier" in capsys.readouterr().out
     assert set(load_file(folder / "model.safetensors")) == set(AutoModel.from_pretrained(folder).state_dict())
 
@@ -390,7 +390,7 @@ def save_tokenizer(path, words):
 def test_tokenizer_is_saved_with_the_model(tmp_path):
     path = save(tmp_path / "F.bin", random_checkpoint(12, [12]))
     tokenizer = save_tokenizer(tmp_path / "tokenizer", VOCAB - 5)
-    folder = main(arguments(tmp_path, path, tokenizer=tokenizer))
+    folder = main(arguments(tmp_path, path, tokenizer=tokenizer)).path
     assert (folder / "model.safetensors").exists()
     assert AutoTokenizer.from_pretrained(folder)("word3")["input_ids"] == [2, 8, 3]
 
@@ -404,7 +404,7 @@ def test_tokenizer_of_another_vocabulary_is_refused(tmp_path, monkeypatch, capsy
 
 def test_the_same_conversion_again_is_kept_and_another_refused(tmp_path, capsys):
     path = save(tmp_path / "F.bin", random_checkpoint(12, [12]))
-    folder = main(arguments(tmp_path, path))
+    folder = main(arguments(tmp_path, path)).path
     before = (folder / "model.safetensors").stat().st_mtime_ns
     main(arguments(tmp_path, path))
     assert "holds this conversion already" in capsys.readouterr().out
@@ -416,7 +416,7 @@ def test_the_same_conversion_again_is_kept_and_another_refused(tmp_path, capsys)
 
 def test_a_conversion_has_a_record_and_a_card(tmp_path):
     path = save(tmp_path / "F.bin", random_checkpoint(12, [12], classifier=3, pooler=True))
-    folder = main(arguments(tmp_path, path, task="mnli_matched", license="mit", language=["en"]))
+    folder = main(arguments(tmp_path, path, task="mnli_matched", license="mit", language=["en"])).path
     (step,) = read_provenance(folder)
     given = {"checkpoint": "./F.bin", "ffn_expr": [EXPRESSION], "num_attention_heads": 3, "task": "mnli_matched"}
     assert step["step"] == "convert"
@@ -437,13 +437,13 @@ def test_a_conversion_has_a_record_and_a_card(tmp_path):
 def test_a_conversion_of_an_earlier_version_is_complete(tmp_path, capsys):
     """It has neither record nor card; its run.json is what it was."""
     path = save(tmp_path / "F.bin", random_checkpoint(12, [12]))
-    folder = main(arguments(tmp_path, path))
+    folder = main(arguments(tmp_path, path)).path
     digest = hashlib.sha256((tmp_path / "F.bin").read_bytes()).hexdigest()
     earlier = {"command": "convert", "checkpoint_sha256": digest, "ffn_expr": [EXPRESSION], "num_attention_heads": 3}
     (folder / "run.json").write_text(json.dumps(earlier | {"task": None, "tokenizer": None}))
     (folder / "README.md").unlink()
     (folder / "provenance.json").unlink()
-    assert main(arguments(tmp_path, path, license="mit")) == folder
+    assert main(arguments(tmp_path, path, license="mit")).path == folder
     assert "holds this conversion already" in capsys.readouterr().out
     assert not (folder / "README.md").exists()
     check_complete(folder)

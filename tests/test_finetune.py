@@ -29,6 +29,7 @@ from efficientbert.train.tasks.division import scored_data, training_data
 from efficientbert.train.tasks.finetuning import summarize
 from efficientbert.train.tasks.kinds import task_of_data
 from efficientbert.train.tasks.prediction import main_score
+from efficientbert.train.tasks.run import described_gain
 from efficientbert.train.tasks.texts import TextTask
 
 
@@ -89,6 +90,48 @@ def test_a_teacher_of_the_task_teaches(distillation, student_folder, teacher_fol
     call(*arguments(student_folder, task_file, tmp_path / "f", *more))
     assert read(tmp_path / "f")["train"]["accuracy"] < 0.1
     assert (tmp_path / "f" / "distillation_projection.safetensors").exists() == (distillation != "outputs")
+
+
+def test_a_student_is_held_against_its_teacher_and_labels_alone(
+    student_folder, teacher_folder, task_file, tmp_path, capsys
+):
+    """Under a teacher with swapped labels the student loses; on the labels alone it is the student without one."""
+    call(*arguments(teacher_folder(), task_file, tmp_path / "teacher"))
+    assert not [name for name in read(tmp_path / "teacher") if name != "train"]
+    swapped = AutoModelForSequenceClassification.from_pretrained(tmp_path / "teacher")
+    swapped.config.id2label = {0: "yes", 1: "no"}
+    shutil.copytree(tmp_path / "teacher", tmp_path / "swapped")
+    swapped.save_pretrained(tmp_path / "swapped")
+    call(*arguments(student_folder, task_file, tmp_path / "alone"))
+    capsys.readouterr()
+    more = ["--teacher", str(tmp_path / "swapped"), "--labels_alone", "true"]
+    call(*arguments(student_folder, task_file, tmp_path / "f", *more, "--seeds", "0", "1"))
+    results, single = read(tmp_path / "f"), read(tmp_path / "f" / "seed-0")
+    assert set(results) == set(single) == {"train", "train, teacher", "train, labels alone"}
+    assert single["train, labels alone"] == read(tmp_path / "alone")["train"]
+    assert single["train, teacher"]["accuracy"] < 0.1
+    assert "2 seeds, train: the student does not gain by its teacher: 0." in capsys.readouterr().out
+    assert not (tmp_path / "f" / "seed-0" / "labels-alone").exists()
+
+
+def test_the_learning_rate_where_none_is_given():
+    def rate(taught, **given):
+        return FinetuneArguments(model="m", output_dir="o", **given).rate(taught)
+
+    assert rate(True) == rate(True, distillation="sequence") == 1e-3
+    assert rate(False) == rate(True, distillation="outputs") == 1e-4
+    assert rate(True, learning_rate=2e-5) == rate(False, learning_rate=2e-5) == 2e-5
+
+
+def test_what_is_said_of_a_students_gain():
+    results = {"dev": {"accuracy": 0.75}, "dev, labels alone": {"accuracy": 0.75}}
+    assert described_gain("dev", results, "accuracy") == (
+        "dev: the student does not gain by its teacher: 0.7500 under it, 0.7500 on labels alone"
+    )
+    results["dev"] = {"accuracy": 0.8}
+    assert described_gain("dev", results, "accuracy") == (
+        "dev: the student gains by its teacher: 0.8000 under it, 0.7500 on labels alone"
+    )
 
 
 def test_regression(student_folder, tmp_path):
@@ -274,6 +317,7 @@ def test_two_processes_give_the_weights_of_one_with_the_double_batch(
         (["--distillation", "both"], "distillation: must be outputs, together, sequence"),
         (["--label_weight", "2"], "label_weight: must be between 0 and 1"),
         (["--temperature", "0"], "temperature: must be above 0"),
+        (["--labels_alone", "true"], "labels_alone: is what a student under a --teacher is held against"),
         (["--temperature", "2"], "are for learning from a --teacher, and there is none"),
         (["--metric", "no_such_metric"], "metric 'no_such_metric'"),
         (["--seeds", "1", "2", "--data", "nothere.csv"], "nothere.csv"),

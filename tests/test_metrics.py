@@ -130,6 +130,8 @@ def test_modules_of_evaluate_give_the_same(name):
             predictions = [{key: entry[key] for key in ("id", "prediction_text")} for entry in predictions]
     elif name in ("entities", "tags"):
         file, references, predictions = "entities.py", [["B-A", "I-A"], ["O"]], [["B-A", "O"], ["O"]]
+    elif name == "multi_label":
+        file, references, predictions = "multi_label.py", [[1, 0], [0, 1]], [[0.9, 0.2], [0.6, 0.4]]
     module = evaluate.load(str(Path(metrics.__file__).parent / file), name, keep_in_memory=True)
     found = module.compute(predictions=predictions, references=references)
     assert found == compute_metric(name, predictions, references) and found

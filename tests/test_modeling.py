@@ -296,8 +296,8 @@ def inputs_for(model_class: type, batch: int = 4, length: int = 9) -> dict[str, 
 def test_every_parameter_is_used(model_class):
     model = tiny_model(model_class).train()
     model(**inputs_for(model_class)).loss.backward()
-    unused = [name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()]
-    assert unused == []
+    unused = {name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()}
+    assert unused <= {"choice_classifier.output.bias"}  # it adds the same to every choice
 
 
 def test_one_product_makes_queries_keys_and_values():

@@ -143,7 +143,7 @@ def make_arguments(student_folder, task_files, output, **changes):
 
 def test_the_command(student_folder, task_files, tmp_path):
     output = tmp_path / "out"
-    results = multitask.main(make_arguments(student_folder, task_files, output, selection=0.25))
+    results = multitask.main(make_arguments(student_folder, task_files, output, selection=0.25)).figures
     assert results["task"]["train"]["accuracy"] > 0.8 and results["numbers"]["train"].keys() == {
         "pearson",
         "spearmanr",
@@ -196,10 +196,10 @@ def test_tasks_go_by_the_names_that_they_are_given(student_folder, task_files, t
     """Two on one file, too."""
     tasks = [task_files[0], task_files[0]]
     arguments = make_arguments(student_folder, tasks, tmp_path / "out", names=["first", "a.2"], num_epochs=0.5)
-    results = multitask.main(arguments)
+    results = multitask.main(arguments).figures
     assert list(results) == ["first", "a.2"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["a.2", "encoder", "first"]
-    assert multitask.main(arguments) == results
+    assert multitask.main(arguments).figures == results
 
 
 @pytest.mark.parametrize(

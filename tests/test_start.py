@@ -82,10 +82,11 @@ def test_importing_the_package_changes_no_environment_and_loads_nothing():
         "from transformers import AutoConfig, AutoModel; AutoModel; import efficientbert",
         "from transformers import AutoConfig; AutoConfig; import efficientbert; from transformers import AutoModel",
         "import efficientbert; from transformers import BertModel, AutoConfig, AutoModel; BertModel",
+        "import efficientbert; from transformers import BertConfig, AutoConfig, AutoModel; BertConfig",
         "import efficientbert, transformers.modeling_layers; from transformers import AutoConfig, AutoModel",
-        "import efficientbert; from transformers import Trainer, AutoConfig, AutoModel; Trainer",
-        "import efficientbert, transformers.modeling_utils; from transformers import AutoConfig, AutoModel",
+        "import efficientbert, transformers.configuration_utils; from transformers import AutoConfig, AutoModel",
         "from efficientbert import EfficientBertModel; from transformers import AutoConfig, AutoModel",
+        "from efficientbert import EfficientBertConfig; from transformers import AutoConfig, AutoModel",
     ],
 )
 def test_the_auto_classes_know_our_models(imports):

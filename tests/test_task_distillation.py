@@ -169,9 +169,11 @@ def test_a_teachers_labels_may_stand_in_another_order(task, tokenizer, tmp_path)
     found = TaskTeacher.load(name, task, False, torch.device("cpu"))
     inputs = task.collate(list(task.load("train", labelled=False).features))
     with torch.no_grad():
-        expected = found.model(**inputs).logits
+        expected = AutoModelForSequenceClassification.from_pretrained(name)(**inputs).logits
+        scored = found.model(**inputs).logits
     assert task.label_names == ("maybe", "no", "yes")
     torch.testing.assert_close(found(inputs)[0].logits, expected[:, [1, 2, 0]])
+    torch.testing.assert_close(scored, expected[:, [1, 2, 0]])
 
 
 def test_sequences_longer_than_a_model(task):

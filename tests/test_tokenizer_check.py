@@ -58,7 +58,9 @@ def pairs(tmp_path):
 def tune(model, data, output, **changes):
     settings = {"text_column": "one", "text_pair_column": "two", "eval_split": ["train"], "num_epochs": 1}
     settings |= {"batch_size": 8, "max_length": 32}
-    return finetune.main(FinetuneArguments(model=str(model), data=data, output_dir=str(output), **settings | changes))
+    return finetune.main(
+        FinetuneArguments(model=str(model), data=data, output_dir=str(output), **settings | changes)
+    ).figures
 
 
 def save(folder, model, tokenizer):
@@ -120,12 +122,12 @@ def test_pairs_are_learned_and_scored_with_one_segment(kind, tokenizer, pairs, t
     save(tmp_path / "model", model, tokenizer)
     figures = tune(tmp_path / "model", pairs, tmp_path / "tuned")
     arguments = EvaluateArguments(model=str(tmp_path / "tuned"), data=pairs, split="train", device="cpu", bootstrap=0)
-    assert scoring.main(arguments)["results"][0]["metrics"] == pytest.approx(figures["train"])
+    assert scoring.main(arguments).figures["results"][0]["metrics"] == pytest.approx(figures["train"])
     assert "token_type_ids" not in AutoTokenizer.from_pretrained(tmp_path / "tuned").model_input_names
     (found,) = pipeline("text-classification", str(tmp_path / "tuned"))([{"text": "word1", "text_pair": "word2"}])
     assert found["label"] in ("other", "same")
     tokenizer.save_pretrained(tmp_path / "tuned")  # as earlier versions left it
-    assert scoring.main(arguments)["results"][0]["metrics"] == pytest.approx(figures["train"])
+    assert scoring.main(arguments).figures["results"][0]["metrics"] == pytest.approx(figures["train"])
 
 
 @pytest.mark.parametrize("student", ["student", "distilbert"])
@@ -190,7 +192,7 @@ def test_a_decoder_with_a_padding_token_is_fine_tuned(tokenizer, pairs, tmp_path
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "tuned")
     assert model.config.pad_token_id == tokenizer.pad_token_id and model.score.bias is None
     arguments = EvaluateArguments(model=str(tmp_path / "tuned"), data=pairs, split="train", device="cpu", bootstrap=0)
-    assert scoring.main(arguments)["results"][0]["metrics"] == pytest.approx(figures["train"])
+    assert scoring.main(arguments).figures["results"][0]["metrics"] == pytest.approx(figures["train"])
 
 
 def test_what_cannot_be_padded_is_refused_and_nothing_is_written(tokenizer, pairs, tmp_path, monkeypatch):

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
+from efficientbert.train.cli.outcome import Outcome
 from efficientbert.train.tasks.arguments import AugmentArguments
 
 
-def main(args: AugmentArguments) -> Path:
-    """Runs the job from arguments to a finished file; returns its path."""
+def main(args: AugmentArguments) -> Outcome:
+    """Runs the job from arguments to a finished file, with the number of its rows."""
     from datasets import Dataset
+    from pyarrow.parquet import read_metadata
     from tqdm.auto import tqdm
 
     from efficientbert.train.files.digests import digest_rows
@@ -29,6 +31,7 @@ def main(args: AugmentArguments) -> Path:
     from efficientbert.train.tasks.word_replacement import Replacer
 
     args.check()
+    args.check_sources()
     columns = TextTask(args, None).text_columns()
     label_column = args.label_column or TextTask.default_label_column
     rows = load_split(args, args.split, columns, label_column)
@@ -40,7 +43,7 @@ def main(args: AugmentArguments) -> Path:
     file = AugmentedFile(Path(args.output_file), record)
     if file.complete:
         print(f"{file.path} is complete already")
-        return file.path
+        return Outcome(file.path, {"rows": read_metadata(file.path).num_rows})
     model, tokenizer = load_masked_lm(args)
     replacer = Replacer(model, tokenizer, args.max_length, args.candidates, args.batch_size)
     file.open()
@@ -52,8 +55,9 @@ def main(args: AugmentArguments) -> Path:
                 table = Dataset.from_list(augmented, features=rows.features).with_format("arrow")[:]
                 file.write_block(first, table.replace_schema_metadata(rows.features.arrow_schema.metadata))
             progress.update(len(block))
-    print(f"{file.path}: {file.finish()} rows, from {len(rows)}")
-    return file.path
+    made = file.finish()
+    print(f"{file.path}: {made} rows, from {len(rows)}")
+    return Outcome(file.path, {"rows": made})
 
 
 def cli() -> None:

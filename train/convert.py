@@ -6,9 +6,9 @@
 
 import hashlib
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from efficientbert.train.cli.command import run_command
+from efficientbert.train.cli.outcome import Outcome
 from efficientbert.train.files.output_folder import OutputFolder
 from efficientbert.train.model_folder.arguments import CardArguments
 from efficientbert.train.model_folder.release_tasks import CHOICE_TASKS, LABELS, NOTATION, SPAN_TASKS
@@ -50,12 +50,13 @@ class ConvertArguments(CardArguments):
     )
 
 
-def main(args: ConvertArguments) -> Path:
-    """Converts the checkpoint and returns the folder."""
+def main(args: ConvertArguments) -> Outcome:
+    """Runs the job from a checkpoint to a finished folder."""
     from safetensors.torch import save_file
     from transformers.utils import logging
 
     from efficientbert.train.distillation.projection import PROJECTION_FILE
+    from efficientbert.train.model_folder.record import read_result
     from efficientbert.train.model_folder.release_checkpoint import (
         Checkpoint,
         convert,
@@ -81,7 +82,7 @@ def main(args: ConvertArguments) -> Path:
     folder = OutputFolder(args.output_dir, record)
     if folder.complete:
         print(f"{folder.path} holds this conversion already")
-        return folder.path
+        return Outcome(folder.path, read_result(folder.path))
     checkpoint = Checkpoint(args.checkpoint, read_weights(args.checkpoint, file))
     model, projection, left_out = convert(checkpoint, ffns, args.num_attention_heads, task)
     tokenizer = fitting_tokenizer(args.tokenizer, model.config.vocab_size) if args.tokenizer else None
@@ -103,7 +104,7 @@ def main(args: ConvertArguments) -> Path:
         )
     if left_out:
         print(f"left out: {', '.join(left_out)}")
-    return folder.path
+    return Outcome(folder.path, result)
 
 
 def cli() -> None:

@@ -5,13 +5,14 @@
 """
 
 from efficientbert.train.cli.command import run_command
+from efficientbert.train.cli.outcome import Outcome
 from efficientbert.train.distillation.arguments import DistillArguments, parse_losses
 from efficientbert.train.files.output_folder import OutputFolder, run_arguments
 from efficientbert.train.files.writing import write_json
 
 
-def main(args: DistillArguments) -> None:
-    """Runs the job from arguments to a finished folder."""
+def main(args: DistillArguments) -> Outcome:
+    """Runs the job from arguments to a finished folder, with how near the student is on held-out text."""
     from efficientbert.train.distillation.held_out import capture_held_out, score_student
     from efficientbert.train.distillation.loss_choice import make_recipe
     from efficientbert.train.distillation.objective import GeneralDistillation
@@ -21,6 +22,7 @@ def main(args: DistillArguments) -> None:
     from efficientbert.train.engine.accelerator import make_accelerator
     from efficientbert.train.engine.loop import train
     from efficientbert.train.files.digests import digest_models
+    from efficientbert.train.model_folder.record import read_result
     from efficientbert.train.model_folder.write import write_checkpoint
     from efficientbert.train.start.student_start import load_model, make_student
     from efficientbert.train.text.masking import WholeWordMasking
@@ -30,7 +32,8 @@ def main(args: DistillArguments) -> None:
     folder = OutputFolder(args.output_dir, run_arguments(args))
     if folder.complete:
         print(f"{folder.path} is complete already")
-        return
+        return Outcome(folder.path, read_result(folder.path))
+    args.check_sources()
     losses = parse_losses(args.losses)
     accelerator = make_accelerator(args, folder.work)
     teacher = Teacher.load(args.teacher, accelerator.device, masked_lm="logits" in losses)
@@ -60,6 +63,7 @@ def main(args: DistillArguments) -> None:
         folder.work / "checkpoints",
         "Distilling",
     )
+    result: dict[str, float] = {}
     if accelerator.is_main_process:
         students = [(model.config, recipe)]
         held_out = capture_held_out(text, teacher, accelerator.device, students, masking)
@@ -79,6 +83,7 @@ def main(args: DistillArguments) -> None:
         print("held-out " + "  ".join(f"{name} {value:.4f}" for name, value in result.items()))
         print(folder.finish())
     accelerator.end_training()
+    return Outcome(folder.path, result)
 
 
 def cli() -> None:

@@ -4,16 +4,15 @@
         --student my-student --max_steps 2000 --output_dir my-embedder
 """
 
-from typing import Any
-
 from efficientbert.train.cli.command import run_command
+from efficientbert.train.cli.outcome import Outcome
 from efficientbert.train.distillation.arguments import EmbedArguments
 from efficientbert.train.files.output_folder import OutputFolder, run_arguments
 from efficientbert.train.files.writing import write_json
 
 
-def main(args: EmbedArguments) -> dict[str, Any] | None:
-    """Runs the job from arguments to a finished folder; returns the held-out figures."""
+def main(args: EmbedArguments) -> Outcome:
+    """Runs the job from arguments to a finished folder, with how near the student is on held-out passages."""
     from efficientbert.train.distillation.embeddings import (
         EmbeddingDistillation,
         EmbeddingTeacher,
@@ -25,6 +24,7 @@ def main(args: EmbedArguments) -> dict[str, Any] | None:
     from efficientbert.train.engine.accelerator import make_accelerator
     from efficientbert.train.engine.loop import train
     from efficientbert.train.files.digests import digest_models
+    from efficientbert.train.model_folder.record import read_result
     from efficientbert.train.model_folder.write import write_checkpoint
     from efficientbert.train.start.embedder_start import make_student
     from efficientbert.train.text.batches import batches
@@ -34,7 +34,8 @@ def main(args: EmbedArguments) -> dict[str, Any] | None:
     folder = OutputFolder(args.output_dir, run_arguments(args))
     if folder.complete:
         print(f"{folder.path} is complete already")
-        return None
+        return Outcome(folder.path, read_result(folder.path))
+    args.check_sources()
     accelerator = make_accelerator(args, folder.work)
     device = accelerator.device
     teacher = EmbeddingTeacher(load_embedder(args.teacher, device, "teacher"), args.teacher)
@@ -62,7 +63,7 @@ def main(args: EmbedArguments) -> dict[str, Any] | None:
         "Distilling embeddings",
         lengths=None if args.streaming else text.training["length"][:],
     )
-    result = None
+    result: dict[str, float] = {}
     if accelerator.is_main_process:
         held_out = list(batches(text.held_out, 32, text.collator, device))
         result = score_student(student, objective, held_out)
@@ -74,7 +75,7 @@ def main(args: EmbedArguments) -> dict[str, Any] | None:
         print("held-out " + "  ".join(f"{name} {value:.4f}" for name, value in result.items()))
         print(folder.finish())
     accelerator.end_training()
-    return result
+    return Outcome(folder.path, result)
 
 
 def cli() -> None:

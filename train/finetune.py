@@ -6,14 +6,15 @@ efficientbert finetune --model my-student --data reviews.csv --text_column revie
     --train_split "train[:90%]" --eval_split "train[90%:]"
 """
 
-from typing import Any
+from pathlib import Path
 
 from efficientbert.train.cli.command import run_command
+from efficientbert.train.cli.outcome import Outcome
 from efficientbert.train.tasks.arguments import FinetuneArguments
 
 
-def main(args: FinetuneArguments) -> dict[str, Any]:
-    """Runs the job from arguments to a finished folder; returns the figures."""
+def main(args: FinetuneArguments) -> Outcome:
+    """Runs the job from arguments to a finished folder, with the figures of every scored split."""
     import torch
 
     from efficientbert.train.tasks.finetuning import run, run_seeds
@@ -22,7 +23,7 @@ def main(args: FinetuneArguments) -> dict[str, Any]:
     results = run(args) if args.seeds is None else run_seeds(args)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-    return results
+    return Outcome(Path(args.output_dir).absolute(), results)
 
 
 def cli() -> None:

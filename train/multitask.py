@@ -8,18 +8,19 @@ model with its head for every task, in a folder called as the task or as `--name
 share a projection; `encoder/` keeps the one to the first teacher's size, the folder of a task the one to its own.
 """
 
-from typing import Any
+from pathlib import Path
 
 from efficientbert.train.cli.command import run_command
+from efficientbert.train.cli.outcome import Outcome
 from efficientbert.train.tasks.arguments import MultitaskArguments
 
 
-def main(args: MultitaskArguments) -> dict[str, Any]:
-    """Runs the job from arguments to a finished folder; returns the figures of every task."""
+def main(args: MultitaskArguments) -> Outcome:
+    """Runs the job from arguments to a finished folder, with the figures of every task by split."""
     from efficientbert.train.tasks.multitask_training import run
 
     args.check()
-    return run(args)
+    return Outcome(Path(args.output_dir).absolute(), run(args))
 
 
 def cli() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
+from efficientbert.train.cli.outcome import Outcome
 from efficientbert.train.model_folder.arguments import CardArguments
 
 
@@ -30,8 +31,8 @@ class PushArguments(CardArguments):
     )
 
 
-def main(args: PushArguments) -> None:
-    """Checks the folder, uploads it, prints its address."""
+def main(args: PushArguments) -> Outcome:
+    """Checks the folder, uploads it, and prints its address, which is among the figures as `url`."""
     import transformers
     from huggingface_hub import get_token
 
@@ -61,6 +62,7 @@ def main(args: PushArguments) -> None:
     if license is None:
         print("licence: not stated; push again with --license to state it")
     print(url)
+    return Outcome(folder, {"url": url})
 
 
 def cli() -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from efficientbert.train.cli.command import run_command
+from efficientbert.train.cli.outcome import Outcome
 from efficientbert.train.files.writing import write_json
 from efficientbert.train.tasks.arguments import EvaluateArguments
 
 
-def main(args: EvaluateArguments) -> dict[str, Any]:
-    """Runs the job; prints and returns the figures."""
+def main(args: EvaluateArguments) -> Outcome:
+    """Runs the job: prints the figures, and writes them where it is told to."""
     from efficientbert.train.model_folder.results import add_results
     from efficientbert.train.tasks.evaluation import card_results, evaluate_models, glue_score, results_table
     from efficientbert.train.tasks.glue_submission import write_submission
@@ -37,7 +38,7 @@ def main(args: EvaluateArguments) -> dict[str, Any]:
             add_results(Path(result.folder), card_results(result))
     if args.output_json:
         write_json(Path(args.output_json), report)
-    return report
+    return Outcome(Path(args.output_json) if args.output_json else None, report)
 
 
 def cli() -> None:

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.engine.arguments import LoopArguments
-from efficientbert.train.files.data_files import check_source
 from efficientbert.train.model_folder.arguments import CardArguments
 from efficientbert.train.text.arguments import CorpusArguments
 
@@ -87,7 +86,6 @@ class GeneralArguments(LoopArguments, CorpusArguments, LossArguments, CardArgume
     def check(self) -> None:
         """See `LoopArguments.check`."""
         super().check()
-        check_source(self.corpus, "corpus")
         parse_losses(self.losses)
         for name, least in (("held_out", self.least_held_out), ("init_sequences", 1)):
             if getattr(self, name) < least:
@@ -171,7 +169,6 @@ class EmbedArguments(StudentArguments, LoopArguments, CorpusArguments, CardArgum
     def check(self) -> None:
         """See `LoopArguments.check`."""
         super().check()
-        check_source(self.corpus, "corpus")
         if self.initialization not in ("teacher", "random"):
             raise InputError(f"initialization: must be teacher or random, not {self.initialization!r}")
         if self.packing:

@@ -2,8 +2,10 @@
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
@@ -24,7 +26,8 @@ class TaskTeacher:
     """A frozen model that was fine-tuned on a task.
 
     Args:
-        model: Encoder with head.
+        model: Encoder with head; from now on it takes no segments if it reads none, and gives its classes in the order
+            of the task's.
         encoder: Its encoder as a `Teacher`, where inner states are wanted.
         order: Of which of the model's classes each of the task's is, where they are not the same.
         segments: Whether it reads `token_type_ids`.
@@ -39,8 +42,10 @@ class TaskTeacher:
     ):
         self.model = model.eval().requires_grad_(False)
         self.encoder = encoder
-        self.order = order
-        self.segments = segments
+        if not segments:
+            model.register_forward_pre_hook(_without_segments, with_kwargs=True)
+        if order is not None:
+            model.register_forward_hook(lambda module, inputs, outputs: _reorder(outputs, order))
 
     @classmethod
     def load(cls, name: str, task: Task, inner_states: bool, device: torch.device) -> "TaskTeacher":
@@ -75,7 +80,6 @@ class TaskTeacher:
         self, inputs: Mapping[str, torch.Tensor], capture: bool = False
     ) -> tuple[ModelOutput, Captures | None]:
         """Outputs and, with `capture`, captures; those of multiple choice have shape `(B * C, L, D)`."""
-        inputs = {name: tensor for name, tensor in inputs.items() if self.segments or name != SEGMENTS}
         outputs: list[ModelOutput] = []
 
         def forward() -> ModelOutput:
@@ -87,9 +91,20 @@ class TaskTeacher:
             captures = self.encoder.recorder.record(forward)
         else:
             outputs.append(self.model(**inputs))
-        if self.order is not None:
-            outputs[0].logits = outputs[0].logits[..., self.order]
         return outputs[0], captures
+
+
+def _without_segments(
+    module: nn.Module, args: tuple[Any, ...], inputs: dict[str, torch.Tensor]
+) -> tuple[tuple[Any, ...], dict[str, torch.Tensor]]:
+    """Inputs of a model that reads no segments."""
+    return args, {name: tensor for name, tensor in inputs.items() if name != SEGMENTS}
+
+
+def _reorder(outputs: ModelOutput, order: list[int]) -> ModelOutput:
+    """Outputs with their classes in another order."""
+    outputs.logits = outputs.logits[..., order]
+    return outputs
 
 
 def _order(found: tuple[str, ...] | None, task: Task, teacher: str) -> list[int] | None:

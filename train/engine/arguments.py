@@ -63,8 +63,9 @@ class LoopArguments:
                 raise InputError(f"{name}: must be at least 0, not {getattr(self, name)}")
         check_seed("seed", self.seed)
         for name in ("learning_rate", "max_grad_norm"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name}: must be above 0, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name}: must be above 0, not {value}")
         if not 0 <= self.warmup_ratio <= 1:
             raise InputError(f"warmup_ratio: must be between 0 and 1, not {self.warmup_ratio}")
         if self.mixed_precision not in ("no", "bf16", "fp16"):

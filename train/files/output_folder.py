@@ -138,6 +138,8 @@ def holds_run(folder: Path, arguments: dict[str, Any]) -> bool:
     earlier = json.loads(record.read_text(encoding="utf-8"))
     earlier.pop(INPUTS, None)
     for key in sorted(earlier.keys() | arguments.keys()):
+        if key not in earlier and not arguments[key]:
+            continue  # a choice that an earlier version did not have, and that is not made
         if earlier.get(key) != arguments.get(key):
             raise InputError(
                 f"output folder {folder}: holds a run with {key}={earlier.get(key)!r}, not {arguments.get(key)!r}; "
@@ -157,8 +159,8 @@ def check_inputs(record: Path, inputs: Mapping[str, str], remedy: str) -> None:
     Raises:
         InputError: naming what has changed.
     """
-    earlier = json.loads(record.read_text(encoding="utf-8")).get(INPUTS, {})
-    for name, checksum in inputs.items():
+    earlier = json.loads(record.read_text(encoding="utf-8")).get(INPUTS)
+    for name, checksum in {} if earlier is None else inputs.items():  # version 0.1.0 kept none
         if earlier.get(name) != checksum:
             raise InputError(f"{name}: has changed since the run began; {remedy}")
 

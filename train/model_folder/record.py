@@ -35,6 +35,12 @@ def read_provenance(folder: Path) -> list[dict[str, Any]]:
     return steps
 
 
+def read_result(folder: Path) -> dict[str, Any]:
+    """The figures of the last step that made the model in `folder`; empty where it keeps no record."""
+    steps = read_provenance(folder)
+    return steps[-1].get("result", {}) if steps else {}
+
+
 def write_provenance(folder: Path, steps: list[dict[str, Any]]) -> None:
     """Keeps the steps that made a model in `folder/provenance.json`.
 

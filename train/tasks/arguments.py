@@ -109,6 +109,13 @@ class TaskArguments:
             raise InputError(f"problem: is for text-classification, not for {self.task_kind()}")
         if self.task in GLUE_COLUMNS and self.problem not in (None, self.known_problem()):
             raise InputError(f"problem: of {self.task} is {self.known_problem()}, not {self.problem}")
+
+    def check_sources(self) -> None:
+        """Looks whether data on this machine is there.
+
+        Raises:
+            InputError: if it is not.
+        """
         if self.data is not None:
             check_source(self.data, "data")
 
@@ -164,9 +171,9 @@ class LabelledData(TaskArguments):
         },
     )
 
-    def check_task(self) -> None:
-        """See `TaskArguments.check_task`."""
-        super().check_task()
+    def check_sources(self) -> None:
+        """See `TaskArguments.check_sources`."""
+        super().check_sources()
         if self.augmented_data is not None:
             check_source(self.augmented_data, "augmented_data")
 
@@ -230,6 +237,8 @@ def check_names(names: list[str]) -> None:
         )
 
 
+# Peak learning rates. A student that learns inner states takes larger steps; labels alone suffer from them.
+LABEL_RATE, INNER_RATE = 1e-4, 1e-3
 DISTILLATIONS = ("outputs", "together", "sequence")
 
 
@@ -258,7 +267,13 @@ class TaskTrainingArguments(LoopArguments, LossArguments, CardArguments):
             "thresholds; with 0 the last weights are kept."
         },
     )
-    learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate of AdamW."})
+    learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": f"Peak learning rate of AdamW; by default {LABEL_RATE:g}, or {INNER_RATE:g} where a teacher's "
+            "inner states are learned."
+        },
+    )
 
     def check(self) -> None:
         """See `LoopArguments.check`."""
@@ -275,6 +290,16 @@ class TaskTrainingArguments(LoopArguments, LossArguments, CardArguments):
         if not 0 <= self.selection < 1:
             raise InputError(f"selection: must be at least 0 and below 1, not {self.selection}")
 
+    def rate(self, taught: bool) -> float:
+        """The peak learning rate, where none is given that for labels or inner states.
+
+        Args:
+            taught: Whether there is a teacher.
+        """
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return INNER_RATE if taught and self.distillation != "outputs" else LABEL_RATE
+
 
 @dataclass(kw_only=True)
 class FinetuneArguments(TaskTrainingArguments, LabelledData):
@@ -282,6 +307,13 @@ class FinetuneArguments(TaskTrainingArguments, LabelledData):
 
     teacher: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of a teacher fine-tuned on the same task.", "path": True}
+    )
+    labels_alone: bool = field(
+        default=False,
+        metadata={
+            "help": "Beside learning from a --teacher, train on the labels alone, else alike, and tell whether the "
+            "student gains by its teacher."
+        },
     )
     seeds: list[int] | None = field(
         default=None, metadata={"help": "Train once with every one of these seeds, and report mean and deviation."}
@@ -293,6 +325,8 @@ class FinetuneArguments(TaskTrainingArguments, LabelledData):
         self.check_task()
         if self.teacher is None and (self.label_weight, self.temperature) != (0.0, 1.0):
             raise InputError("label_weight, temperature: are for learning from a --teacher, and there is none")
+        if self.teacher is None and self.labels_alone:
+            raise InputError("labels_alone: is what a student under a --teacher is held against, and there is none")
         if self.seeds is not None and len(set(self.seeds)) != len(self.seeds):
             raise InputError(f"seeds: must be different numbers, not {self.seeds}")
         for seed in self.seeds or ():
@@ -439,7 +473,6 @@ class EvaluateArguments(TaskArguments):
         if self.bootstrap < 0 or self.seed < 0:
             name = "bootstrap" if self.bootstrap < 0 else "seed"
             raise InputError(f"{name}: must be at least 0, not {getattr(self, name)}")
-        if self.data is not None:
-            check_source(self.data, "data")
+        self.check_sources()
         if self.output_json and not Path(self.output_json).absolute().parent.is_dir():
             raise InputError(f"output_json {self.output_json}: its folder does not exist")

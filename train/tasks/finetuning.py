@@ -1,7 +1,9 @@
 """Fine-tuning of a model on a labelled task, alone or under a teacher."""
 
+import shutil
 import statistics
 from dataclasses import replace
+from pathlib import Path
 
 from efficientbert.train.engine.accelerator import make_accelerator
 from efficientbert.train.engine.loop import train
@@ -16,6 +18,7 @@ from efficientbert.train.tasks.run import (
     SELECTED,
     count_steps,
     described,
+    described_gain,
     final_figures,
     make_selection,
     read_results,
@@ -23,12 +26,17 @@ from efficientbert.train.tasks.run import (
 )
 
 
+LABELS_ALONE = "labels-alone"  # folder of the model that a student under a teacher is held against; it is not kept
+
+
 def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
     """One run, from arguments to a finished folder; returns the figures of every scored split."""
+    asked, args = args, replace(args, learning_rate=args.rate(args.teacher is not None))
     folder = OutputFolder(args.output_dir, run_arguments(args))
     if folder.complete:
         print(f"{folder.path} is complete already")
         return read_results(folder.path)
+    args.check_sources()
     accelerator = make_accelerator(args, folder.work, find_unused_parameters=args.distillation == "sequence")
     tokenizer = load_tokenizer(args.model)
     prepared = prepare(args, args, args.teacher, tokenizer, accelerator)
@@ -66,9 +74,16 @@ def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
         if selection is not None:
             results["selection"] = dict(zip(("step", "score"), selection.restore()))
         results |= final_figures(prepared, model, args.batch_size)
+    if args.labels_alone:
+        alone = run(without_teacher(asked, folder.work / LABELS_ALONE))
+        for part in prepared.scored if accelerator.is_main_process else ():
+            results[f"{part.split}, labels alone"] = alone[part.split]
+            print(described_gain(part.split, results, task.metric()))
+    if accelerator.is_main_process:
         write_model(folder.work, trained, model, tokenizer, "finetune", args, task.args, results)
         write_json(folder.work / "training_log.json", log)
         (folder.work / SELECTED).unlink(missing_ok=True)
+        shutil.rmtree(folder.work / LABELS_ALONE, ignore_errors=True)
         print(folder.finish())
     accelerator.wait_for_everyone()
     return results
@@ -79,12 +94,18 @@ def inputs(args: FinetuneArguments, prepared: Prepared) -> dict[str, str]:
     return digest_models(args, "model", "teacher") | {f"data of task {args.title()!r}": prepared.digest()}
 
 
+def without_teacher(args: FinetuneArguments, output: Path) -> FinetuneArguments:
+    """The same run on the labels alone, from the same start, into another folder."""
+    return replace(args, teacher=None, label_weight=0.0, temperature=1.0, labels_alone=False, output_dir=str(output))
+
+
 def run_seeds(args: FinetuneArguments) -> dict[str, dict[str, float]]:
     """One run a seed, each in a folder of its own, and the mean and standard deviation of their figures."""
     folder = OutputFolder(args.output_dir, run_arguments(args))
     if folder.complete:
         print(f"{folder.path} is complete already")
         return read_results(folder.path)
+    args.check_sources()
     accelerator = make_accelerator(args, folder.work)
     # Refuses before anything is written.
     prepared = prepare(args, args, args.teacher, load_tokenizer(args.model), accelerator)
@@ -99,6 +120,8 @@ def run_seeds(args: FinetuneArguments) -> dict[str, dict[str, float]]:
     summary = {split: summarize([result[split] for result in runs]) for split in runs[0]}
     for split, figures in summary.items():
         print(described(f"{split}, {len(runs)} seeds", figures))
+    for part in prepared.scored if args.labels_alone else ():
+        print(f"{len(runs)} seeds, {described_gain(part.split, summary, prepared.task.metric())}")
     write_json(folder.work / "results.json", summary)
     print(folder.finish())
     return summary

@@ -33,10 +33,13 @@ from efficientbert.train.tasks.run import (
 def run(args: MultitaskArguments) -> dict[str, dict[str, dict[str, float]]]:
     """One run, from arguments to a finished folder; returns the figures of every task by split."""
     sources = args.sources()
+    args = replace(args, learning_rate=args.rate(args.teachers is not None))
     folder = OutputFolder(args.output_dir, run_arguments(args))
     if folder.complete:
         print(f"{folder.path} is complete already")
         return read_results(folder.path)
+    for source in sources.values():
+        source.check_sources()
     accelerator = make_accelerator(args, folder.work, find_unused_parameters=True)
     tokenizer = load_tokenizer(args.model)
     teachers = args.teachers or [None] * len(sources)

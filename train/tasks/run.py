@@ -16,7 +16,7 @@ from efficientbert.train.engine.best_weights import Selection
 from efficientbert.train.files.writing import write_json
 from efficientbert.train.model_folder.write import write_checkpoint
 from efficientbert.train.tasks.arguments import LabelledData, TaskTrainingArguments
-from efficientbert.train.tasks.prediction import predict, score
+from efficientbert.train.tasks.prediction import main_score, predict, score
 from efficientbert.train.tasks.preparation import Prepared
 
 
@@ -45,7 +45,10 @@ def make_selection(
 
 
 def final_figures(prepared: Prepared, model: PreTrainedModel, batch_size: int) -> dict[str, dict[str, float]]:
-    """Settles thresholds on the rows kept aside, and scores the final weights on every split to score; prints it."""
+    """Settles thresholds on the rows kept aside, and scores the final weights on every split; prints the figures.
+
+    Those of a teacher stand beside its student's: they are what can be hoped for.
+    """
     task, aside = prepared.task, prepared.kept_aside
     if aside is not None:
         task.calibrate(model, predict(model, task, aside, batch_size), aside)
@@ -53,7 +56,18 @@ def final_figures(prepared: Prepared, model: PreTrainedModel, batch_size: int) -
     for part in prepared.scored:
         results[part.split] = score(task, predict(model, task, part, batch_size), part)
         print(described(part.split, results[part.split]))
+        if prepared.teacher is not None:
+            name = f"{part.split}, teacher"
+            results[name] = score(task, predict(prepared.teacher.model, task, part, batch_size), part)
+            print(described(name, results[name]))
     return results
+
+
+def described_gain(split: str, results: dict[str, dict[str, float]], metric: str) -> str:
+    """Whether a student gains by its teacher on a split, by the number that weights are chosen by, in one line."""
+    under, alone = main_score(results[split], metric), main_score(results[f"{split}, labels alone"], metric)
+    verdict = "gains by its teacher" if under > alone else "does not gain by its teacher"
+    return f"{split}: the student {verdict}: {under:.4f} under it, {alone:.4f} on labels alone"
 
 
 def described(title: str, figures: dict[str, float]) -> str:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from efficientbert.train.files.data_files import check_source
+
 
 @dataclass(kw_only=True)
 class CorpusArguments:
@@ -24,3 +26,11 @@ class CorpusArguments:
     init_sequences: int = field(
         default=64, metadata={"help": "Sequences from which teacher statistics are taken at the start."}
     )
+
+    def check_sources(self) -> None:
+        """Looks whether a corpus on this machine is there.
+
+        Raises:
+            InputError: if it is not.
+        """
+        check_source(self.corpus, "corpus")
