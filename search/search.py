@@ -18,7 +18,7 @@ from pathlib import Path
 from efficientbert.search.arguments import SearchArguments
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.outcome import Outcome
-from efficientbert.train.files.output_folder import INPUTS, check_inputs, holds_run
+from efficientbert.train.files.output_folder import INPUTS, check_inputs, check_place, holds_run
 from efficientbert.train.files.writing import write_json
 
 
@@ -44,6 +44,7 @@ def main(args: SearchArguments) -> Outcome:
     args.check_sources()
     folder = Path(args.output_dir).absolute()
     arguments = args.decisive()
+    check_place(folder, "output folder")
     holds_run(folder, arguments)
     accelerator = make_accelerator(args, folder, find_unused_parameters=True)
     teacher = Teacher.load(args.teacher, accelerator.device)

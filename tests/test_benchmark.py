@@ -217,7 +217,7 @@ def test_command_gives_the_arguments_back():
     [
         (["--models", "bert-huge"], "model 'bert-huge': cannot be found"),
         (["--models", "no/such-model"], "model 'no/such-model': cannot be found"),
-        (["--models", "."], "model '.': cannot be found"),
+        (["--models", "."], "model '.': cannot be read"),
         (["--models", "bert-base", "bert-huge"], "model 'bert-huge': cannot be found"),
         (["--models", "nowhere.json"], "there is no such file or folder"),
         (["--batch_sizes", "0"], "--batch_sizes [0]: must be positive"),

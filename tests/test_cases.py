@@ -6,9 +6,18 @@ import re
 from pathlib import Path
 
 import pytest
-from datasets import Dataset
+import torch
+from datasets import Dataset, load_dataset
 from huggingface_hub.errors import HFValidationError
-from transformers import AutoConfig, BertConfig, BertForSequenceClassification
+from sklearn.metrics import accuracy_score
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    Trainer,
+    TrainingArguments,
+)
 
 from efficientbert.train import augment, finetune, multitask, scoring
 from efficientbert.train.cli.command import run_command
@@ -165,9 +174,9 @@ def test_columns_are_quoted_and_the_nearest_is_named(refused, tmp_path):
 def test_a_file_that_is_not_there_is_not_looked_for_elsewhere(source):
     for arguments in (TaskArguments(data=source), LabelledData(task="rte", augmented_data=source)):
         with pytest.raises(InputError, match=r"(does not exist|no file matches)"):
-            arguments.check_task()
+            arguments.check_sources()
     with pytest.raises(InputError, match=r"corpus .*(does not exist|no file matches)"):
-        EmbedArguments(student="s", teacher="t", corpus=source, output_dir="o").check()
+        EmbedArguments(student="s", teacher="t", corpus=source, output_dir="o").check_sources()
 
 
 def test_files_that_cannot_be_read_are_named(refused, tmp_path):
@@ -307,3 +316,84 @@ def test_the_hub_is_asked_once(monkeypatch):
         InputError, match=r"'some/data': .* the Hub cannot be reached \(no network\); a copy in the cache"
     ):
         loading.load_data("some/data", None, "train", "data")
+
+
+def test_a_model_of_the_trainer_scores_and_teaches(command, tokenizer, teacher_folder, tmp_path):
+    """Classes that are whole numbers, of a model that names none: what the README's Trainer block saves."""
+    source = write(tmp_path, "csv", ["0", "1", "1", "0"] * 10)
+    model, taught = tmp_path / "final", tmp_path / "taught"
+    rows = load_dataset("csv", data_files=source, split="train")
+    rows = rows.map(lambda row: tokenizer(row["text"], truncation=True, max_length=16))
+    classifier = AutoModelForSequenceClassification.from_pretrained(teacher_folder("bert"), num_labels=2)
+    settings = TrainingArguments(str(tmp_path / "tuned"), max_steps=1, save_strategy="no", report_to=[], use_cpu=True)
+    trainer = Trainer(classifier, settings, train_dataset=rows, processing_class=tokenizer)
+    trainer.train()
+    trainer.save_model(str(model))
+    report = tmp_path / "report.json"
+    words = ("--data", source, "--text_column", "text")
+    code, said = command(
+        *("evaluate", "--model", model, *words, "--split", "train", "--bootstrap", "0", "--output_json", report)
+    )
+    assert code == 0 and "its outputs are taken as '0', '1'" in said, said
+    (result,) = json.loads(report.read_text(encoding="utf-8"))["results"]
+    with torch.no_grad():
+        ids = [tokenizer(text, return_tensors="pt") for text in rows["text"]]
+        predicted = [int(classifier.eval()(**row).logits.argmax()) for row in ids]
+    assert result["metrics"]["accuracy"] == accuracy_score(rows["label"], predicted)
+    taught_by = ("--teacher", model, "--distillation", "outputs")
+    code, said = command(
+        "finetune", "--model", teacher_folder("bert"), "--output_dir", taught, *taught_by, *words, *QUICK
+    )
+    assert code == 0 and "its outputs are taken as '0', '1'" in said, said
+    assert AutoConfig.from_pretrained(taught).id2label == {0: "0", 1: "1"}
+
+
+@pytest.mark.parametrize("columns", [("choice a", "choice b"), ("a: b", " c")])
+def test_columns_with_spaces_from_a_recipe(columns, command, teacher_folder, tmp_path):
+    with (tmp_path / "choices.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("the question", *columns, "label"), *[("word1", "word2", "word3", "1")] * 16])
+    recipe = tmp_path / "choices.yaml"
+    recipe.write_text(
+        f"model: {teacher_folder('bert')}\nkind: multiple-choice\ndata: {tmp_path / 'choices.csv'}\n"
+        f"text_column: the question\nchoice_columns: {list(columns)}\neval_split: [train]\n",
+        encoding="utf-8",
+    )
+    code, said = command("finetune", recipe, "--output_dir", tmp_path / "out", *QUICK)
+    assert code == 0 and "train: accuracy " in said, said
+
+
+def test_a_model_that_knows_no_answer_is_scored_so_on_any_rows(command, teacher_folder, tmp_path):
+    answered = {"text": ["word2"], "answer_start": [6]}
+    row = {"question": "word9", "context": "word1 word2 word3"}
+    for name, unanswered in (("all", 0), ("some", 8)):
+        rows = [row | {"answers": answered}] * 16
+        rows[:unanswered] = [row | {"answers": {"text": [], "answer_start": []}}] * unanswered
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    model = tmp_path / "model"
+    words = ("--kind", "question-answering", "--doc_stride", "2", "--eval_split", "none", *QUICK)
+    code, said = command(
+        *("finetune", "--model", teacher_folder("bert"), "--data", tmp_path / "some.jsonl", "--output_dir", model),
+        *words,
+    )
+    assert code == 0, said
+    for name, unanswered in (("all", 0), ("some", 8)):
+        code, said = command(
+            *("evaluate", "--model", model, "--data", tmp_path / f"{name}.jsonl", "--split", "train"),
+            *("--bootstrap", "0", "--output_json", tmp_path / "report.json"),
+        )
+        assert code == 0, said
+        (result,) = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["results"]
+        assert result["metrics"]["HasAns_total"] == 16 - unanswered
+        assert result["metrics"].get("NoAns_total", 0) == unanswered
+
+
+@pytest.mark.parametrize("tags", ["B-PER L-PER O U-LOC", "b_per e_per o s_loc", "PER-B PER-E O LOC-S"])
+def test_entities_of_any_scheme_get_f1(tags, command, teacher_folder, tmp_path):
+    row = {"tokens": ["word1", "word2", "word3", "word4"], "tags": tags.split()}
+    (tmp_path / "tags.jsonl").write_text("\n".join([json.dumps(row)] * 16), encoding="utf-8")
+    words = ("--kind", "token-classification", "--text_column", "tokens", "--label_column", "tags", *QUICK)
+    code, said = command(
+        *("finetune", "--model", teacher_folder("bert"), "--data", tmp_path / "tags.jsonl"),
+        *("--output_dir", tmp_path / "out", "--eval_split", "train", *words),
+    )
+    assert code == 0 and "train: f1 " in said, said

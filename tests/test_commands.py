@@ -2,8 +2,6 @@
 
 import json
 import os
-import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
 from efficientbert.__main__ import SCRIPTS
-from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.search import search
-from efficientbert.train import distill, finetune, scoring
+from efficientbert.train import distill
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.model_folder.record import read_provenance
 
@@ -148,85 +144,6 @@ def test_a_complete_folder_is_not_made_again_nor_overwritten(
         call(distill, distill.DistillArguments, *arguments, "--seed", "5")
     assert ended.value.code == 2 and "holds a run with seed=0, not 5" in capsys.readouterr().err
     assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == before
-
-
-BAD = [
-    ("distill", {"--teacher": "{tmp}/nothing"}, "teacher '.*nothing': cannot be loaded"),
-    ("distill", {"--teacher": "{deberta}"}, "'deberta-v2' cannot be captured"),
-    ("distill", {"--corpus": "{tmp}/empty.txt"}, "is empty"),
-    ("distill", {"--corpus": "{tmp}/short.txt"}, "too few: at least 24"),
-    ("distill", {"--text_column": "body"}, "no column 'body'"),
-    ("distill", {"--student": "efficientbert-huge"}, "no preset, config.json or checkpoint"),
-    ("distill", {"--student": "{teacher}"}, "is a checkpoint of model type 'bert'"),
-    ("distill", {"--student": "{tmp}/torn"}, "no preset, config.json or checkpoint"),
-    ("distill", {"--teacher": "{tmp}/cut"}, "teacher '.*cut': cannot be loaded"),
-    ("evaluate", {"--model": "{tmp}/cut-head"}, "model '.*cut-head': cannot be loaded"),
-    ("distill", {"--student": "{tmp}/broken.json"}, "config .*broken.json"),
-    ("distill", {"--student": "{tmp}/invalid.json"}, "directly on"),
-    ("distill", {"--student": "{tmp}/heads.json"}, "2 attention heads but teacher .* has 3"),
-    ("distill", {"--student": "{tmp}/deep.json"}, "4 layers, fewer than the student's 5"),
-    ("distill", {"--max_length": "1000"}, "max_length: must be between 8 and the 64 tokens"),
-    ("distill", {"--learning_rate": "0"}, "learning_rate: must be above 0"),
-    ("distill", {"--initialization": "magic"}, "initialization: must be teacher or random"),
-    ("distill", {"--output_dir": "{tmp}/empty.txt"}, "is a file"),
-    ("search", {"--budgets": "parameters=:500"}, "no architecture has parameters"),
-    ("search", {"--budgets": "parameters=2:1"}, "is empty"),
-    ("search", {"--sampler": "taste"}, "sampler: must be random"),
-    ("finetune", {"--data": "{tmp}/missing.csv"}, "data '.*missing.csv': does not exist"),
-    ("finetune", {"--text_column": "body"}, "no column 'body'"),
-    ("finetune", {"--data": "{tmp}/holes.csv"}, "row 1: 'text' is None"),
-    ("finetune", {"--model": "{tmp}/nothing"}, "model .*nothing': no tokenizer"),
-    ("finetune", {"--task": "glue"}, "task 'glue': unknown"),
-    ("finetune", {"--num_epochs": "0"}, "num_epochs: must be above 0"),
-    ("evaluate", {"--model": "{teacher}"}, "no trained head"),
-    ("evaluate", {"--model": "{tmp}/nothing"}, "cannot be loaded"),
-]
-
-
-@pytest.mark.parametrize(("command", "changes", "message"), BAD)
-def test_bad_input_gets_one_line_exit_code_2_and_writes_nothing(
-    command, changes, message, teacher_folder, corpus_file, student_file, task_file, tmp_path, capsys
-):
-    files = {
-        "empty.txt": "",
-        "short.txt": "word1 word2 word3 word4 word5 word6 word7\n" * 10,
-        "broken.json": "{",
-        "invalid.json": '{"ffn_expressions": "linear2(linear1(x))"}',
-        "heads.json": '{"hidden_size": 18, "num_hidden_layers": 2, "num_attention_heads": 2}',
-        "deep.json": '{"hidden_size": 18, "num_hidden_layers": 5, "num_attention_heads": 3}',
-        "holes.csv": "text,label\nword1,a\n,b\nword2,a\n",
-    }
-    for name, text in files.items():
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    shutil.copytree(teacher_folder(), tmp_path / "cut")
-    EfficientBertConfig.from_json_file(student_file).save_pretrained(tmp_path / "torn")
-    shutil.copytree(teacher_folder(), tmp_path / "cut-head")
-    config = json.loads((tmp_path / "cut-head" / "config.json").read_text())
-    config["architectures"] = ["BertForSequenceClassification"]
-    (tmp_path / "cut-head" / "config.json").write_text(json.dumps(config))
-    for folder in ("cut", "cut-head", "torn"):
-        (tmp_path / folder / "model.safetensors").write_bytes(b"cut off")
-    output = tmp_path / "results" / "out"
-    text = {"--teacher": teacher_folder(), "--corpus": corpus_file, "--student": student_file}
-    sizes = {"--max_length": "24", "--held_out": "8", "--init_sequences": "16", "--output_dir": str(output)}
-    task = {"--model": teacher_folder(), "--data": task_file, "--text_column": "text"}
-    module, arguments_class, arguments = {
-        "distill": (distill, distill.DistillArguments, text | sizes),
-        "search": (search, search.SearchArguments, text | sizes),
-        "finetune": (finetune, finetune.FinetuneArguments, task | {"--output_dir": str(output)}),
-        "evaluate": (scoring, scoring.EvaluateArguments, task),
-    }[command]
-    values = {"tmp": tmp_path, "deberta": teacher_folder("deberta"), "teacher": teacher_folder()}
-    arguments = arguments | {key: value.format(**values) for key, value in changes.items()}
-    before = sorted(path for path in tmp_path.rglob("*"))
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        call(module, arguments_class, *(word for pair in arguments.items() for word in pair))
-    last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert ended.value.code == 2
-    assert last.startswith("efficientbert test: error: ")
-    assert re.search(message, last), last
-    assert sorted(path for path in tmp_path.rglob("*")) == before
 
 
 def test_recipes(teacher_folder, corpus_file, student_file, tmp_path, capsys):

@@ -1,5 +1,7 @@
 """Random input: it is read, or refused in one line; nothing else comes out."""
 
+import csv
+import io
 import json
 import os
 import string
@@ -8,12 +10,14 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.train.cli.arguments import field_kinds, parse_arguments, read_recipe
 from efficientbert.train.cli.errors import LOAD_ERRORS, InputError, bad_input_errors
 from efficientbert.train.distillation.arguments import DistillArguments
-from efficientbert.train.tasks.arguments import FinetuneArguments
+from efficientbert.train.tasks.arguments import FinetuneArguments, TaskArguments
+from efficientbert.train.tasks.kinds import task_of_data
 
 
 # The suite runs the same 200 cases every time; `make fuzz` runs more, others each time.
@@ -108,8 +112,88 @@ def test_configurations_of_any_values(tmp_path, fields):
 
 @pytest.mark.parametrize("text", ["", "[]", "3", "{", "null", '{"hidden_size": 1e400}', "\ufeff{}"])
 def test_configurations_of_odd_files(text, tmp_path):
-    from efficientbert.train.distillation.student import load_config
+    from efficientbert.train.distillation.student import read_config
 
     (tmp_path / "config.json").write_text(text, encoding="utf-8")
     with pytest.raises((InputError, *bad_input_errors())):
-        load_config(tmp_path / "config.json")
+        read_config(tmp_path / "config.json")
+
+
+TABLE_EXAMPLES = EXAMPLES if "FUZZ_EXAMPLES" in os.environ else 40  # reading a file takes `datasets` a while
+CELLS = st.text(st.sampled_from("abé 0'1\",;\t#-.\u2028"), max_size=6) | st.sampled_from(
+    ["None", "null", "NA", "nan", "01"]
+)
+ENDS = st.sampled_from(["\n", "\r\n"])
+JSON_CELLS = CELLS | st.integers(-3, 3) | st.booleans() | st.none() | st.just(0.5) | st.lists(CELLS, max_size=2)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(teacher_folder):
+    return AutoTokenizer.from_pretrained(teacher_folder())
+
+
+def read_task(path, tokenizer):
+    """Texts and label names of a table as the commands read it; None where it is refused."""
+    try:
+        task = task_of_data(TaskArguments(data=str(path), text_column="text"), tokenizer, "train")
+        data = task.load("train")
+    except InputError as error:
+        one_line(error)
+        return None
+    labels = data.features["labels"][:]
+    if task.label_names is None:
+        return data.rows["text"][:], labels
+    if task.multi_label:
+        return data.rows["text"][:], [[task.label_names[i] for i, one in enumerate(row) if one] for row in labels]
+    return data.rows["text"][:], [task.label_names[label] for label in labels]
+
+
+@settings(max_examples=TABLE_EXAMPLES)
+@given(
+    st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=6), ENDS, st.booleans(), st.booleans(), st.integers(0, 6)
+)
+def test_csv_tables(tmp_path, tokenizer, rows, end, mark, quoted, ragged):
+    path = tmp_path / "table.csv"
+    written = io.StringIO(newline="")
+    quoting = csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL
+    csv.writer(written, lineterminator=end, quoting=quoting).writerows([("text", "label"), *rows])
+    extra = f"a,b,c{end}" if ragged == 1 else ""
+    text = ("\ufeff" if mark else "") + written.getvalue() + extra
+    path.write_text(text, encoding="utf-8", newline="")
+    found = read_task(path, tokenizer)
+    if extra or not all(text and label for text, label in rows) or len({label for _, label in rows}) < 2:
+        assert found is None  # a field too many, a missing text or label, or one class
+        return
+    reference = list(csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline="")))
+    assert found is not None and found[0] == [row["text"] for row in reference]
+    labels = [row["label"] for row in reference]
+    assert found[1] == (labels if isinstance(found[1][0], str) else list(map(float, labels)))
+
+
+@settings(max_examples=TABLE_EXAMPLES)
+@given(
+    st.lists(st.fixed_dictionaries({"text": CELLS | JSON_CELLS, "label": JSON_CELLS}), min_size=1, max_size=5)
+    | st.lists(st.fixed_dictionaries({"text": CELLS, "label": CELLS}), min_size=2, max_size=5),
+    st.booleans(),
+    st.booleans(),
+)
+def test_json_tables(tmp_path, tokenizer, rows, lines, ascii_only):
+    path = tmp_path / ("table.jsonl" if lines else "table.json")
+    text = "\n".join(json.dumps(row, ensure_ascii=ascii_only) for row in rows)
+    path.write_text(text if lines else json.dumps(rows, ensure_ascii=ascii_only), encoding="utf-8")
+    found = read_task(path, tokenizer)
+    texts, labels = ([row[name] for row in rows] for name in ("text", "label"))
+    kinds = {"number" if type(label) in (int, float) else type(label) for label in labels}
+    if not all(isinstance(one, str) for one in texts) or len(kinds) > 1 or None in labels:
+        assert found is None
+        return
+    if found is None:  # one class, or no label in any row
+        assert len({str(label) for label in labels}) < 2 or kinds == {list}
+        return
+    assert found[0] == texts
+    if kinds == {list}:
+        assert list(map(set, found[1])) == list(map(set, labels))
+    elif isinstance(found[1][0], str):
+        assert found[1] == list(map(str, labels))
+    else:
+        assert found[1] == pytest.approx(list(map(float, labels)))

@@ -38,7 +38,7 @@ def make_task(teacher_folder):
 
     def make(roberta: bool = False, **arguments) -> SpanTask:
         sizes = {"max_length": 24, "doc_stride": 5, "max_query_length": 6, "max_answer_length": 4}
-        task_arguments = TaskArguments(**({"data": "my.json", "kind": "question-answering"} | sizes | arguments))
+        task_arguments = TaskArguments(**({"data": "mine", "kind": "question-answering"} | sizes | arguments))
         return SpanTask(task_arguments, roberta_tokenizer if roberta else tokenizer)
 
     return make
@@ -415,6 +415,17 @@ def test_flags_decide_what_is_known(make_task):
     task.read_rows(rows)
     assert task.no_answer_threshold == 0.5 and len(task.data(rows, "train").features) == 2
     assert task.with_data("other.parquet").no_answer_threshold == 0.5
+
+
+def test_models_of_earlier_versions_know_no_answer_by_their_task(make_task):
+    """Version 0.1.0 wrote None where none was chosen, also beside squad_v2."""
+    for known, threshold in (("squad_v2", 0.5), ("squad", None), (None, None)):
+        config = BertConfig()
+        config.no_answer_threshold, config.finetuning_task = None, known
+        for flags in ({}, {"task": known}, {"metric": "squad"}):
+            task = make_task(**flags)
+            task.adopt(config)
+            assert task.no_answer_threshold == (None if "metric" in flags else threshold)
 
 
 def test_the_metric_of_a_task(make_task):

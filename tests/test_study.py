@@ -428,7 +428,7 @@ def test_stop_rules():
 
 @pytest.mark.parametrize("wrong", [{}, {"evaluations": 0}, {"hours": -1.0}, {"patience": 0}, {"hours": math.nan}])
 def test_a_stop_rule_needs_positive_limits(wrong):
-    with pytest.raises(InputError, match="stop rule"):
+    with pytest.raises(InputError, match=r"^(num_candidates|hours|patience)\b.*: (must be above 0|give at least one)"):
         StopRule(**wrong)
 
 

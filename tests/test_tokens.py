@@ -229,9 +229,9 @@ def test_a_model_runs_on_its_batches(tmp_path):
     [
         ([["a"], ["a", "b"]], [["O"], ["O"]], "row 1: has 2 words but 1 tags"),
         ([["a"], None], [["O"], ["O"]], "row 1: 'tokens' is 'None', not a list of words"),
-        ([["a"], ["a", "b"]], [["O"], ["O", None]], "row 1: the tag of word 1 is missing"),
-        ([["a"], ["a"]], [["None"], [None]], "row 1: the tag of word 0 is missing"),
-        ([["a"], ["a"]], [["O"], None], "row 1: has 1 words but None tags"),
+        ([["a"], ["a", "b"]], [["O"], ["O", None]], "row 1: 'tags' is missing, as in 1 of 2 rows"),
+        ([["a"], ["a"]], [["None"], [None]], "row 1: 'tags' is missing, as in 1 of 2 rows"),
+        ([["a"], ["a"]], [["O"], None], "row 1: 'tags' is missing, as in 1 of 2 rows"),
     ],
 )
 def test_rows_that_cannot_be_read(words, tags, message, tmp_path):

@@ -108,8 +108,9 @@ def load_config(name: str) -> PreTrainedConfig:
             intermediate_size=intermediate_size,
         )
     known = ", ".join([*PRESETS, *PUBLISHED_SIZES])
-    with refusing(name, f"found (known names are {known}, .json files, folders and Hub ids)"):
-        if looks_local(name) and not Path(name).exists():  # the Hub would be asked
+    here = os.path.exists(name)
+    with refusing(name, "read" if here else f"found (known names are {known}, .json files, folders and Hub ids)"):
+        if looks_local(name) and not here:  # the Hub would be asked
             raise FileNotFoundError("there is no such file or folder")
         return AutoConfig.from_pretrained(name, trust_remote_code=False)
 

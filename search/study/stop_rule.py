@@ -56,10 +56,11 @@ class StopRule:
     def __post_init__(self) -> None:
         given = {name: value for name, value in vars(self).items() if value is not None}
         if not given:
-            raise InputError("stop rule: give a number of evaluations, hours or candidates without improvement")
+            raise InputError("num_candidates, hours, patience: give at least one of them, so that a stage ends")
         for name, value in given.items():
             if not value > 0:
-                raise InputError(f"stop rule: {name}: must be positive, not {value}")
+                flag = "num_candidates" if name == "evaluations" else name
+                raise InputError(f"{flag}: must be above 0, not {value}")
 
     def reached(self, progress: Progress) -> bool:
         """Whether no candidate is to be begun any more."""

@@ -209,7 +209,7 @@ def _reader(kind: type) -> Any:
                 value = kind(word)
             except ValueError:
                 value = math.nan
-            if kind is str or math.isfinite(value):
+            if word if kind is str else math.isfinite(value):
                 return value
         raise argparse.ArgumentTypeError(f"must be {KINDS[kind]}, not {word!r}")
 

@@ -10,7 +10,16 @@ class InputError(ValueError):
 
 
 # What loading a model, a configuration or a tokenizer raises where there is none, or a broken one.
-LOAD_ERRORS = (AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError)
+LOAD_ERRORS: tuple[type[Exception], ...] = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+)
 
 
 def bad_input_errors() -> tuple[type[Exception], ...]:

@@ -14,7 +14,7 @@ from efficientbert.modeling_efficientbert import (
     EfficientBertModel,
     EfficientBertPreTrainedModel,
 )
-from efficientbert.train.cli.errors import LOAD_ERRORS, InputError, one_line
+from efficientbert.train.cli.errors import LOAD_ERRORS, InputError, bad_input_errors, one_line
 from efficientbert.train.distillation.capture import Captures, student_recorder
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.text.batches import encoder_inputs
@@ -102,5 +102,5 @@ def read_config(path: Path) -> EfficientBertConfig:
     """
     try:
         return EfficientBertConfig.from_json_file(path)
-    except LOAD_ERRORS as error:
+    except LOAD_ERRORS + bad_input_errors() as error:
         raise InputError(f"config {str(path)!r}: {one_line(error)}") from None

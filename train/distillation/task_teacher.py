@@ -133,8 +133,9 @@ def _order(found: tuple[str, ...] | None, task: Task, teacher: str) -> list[int]
     theirs, mine = ([name.casefold() for name in names or ()] for names in (found, task.label_names))
     if sorted(theirs) != sorted(mine):
         listed = ["none" if names is None else ", ".join(map(repr, names)) for names in (found, task.label_names)]
+        said = "predicts no classes of the task's kind" if found is None else f"has labels {listed[0]}"
         raise InputError(
-            f"teacher {teacher!r}: has labels {listed[0]}; the task's are {listed[1]}: fine-tune it with "
-            "`efficientbert finetune` on the same labels"
+            f"teacher {teacher!r}: {said}; the task's are {listed[1]}: fine-tune it with `efficientbert finetune` "
+            "on the same labels"
         )
     return [theirs.index(name) for name in mine]

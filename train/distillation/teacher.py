@@ -88,7 +88,7 @@ class Teacher:
         self.tokenizer = tokenizer
         self.name = name
         for size in ("num_hidden_layers", "num_attention_heads", "hidden_size"):
-            if not hasattr(model.config, size):
+            if getattr(model.config, size, 0) < 1:
                 raise InputError(f"teacher {name!r}: model type {model.config.model_type!r} has no {size}")
         self.num_layers: int = model.config.num_hidden_layers
         self.num_heads: int = model.config.num_attention_heads

@@ -6,6 +6,19 @@ from efficientbert.train.cli.arguments import check_kinds
 from efficientbert.train.cli.errors import InputError
 
 
+LARGEST_SEED = 2**32 - 1  # that NumPy takes
+
+
+def check_seed(name: str, seed: int) -> None:
+    """Checks that a seed is one.
+
+    Raises:
+        InputError: if it is not, naming the argument.
+    """
+    if not 0 <= seed <= LARGEST_SEED:
+        raise InputError(f"{name}: must be between 0 and {LARGEST_SEED}, not {seed}")
+
+
 @dataclass(kw_only=True)
 class LoopArguments:
     """What every training run can be told."""
@@ -66,11 +79,14 @@ class LoopArguments:
         for name in ("batch_size", "gradient_accumulation_steps", "checkpoint_steps", "log_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: must be at least 1, not {getattr(self, name)}")
-        for name in ("max_skipped_steps", "seed"):
+        for name in ("max_skipped_steps", "weight_decay"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name}: must be at least 0, not {getattr(self, name)}")
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            raise InputError(f"learning_rate: must be above 0, not {self.learning_rate}")
+        check_seed("seed", self.seed)
+        for name in ("learning_rate", "max_grad_norm"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name}: must be above 0, not {value}")
         if not 0 <= self.warmup_ratio <= 1:
             raise InputError(f"warmup_ratio: must be between 0 and 1, not {self.warmup_ratio}")
         if self.mixed_precision not in ("no", "bf16", "fp16"):

@@ -3,6 +3,7 @@
 import difflib
 import errno
 import glob
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +16,10 @@ FILE_FORMATS = {".txt": "text", ".json": "json", ".jsonl": "json", ".parquet": "
 
 def find_files(source: str) -> list[str]:
     """The file of this name, or those that a pattern such as `data/*.csv` matches; none of a folder or a Hub id."""
-    if Path(source).is_file():
+    if os.path.isfile(source):  # unlike `Path.is_file`, it takes what cannot be a path
         return [source]
-    if glob.has_magic(source) and not Path(source).exists():
-        return sorted(path for path in glob.glob(source, recursive=True) if Path(path).is_file())
+    if glob.has_magic(source) and not os.path.exists(source):
+        return sorted(path for path in glob.glob(source, recursive=True) if os.path.isfile(path))
     return []
 
 
@@ -38,7 +39,7 @@ def check_source(source: str, what: str) -> None:
             raise InputError(f"{what} {file!r}: unknown kind of file; known are {', '.join(FILE_FORMATS)}")
     if len({FILE_FORMATS[Path(file).suffix] for file in files}) > 1:
         raise InputError(f"{what} {source!r}: matches files of several kinds; give a pattern of one kind")
-    if files or Path(source).exists():
+    if files or os.path.exists(source):
         return
     if glob.has_magic(source):
         raise InputError(f"{what} {source!r}: no file matches")

@@ -1,6 +1,7 @@
 """Data of users as rows. A file, a pattern of files, a folder and a Hub id are read the same way: text stays text."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ def load_data(
         cause = error.__cause__ or error
         if disk_full(cause):
             raise cause from None
-        if "corresponds to no data" in str(error):
+        if "corresponds to no data" in str(error) or "at least one example" in str(cause):
             raise InputError(f"{what} {source!r}: split {split!r} is empty") from None
         raise InputError(f"{what} {culprit(found) or source!r}: cannot be loaded: {reason(cause)}") from None
     if not streaming and len(rows) == 0:
@@ -98,7 +99,7 @@ def find_source(source: str, name: str | None, what: str) -> Source:
         path, options = FILE_FORMATS[Path(given[0]).suffix], {"data_files": given}
     else:
         path, options = source, {"name": name}
-        if not Path(source).exists() and "://" not in source:
+        if not os.path.exists(source) and "://" not in source:
             check_hub(source, what)
     try:
         builder = load_dataset_builder(path, **options)
@@ -160,21 +161,26 @@ def csv_columns(files: list[str], separator: str, what: str) -> list[str]:
     """The columns of CSV files; all must have the same, as rows of one data set.
 
     Raises:
-        InputError: if they do not, or a first row has more fields than the file has columns, which would move all.
+        InputError: if they do not, a name stands twice, or a first row has more fields than the file has columns,
+            which would move all.
     """
     columns: list[str] = []
     for file in files:
         try:
             head = pandas.read_csv(file, nrows=1, sep=separator, dtype=str)
+            (names,) = pandas.read_csv(file, nrows=1, sep=separator, dtype=str, header=None, **CSV_OPTIONS).values
         except (OSError, ValueError, pandas.errors.ParserError) as error:
             raise InputError(f"{what} {file!r}: cannot be loaded: {reason(error)}") from None
         if len(head) and not isinstance(head.index, pandas.RangeIndex):
             raise InputError(f"{what} {file!r}: row 0 has more fields than the file has columns; quote its texts")
+        twice = [name for name, count in Counter(names).items() if count > 1 and isinstance(name, str)]
+        if twice:
+            raise InputError(f"{what} {file!r}: column {twice[0]!r} stands twice; give each column a name of its own")
         columns = columns or list(head.columns)
         if set(head.columns) != set(columns):
-            names, others = (", ".join(map(repr, found)) for found in (head.columns, columns))
+            mine, others = (", ".join(map(repr, found)) for found in (head.columns, columns))
             raise InputError(
-                f"{what} {file!r}: has columns {names}, but {files[0]!r} has {others}; they must be the same"
+                f"{what} {file!r}: has columns {mine}, but {files[0]!r} has {others}; they must be the same"
             )
     return columns
 

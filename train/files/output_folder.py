@@ -3,12 +3,13 @@
 import dataclasses
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from efficientbert.train.cli.errors import InputError
+from efficientbert.train.cli.errors import InputError, one_line
 from efficientbert.train.files.writing import write_json
 
 
@@ -30,11 +31,13 @@ class OutputFolder:
         arguments: What decides the result, as JSON values. Kept in `work/run.json` and compared on the next start.
 
     Raises:
-        InputError: if the folder is in use: not empty, worked on by another process, or begun with other arguments.
+        InputError: if the folder is in use: not empty, worked on by another process, or begun with other arguments; or
+            if none can be made there.
     """
 
     def __init__(self, path: str | Path, arguments: dict[str, Any]):
         self.path = Path(path).absolute()
+        check_place(self.path, "output folder")
         self.work = self.path.with_name(self.path.name + ".partial")
         self.arguments = json.loads(json.dumps(arguments))
         self.lock: TextIO  # from opening on
@@ -90,6 +93,29 @@ class OutputFolder:
         """Drops what a finished folder does not need."""
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
         (self.path / LOCK).unlink(missing_ok=True)
+
+
+def check_place(path: Path, what: str) -> None:
+    """Refuses a path at which nothing can be made.
+
+    Args:
+        path: Of a file or folder to be written.
+        what: What it is to be, for the message.
+
+    Raises:
+        InputError: if it is the root, no path, or below something that is no folder.
+    """
+    if path == path.parent:
+        raise InputError(f"{what} {path}: is the root; name a folder in it")
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        raise InputError(f"{what} {str(path)!r:.100}: is no path: {one_line(error, 50)}; choose another") from None
+    above = next(place for place in path.parents if os.path.lexists(place))
+    if not above.is_dir():
+        raise InputError(f"{what} {path}: cannot be made: {str(above)!r} is no folder")
 
 
 def holds_run(folder: Path, arguments: dict[str, Any]) -> bool:

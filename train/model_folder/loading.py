@@ -10,7 +10,7 @@ from transformers.models.auto.auto_factory import _BaseAutoModelClass
 from transformers.utils import logging
 
 from efficientbert.configuration_efficientbert import PRESETS
-from efficientbert.train.cli.errors import LOAD_ERRORS, InputError, one_line
+from efficientbert.train.cli.errors import LOAD_ERRORS, InputError, bad_input_errors, one_line
 from efficientbert.train.files.local_paths import looks_local
 
 
@@ -46,10 +46,11 @@ def loading(name: str, what: str, fault: str = "cannot be loaded") -> Iterator[N
     try:
         with quiet_loading():
             yield
-    except LOAD_ERRORS as error:
+    except LOAD_ERRORS + bad_input_errors() as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{what} {name!r}: {fault}: {one_line(error)}") from None
+        said = f"no {error} is known" if isinstance(error, KeyError) else one_line(error)
+        raise InputError(f"{what} {name!r}: {fault}: {said}") from None
 
 
 def load_config(name: str, what: str, fault: str = "cannot be loaded") -> PreTrainedConfig:
@@ -65,7 +66,12 @@ def load_tokenizer(name: str, what: str = "model") -> PreTrainedTokenizerBase:
 
 
 def load_model(
-    auto_class: type[_BaseAutoModelClass], name: str, what: str, fault: str = "cannot be loaded", **options: Any
+    auto_class: type[_BaseAutoModelClass],
+    name: str,
+    what: str,
+    fault: str = "cannot be loaded",
+    new_head: bool = False,
+    **options: Any,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """A model, and the library's report of weights that are missing or left over, which it does not print.
 
@@ -74,10 +80,24 @@ def load_model(
         name: As of `loading`.
         what: As of `loading`.
         fault: As of `loading`.
+        new_head: Whether a head may have another shape than the checkpoint's; it is then made anew.
         **options: Of `from_pretrained`.
 
     Raises:
-        InputError: if it cannot be loaded.
+        InputError: if it cannot be loaded, has no layers, or other shapes than its configuration says.
     """
     with loading(name, what, fault):
-        return auto_class.from_pretrained(name, output_loading_info=True, **options)
+        model, report = auto_class.from_pretrained(
+            name, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    layers = getattr(model.config, "num_hidden_layers", 1)
+    if layers < 1:
+        raise InputError(f"{what} {name!r}: {fault}: its config.json has {layers} layers; it must have at least 1")
+    inner = f"{model.base_model_prefix}."
+    for key, stored, wanted in sorted(report["mismatched_keys"]):
+        if key.startswith(inner) or not new_head:
+            raise InputError(
+                f"{what} {name!r}: {fault}: {key!r} has shape {tuple(stored)} in the checkpoint but {tuple(wanted)} "
+                "by its config.json; save both together"
+            )
+    return model, report

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from efficientbert.train.cli.arguments import parse_arguments
 from efficientbert.train.cli.errors import InputError
-from efficientbert.train.distillation.arguments import LossArguments
-from efficientbert.train.engine.arguments import LoopArguments
+from efficientbert.train.distillation.arguments import LossArguments, parse_losses
+from efficientbert.train.engine.arguments import LoopArguments, check_seed
 from efficientbert.train.files.data_files import check_source
 from efficientbert.train.model_folder.arguments import CardArguments
 
@@ -310,6 +310,7 @@ class TaskTrainingArguments(CardArguments, LoopArguments, LossArguments):
     def check(self) -> None:
         """See `LoopArguments.check`."""
         super().check()
+        parse_losses(self.losses)
         if self.distillation not in DISTILLATIONS:
             raise InputError(f"distillation: must be {', '.join(DISTILLATIONS)}, not {self.distillation!r}")
         if not self.num_epochs > 0:
@@ -367,6 +368,8 @@ class FinetuneArguments(TaskTrainingArguments, LabelledData):
             raise InputError("labels_alone: is what a student under a --teacher is held against, and there is none")
         if self.seeds is not None and len(set(self.seeds)) != len(self.seeds):
             raise InputError(f"seeds: must be different numbers, not {self.seeds}")
+        for seed in self.seeds or ():
+            check_seed("seeds", seed)
 
 
 @dataclass(kw_only=True)

@@ -14,6 +14,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokeni
 
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.engine.device import find_device
+from efficientbert.train.files.output_folder import check_place
 from efficientbert.train.files.writing import write_json, writing
 from efficientbert.train.model_folder.loading import load_model, load_tokenizer
 from efficientbert.train.model_folder.tokenizer_check import check_tokenizer
@@ -69,6 +70,7 @@ class AugmentedFile:
 
     def __init__(self, path: Path, record: dict[str, Any]):
         self.path = path.absolute()
+        check_place(self.path, "output file")
         self.work = self.path.with_name(self.path.name + ".partial")
         self.record = json.loads(json.dumps(record))
         self.lock: TextIO  # from opening on

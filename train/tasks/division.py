@@ -78,6 +78,14 @@ def scored_data(args: LabelledData, task: Task) -> list[TaskData]:
     if holds_out(args):
         rows = task.load_rows(args.train_split)
         return [data_of_part(task, rows, task.divide(rows)[1], HELD_OUT)]
+    if args.eval_split is None and args.data is not None:
+        names = split_names(args.source(), args.configuration(), "data")
+        for split in args.eval_splits():
+            if split not in names:
+                raise InputError(
+                    f"eval_split: {args.source()!r} has no split {split!r} to score; give --eval_split, one of "
+                    f"{', '.join(map(repr, names))} or a slice such as '{names[0]}[90%:]', or 'none'"
+                )
     return [task.load(split) for split in args.scored_splits()]
 
 

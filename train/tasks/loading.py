@@ -25,11 +25,15 @@ def load_split(args: TaskArguments, split: str, columns: tuple[str, ...], label_
         label_column: One that it must have with a value in every row.
 
     Raises:
-        InputError: if the data, the split, a column or a label is missing, or a column has values of several types.
+        InputError: if the data, the split, a column or a label is missing, a column is named twice, or one has values
+            of several types.
     """
     source = args.source()
     rows = load_data(source, args.configuration(), split, "data")
-    for column in columns if label_column is None else (*columns, label_column):
+    wanted = columns if label_column is None else (*columns, label_column)
+    for column in wanted:
+        if wanted.count(column) > 1:
+            raise InputError(f"data {source!r}: column {column!r} is named for two things; name different ones")
         check_column(column, rows.column_names, f"data {source!r}")
         check_types(args, rows, split, column)
     if label_column is not None:

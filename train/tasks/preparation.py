@@ -56,9 +56,7 @@ def load_for_task(name: str, task: Task) -> PreTrainedModel:
         PartialState().print(f"model {name!r}: its problem type {problem!r} becomes {config.problem_type!r}")
     if config.pad_token_id is None:
         config.pad_token_id = task.tokenizer.pad_token_id
-    model, report = load_model(
-        task.auto_class, name, "model", config=config, dtype=torch.float32, ignore_mismatched_sizes=True
-    )
+    model, report = load_model(task.auto_class, name, "model", new_head=True, config=config, dtype=torch.float32)
     prefix = model.base_model_prefix + "."
     missing = sorted(key for key in report["missing_keys"] if key.startswith(prefix) and ".pooler." not in key)
     if missing:
@@ -142,6 +140,7 @@ def prepare(
             f"data {source.source()!r}: has one split; a tenth of it, {len(scored[0].rows)} rows, is kept aside and "
             f"scored as {HELD_OUT!r}"
         )
+    check_rows(data, args.batch_size * accelerator.num_processes, source)
     for part in (data, *scored):
         check_length(model, part, f"model {args.model!r}")
     if teacher is not None:
@@ -151,6 +150,25 @@ def prepare(
         few = first_rows(task, part)
         score(task, predict(model, task, few, REHEARSED), few)
     return Prepared(task, data, kept_aside, scored, model, teacher, recipe)
+
+
+def check_rows(data: TaskData, batch_size: int, source: LabelledData) -> None:
+    """Refuses data that fills no batch: incomplete ones are left out.
+
+    Args:
+        data: Rows to train on.
+        batch_size: Of all processes together.
+        source: Where the rows come from.
+
+    Raises:
+        InputError: if there are too few.
+    """
+    rows = len(data.features)
+    if rows < batch_size:
+        raise InputError(
+            f"batch_size: {batch_size} rows make a batch, but there are {rows} to train on in {source.source()!r}; "
+            "lower it"
+        )
 
 
 def first_rows(task: Task, data: TaskData) -> TaskData:

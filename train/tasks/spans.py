@@ -101,11 +101,14 @@ class SpanTask(Task):
     def adopt(self, config: PreTrainedConfig) -> None:
         """Takes over the model's threshold, unless task or metric say that all questions have answers.
 
-        A model without a word of it, which another program trained, has even odds where they say the contrary.
+        A model without a word of it, which another program trained, has even odds where they say the contrary; so has
+        one of `squad_v2` with None, as records of earlier versions have it where no threshold was chosen.
         """
         super().adopt(config)
         if self._said_unanswerable() is not False:
-            self.no_answer_threshold = getattr(config, "no_answer_threshold", self.no_answer_threshold)
+            threshold = getattr(config, "no_answer_threshold", self.no_answer_threshold)
+            knows = getattr(config, "finetuning_task", None) == "squad_v2"
+            self.no_answer_threshold = EVEN_ODDS if threshold is None and knows else threshold
 
     def groups(self, rows: Dataset) -> list[str]:
         """The contexts: questions about one text resemble each other."""
