@@ -101,26 +101,6 @@ def run_process(folders: dict[str, str], work: Path, installed: bool) -> dict:
     return json.loads(report.read_text())
 
 
-@pytest.mark.parametrize(
-    "first",
-    [
-        "from efficientbert import EfficientBertModel",
-        "from efficientbert.modeling_efficientbert import EfficientBertModel",
-        "from transformers import AutoModel",
-    ],
-)
-def test_models_are_registered_whatever_is_imported_first(first):
-    code = f"""{first}
-import efficientbert
-from transformers import AutoModel
-
-config = efficientbert.EfficientBertConfig(hidden_size=12, num_hidden_layers=1, num_attention_heads=1, vocab_size=9)
-assert type(AutoModel.from_config(config)) is efficientbert.EfficientBertModel
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 def name_of(class_name: str, num_labels: int) -> str:
     return f"{class_name}-{num_labels}"
 

@@ -229,7 +229,7 @@ BAD = [
     (["--layer_map", "middle"], "layer_map: must be uniform, last or teacher layers"),
     (["--init_sequences", "0"], "init_sequences: must be at least 1, not 0"),
     (["--held_out", "-1"], "held_out: must be at least [01], not -1"),
-    (["--seed", "-1"], "seed: must be at least 0, not -1"),
+    (["--seed", "-1"], "seed: must be between 0 and 4294967295, not -1"),
     (["--losses"], "losses: expected at least one argument"),
 ]
 

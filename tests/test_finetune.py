@@ -322,7 +322,7 @@ def test_two_processes_give_the_weights_of_one_with_the_double_batch(
         (["--metric", "no_such_metric"], "metric 'no_such_metric'"),
         (["--seeds", "1", "2", "--data", "nothere.csv"], "nothere.csv"),
         (["--teacher", "nowhere"], "teacher 'nowhere': cannot be loaded"),
-        (["--eval_split", "dev"], "split 'dev' cannot be loaded"),
+        (["--eval_split", "dev"], 'cannot be loaded: Unknown split "dev"'),
     ],
 )
 def test_what_is_refused(more, message, student_folder, task_file, tmp_path):

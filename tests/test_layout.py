@@ -156,7 +156,7 @@ def test_installation_brings_one_package(tmp_path):
     assert shown.returncode == 0, shown.stderr
     place, *usage = shown.stdout.splitlines()
     assert Path(place) == built / "efficientbert" / "__init__.py"
-    assert [line.split()[0] for line in usage[2:]] == [*SCRIPTS]
+    assert [line.split()[0] for line in usage[2 : 2 + len(SCRIPTS)]] == [*SCRIPTS]
 
 
 def test_installed_names():

@@ -57,7 +57,9 @@ def task_teacher(teacher_folder, task_file, tmp_path_factory) -> str:
 def task_recipe(task_file, tmp_path_factory) -> str:
     """A YAML file that names the tiny task's data."""
     path = tmp_path_factory.mktemp("task-recipe") / "first-word.yaml"
-    path.write_text(f"data: {task_file}\ntext_column: text\nlabel_column: label\nmax_length: 16\n", encoding="utf-8")
+    path.write_text(
+        f"data: {task_file}\ntext_column: text\nlabel_column: label\nmax_length: 16\neval_split: none\n", "utf-8"
+    )
     return str(path)
 
 
@@ -399,7 +401,10 @@ def test_a_failing_candidate_is_recorded_and_the_search_goes_on(make_arguments, 
         ({"student": "guess"}, "student 'guess': must be a preset"),
         ({"compile": True}, "compile: is not for a search"),
         ({"storage": "study.db"}, "storage 'study.db': must be the URL of a database"),
-        ({"tasks": ["my-data.csv"]}, "tasks: 'my-data.csv': data of your own needs a YAML file that names it"),
+        (
+            {"tasks": ["my-data.csv"]},
+            "tasks: 'my-data.csv' is neither a known task .* nor a .yaml; for data of your own",
+        ),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_written(make_arguments, changes, message):
@@ -465,7 +470,7 @@ def test_a_supernet_that_is_there_is_not_trained_again(make_arguments, monkeypat
     search.main(args)
     assert candidates(args, 3) == rows
     (Path(args.output_dir) / "stage-3" / "supernet.safetensors").unlink()
-    with pytest.raises(InputError, match=r"supernet '.*': is not there, though study study has trained it"):
+    with pytest.raises(InputError, match=r"supernet '.*': is not there, though study 'study' has trained it"):
         search.main(args)
 
 

@@ -16,7 +16,6 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from efficientbert.search.samplers.sampler import Exhausted
-from efficientbert.search.study.record import Record
 from efficientbert.search.study.stop_rule import Progress, StopRule
 from efficientbert.search.study.storage import open_storage
 from efficientbert.search.study.study import StageStudy
@@ -397,15 +396,11 @@ def test_patience_counts_candidates_that_did_not_improve(tmp_path):
     assert len(study.run(lambda n, number, report: {"loss": losses[number]}, StopRule(patience=3))) == 8
 
 
-def record(losses, seconds=1.0):
-    return Record(0, None, "COMPLETE", losses, {}, None, {"evaluation": seconds, "sampler": 0.5}, 0, "")
-
-
 def test_the_front_is_what_improves_with_several_objectives():
     progress = Progress()
     unimproved = []
     for losses in [(2.0, 2.0), (3.0, 1.0), (2.0, 2.0), None, (1.0, 3.0), (2.0, 3.0), (1.0, 1.0)]:
-        progress.add(record(losses))
+        progress.add(losses, 1.5)
         unimproved.append(progress.unimproved)
     assert unimproved == [0, 0, 1, 2, 0, 1, 0]
     assert progress.front == [(1.0, 1.0)]
