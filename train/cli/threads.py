@@ -15,7 +15,7 @@ def settle_threads(environment: MutableMapping[str, str] = os.environ) -> None:
     """Sets the wait policy and the number of OpenMP threads, unless the user has; torch reads them when imported.
 
     By default idle OpenMP threads spin for a while. On cores that two programs share, each then keeps the other from
-    working, and both become about ten times slower.
+    working: see `benchmarks/threads.md`.
     """
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environment.setdefault("OMP_NUM_THREADS", str(available_cores()))
