@@ -4,9 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import nn
 
 from efficientbert.search.arguments import SearchArguments
@@ -27,7 +25,7 @@ from efficientbert.search.supernet.training import (
 from efficientbert.search.supernet.weights import load_weights, save_weights
 from efficientbert.slicing_efficientbert import nearest_layers
 from efficientbert.train.cli.errors import InputError
-from efficientbert.train.distillation.multitask_objective import TaskBatches
+from efficientbert.train.distillation.multitask_objective import TaskBatches, TaskCollator
 from efficientbert.train.distillation.student import choose_attention
 from efficientbert.train.distillation.task_objective import TaskObjective
 from efficientbert.train.engine.loop import train
@@ -151,17 +149,12 @@ def _distil_tasks(
         TASK_SAMPLING,
         args.seed,
     )
-
-    def collate(items: list[tuple[int, list[dict[str, Any]]]]) -> dict[str, torch.Tensor]:
-        ((task, features),) = items
-        return trainings[task].task.collate(features) | {"task": torch.tensor([task])}
-
     return train(
         material.accelerator,
         supernet,
         objective,
         batches,
-        collate,
+        TaskCollator([training.task for training in trainings]),
         replace(args, batch_size=1, learning_rate=args.task_learning_rate),
         args.task_steps,
         folder / "checkpoints",

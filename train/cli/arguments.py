@@ -53,7 +53,7 @@ def parse_arguments(arguments_class: type, argv: list[str], prog: str, descripti
         raise InputError(f"{error.argument_name}: {error.message}; see --help") from None
     for word in unknown:
         raise InputError(_unknown(word, names))
-    values = recipe | {name: value for name, value in vars(found).items() if value is not argparse.SUPPRESS}
+    values = recipe | vars(found)
     fields = dataclasses.fields(arguments_class)
     missing = [f"--{field.name}" for field in fields if _required(field) and field.name not in values]
     if missing:
@@ -94,9 +94,9 @@ def make_parser(arguments_class: type, prog: str, description: str = "") -> argp
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
         kind, several, _ = kinds[field.name]
-        options: dict[str, Any] = (
-            {"nargs": "+"} if several else {"nargs": "?", "const": "true"} if kind is bool else {}
-        )
+        options: dict[str, Any] = {"nargs": "+"} if several else {}
+        if kind is bool:
+            options = {"nargs": "?", "const": True}
         groups[title].add_argument(
             f"--{field.name}",
             type=_reader(kind),
@@ -165,13 +165,13 @@ def read_recipe(path: Path, arguments_class: type) -> dict[str, Any]:
         if name in values:
             raise InputError(f"recipe {path}: line {key.start_mark.line + 1}: {name} stands twice")
         try:
-            values[name] = _recipe_value(name, node, *kinds[name])
+            values[name] = _recipe_value(node, *kinds[name])
         except argparse.ArgumentTypeError as error:
             raise InputError(f"recipe {path}: line {node.start_mark.line + 1}: {name}: {error}") from None
     return values
 
 
-def _recipe_value(name: str, node: yaml.Node, kind: type, several: bool, optional: bool) -> Any:
+def _recipe_value(node: yaml.Node, kind: type, several: bool, optional: bool) -> Any:
     """A value of a recipe as the flag would give it.
 
     Raises:
@@ -257,13 +257,12 @@ def _group_title(arguments_class: type, name: str) -> str:
 
 
 def _help(field: dataclasses.Field) -> str:
-    """What a field is, and its default."""
-    text = field.metadata["help"].replace("%", "%%")
-    default = default_of(field)
-    if default is None or default is dataclasses.MISSING or default == [] or "by default" in text.lower():
+    """What a field is, and its default, unless the help says it."""
+    text, default = field.metadata["help"].replace("%", "%%"), default_of(field)
+    if default in (None, dataclasses.MISSING, []) or "by default" in text.lower():
         return text
-    shown = " ".join(map(str, default)) if isinstance(default, list) else str(default).lower()
-    return f"{text} (default: {shown if not isinstance(default, str) else default})"
+    words = default if isinstance(default, list) else [default]
+    return f"{text} (default: {' '.join(str(word).lower() if word in (True, False) else str(word) for word in words)})"
 
 
 def _underscored(word: str) -> str:

@@ -1,6 +1,6 @@
 """Training on several tasks at once: whose batch comes when, one encoder for all, and what is minimised."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
 from efficientbert.train.distillation.task_objective import TaskObjective, TaskStudent
+from efficientbert.train.tasks.task import Task
 
 
 class TaskBatches(Dataset):
@@ -44,6 +45,22 @@ class TaskBatches(Dataset):
     def __getitem__(self, index: int) -> tuple[int, list[dict[str, Any]]]:
         task = self.tasks[index]
         return task, [self.features[task][row] for row in self.rows[index]]
+
+
+class TaskCollator:
+    """Makes a batch of one of `TaskBatches`: as the task collates it, with the task's number as `task`.
+
+    Args:
+        tasks: All tasks, in the order of their numbers.
+    """
+
+    def __init__(self, tasks: Sequence[Task]):
+        self.tasks = tasks
+
+    def __call__(self, items: list[tuple[int, list[dict[str, Any]]]]) -> dict[str, torch.Tensor]:
+        """The batch; `items` holds one."""
+        ((task, features),) = items
+        return self.tasks[task].collate(features) | {"task": torch.tensor([task])}
 
 
 class MultitaskModel(nn.Module):

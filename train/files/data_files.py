@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from efficientbert.train.cli.errors import InputError, one_line
+from efficientbert.train.files.local_paths import looks_local
 
 
 FILE_FORMATS = {".txt": "text", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv"}
@@ -43,7 +44,7 @@ def check_source(source: str, what: str) -> None:
         return
     if glob.has_magic(source):
         raise InputError(f"{what} {source!r}: no file matches")
-    if Path(source).suffix in FILE_FORMATS or source.startswith(("./", "../", "/", "~")):
+    if looks_local(source):
         raise InputError(f"{what} {source!r}: does not exist")
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +118,9 @@ def find_source(source: str, name: str | None, what: str) -> Source:
     return Source(path, options, files, validates=not isinstance(builder, Json))
 
 
+@cache
 def check_hub(source: str, what: str) -> None:
-    """Asks the Hub once whether it has a data set: `load_dataset` asks again and again where there is no network.
+    """Asks the Hub, once in a process, whether it has a data set: `load_dataset` asks again and again without network.
 
     Raises:
         InputError: if it has none, or does not answer.

@@ -152,9 +152,7 @@ def evaluate_models(args: EvaluateArguments) -> tuple[list[Result], dict[str, st
         if is_embedder(Path(folder)):
             results.append(evaluate_embedder(args, name, folder))
             continue
-        task, model = load_trained(
-            folder, TaskArguments(**given_arguments(args)), find_device(args.device), args.split
-        )
+        task, model = load_trained(folder, args.task_arguments(), find_device(args.device), args.split)
         splits = (args.split,) if args.split else splits_to_score(task.args)
         if args.submission_dir:
             for file in FILES.get(task.args.task or "", ()):
@@ -168,11 +166,6 @@ def evaluate_models(args: EvaluateArguments) -> tuple[list[Result], dict[str, st
                 splits = ()  # the labels are with the site
         results += [evaluate_task(args, name, folder, task, model, split) for split in splits]
     return results, texts
-
-
-def given_arguments(args: EvaluateArguments) -> dict[str, Any]:
-    """What is said of task and data; see `settle_arguments`."""
-    return {name: getattr(args, name) for name in TaskArguments.__dataclass_fields__}
 
 
 def glue_score(results: list[Result]) -> tuple[float, list[str]] | None:
@@ -216,7 +209,7 @@ def card_results(result: Result) -> list[EvalResult]:
             task_type=result.kind,
             dataset_type=result.args.source(),
             dataset_name=result.args.title(),
-            dataset_config=result.args.data_name or (result.args.task if result.args.task in GLUE_COLUMNS else None),
+            dataset_config=result.args.configuration(),
             dataset_split=result.split,
             metric_type=name,
             metric_value=value,

@@ -3,12 +3,14 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
-
-import torch
 
 from efficientbert.train.cli.errors import InputError
-from efficientbert.train.distillation.multitask_objective import MultitaskModel, MultitaskObjective, TaskBatches
+from efficientbert.train.distillation.multitask_objective import (
+    MultitaskModel,
+    MultitaskObjective,
+    TaskBatches,
+    TaskCollator,
+)
 from efficientbert.train.distillation.projection import save_projection
 from efficientbert.train.distillation.task_objective import TaskStudent
 from efficientbert.train.engine.accelerator import make_accelerator
@@ -68,18 +70,12 @@ def run(args: MultitaskArguments) -> dict[str, dict[str, dict[str, float]]]:
             model, lambda: mean_score(model, list(tasks.values()), args.batch_size), folder.work, steps, accelerator
         )
     batches = steps[0] * args.gradient_accumulation_steps * accelerator.num_processes
-    collators = [task.task.collate for task in tasks.values()]
-
-    def collate(items: list[tuple[int, list[dict[str, Any]]]]) -> dict[str, torch.Tensor]:
-        ((task, features),) = items
-        return collators[task](features) | {"task": torch.tensor([task])}
-
     log = train(
         accelerator,
         model,
         MultitaskObjective([objective for _, objective in made]),
         TaskBatches(rows, args.batch_size, batches, args.sampling, args.seed),
-        collate,
+        TaskCollator([task.task for task in tasks.values()]),
         replace(args, batch_size=1),
         steps[0],
         folder.work / "checkpoints",

@@ -143,8 +143,8 @@ def prepare(
     check_rows(data, args.batch_size * accelerator.num_processes, source)
     for part in (data, *scored):
         check_length(model, part, f"model {args.model!r}")
-    if teacher is not None:
-        check_length(teacher.model, data, f"teacher {teacher_name!r}")
+        if teacher is not None:
+            check_length(teacher.model, part, f"teacher {teacher_name!r}")
     rehearse(model, task, data, f"model {args.model!r}")
     for part in ([] if kept_aside is None else [kept_aside]) + scored:
         few = first_rows(task, part)

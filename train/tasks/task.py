@@ -6,7 +6,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +22,7 @@ from efficientbert.train.files.loading import split_names
 from efficientbert.train.tasks.arguments import TaskArguments
 from efficientbert.train.tasks.held_out import HELD_OUT, divide
 from efficientbert.train.tasks.loading import load_split
+from efficientbert.train.text.batches import pad
 
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -242,7 +243,7 @@ class Task(ABC):
             return None
         tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())
         tokenizer |= {"truncation": None, "padding": None, "inputs": self.tokenizer.model_input_names}
-        arguments = {field.name: getattr(self.args, field.name) for field in fields(TaskArguments)}
+        arguments = asdict(self.args.task_arguments())
         code = [inspect.getsource(sys.modules[module]) for module in (__name__, type(self).__module__)]
         parts = [rows._fingerprint, arguments, self.label_names, labelled, code, tokenizer]
         return Hasher.hash(json.dumps(parts))
@@ -276,20 +277,14 @@ def map_rows(
     )
 
 
-def pad(values: list[list[int]], padding: int) -> torch.Tensor:
-    """Lists of different length as one tensor of shape `(B, L)`, padded on the right."""
-    tensors = [torch.as_tensor(value) for value in values]
-    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=padding)
-
-
 def pad_inputs(features: list[dict[str, Any]], pad_token_id: int) -> dict[str, torch.Tensor]:
     """The model inputs of features, each of shape `(B, L)`, padded to the longest."""
     batch = {
         "input_ids": pad([feature["input_ids"] for feature in features], pad_token_id),
-        "attention_mask": pad([[1] * len(feature["input_ids"]) for feature in features], 0),
+        "attention_mask": pad([[1] * len(feature["input_ids"]) for feature in features]),
     }
     if "token_type_ids" in features[0]:
-        batch["token_type_ids"] = pad([feature["token_type_ids"] for feature in features], 0)
+        batch["token_type_ids"] = pad([feature["token_type_ids"] for feature in features])
     return batch
 
 

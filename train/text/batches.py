@@ -1,9 +1,15 @@
 """Batches of sequences, and how an encoder takes them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+
+
+def pad(values: Iterable[Sequence[int] | torch.Tensor], padding: int = 0) -> torch.Tensor:
+    """Sequences of different length as one tensor of shape `(B, L)`, padded on the right."""
+    tensors = [torch.as_tensor(value) for value in values]
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=padding)
 
 
 class PaddingCollator:
@@ -18,11 +24,8 @@ class PaddingCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """`input_ids` and `attention_mask`, each of shape `(B, L)`."""
-        ids = [torch.as_tensor(row["input_ids"]) for row in rows]
-        return {
-            "input_ids": torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id),
-            "attention_mask": torch.nn.utils.rnn.pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
-        }
+        ids = [row["input_ids"] for row in rows]
+        return {"input_ids": pad(ids, self.pad_token_id), "attention_mask": pad([[1] * len(row) for row in ids])}
 
 
 def batches(

@@ -1,5 +1,6 @@
 """Unlabelled text: documents from any `datasets` source, cut to sequences of a fixed length."""
 
+from collections.abc import Callable
 from typing import Any
 
 from datasets import Dataset, IterableDataset
@@ -91,6 +92,13 @@ def cut_documents(
                 kept.append(ids)
         return {"input_ids": kept}
 
+    return map_documents(documents, cut)
+
+
+def map_documents(
+    documents: Dataset | IterableDataset, cut: Callable[[dict[str, list], list[int]], dict[str, list]]
+) -> Dataset | IterableDataset:
+    """The rows that `cut` makes of blocks of documents and their numbers; as many as it likes."""
     options: dict[str, Any] = {} if isinstance(documents, IterableDataset) else {"desc": "Tokenising"}
     names = documents.column_names or list(next(iter(documents)))
     return documents.map(cut, batched=True, with_indices=True, batch_size=64, remove_columns=names, **options)

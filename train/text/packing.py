@@ -1,22 +1,20 @@
 """Packing: rows filled with several sequences that do not see each other."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from datasets import Dataset, IterableDataset
 
 from efficientbert.train.cli.errors import InputError
-
-
-if TYPE_CHECKING:
-    from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.text.batches import pad
 
 
 BUFFER = 1000  # sequences among which rows are filled
 
 
 @torch.no_grad()
-def check_packing(teacher: "Teacher") -> None:
+def check_packing(teacher: Teacher) -> None:
     """Two sequences in one row must give what they give alone.
 
     Raises:
@@ -105,14 +103,10 @@ class PackingCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """`input_ids`, `attention_mask`, `position_ids` and `sequence_ids`, each of shape `(B, L)`."""
-
-        def pad(values: list[torch.Tensor], padding: int = 0) -> torch.Tensor:
-            return torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=padding)
-
         lengths = [torch.as_tensor(row["lengths"]) for row in rows]
         sequences = [torch.repeat_interleave(torch.arange(1, len(parts) + 1), parts) for parts in lengths]
         return {
-            "input_ids": pad([torch.as_tensor(row["input_ids"]) for row in rows], self.pad_token_id),
+            "input_ids": pad([row["input_ids"] for row in rows], self.pad_token_id),
             "attention_mask": pad([torch.ones_like(ids) for ids in sequences]),
             "position_ids": pad([torch.cat([torch.arange(part) for part in parts]) for parts in lengths]),
             "sequence_ids": pad(sequences),

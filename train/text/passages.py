@@ -6,12 +6,11 @@ documents are divided at the ends of sentences and lines, and one or more neighb
 
 import re
 import zlib
-from typing import Any
 
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
-from efficientbert.train.text.corpus import check_texts
+from efficientbert.train.text.corpus import check_texts, map_documents
 
 
 # Where a sentence or a line ends. An abbreviation cuts a sentence in two, which a teacher embeds as well.
@@ -82,6 +81,4 @@ def cut_passages(
         kept = [ids for ids in pieces["input_ids"] if len(ids) >= SHORTEST]
         return {"input_ids": kept, "length": [len(ids) for ids in kept]}
 
-    options: dict[str, Any] = {} if isinstance(documents, IterableDataset) else {"desc": "Tokenising"}
-    names = documents.column_names or list(next(iter(documents)))
-    return documents.map(cut, batched=True, with_indices=True, batch_size=64, remove_columns=names, **options)
+    return map_documents(documents, cut)
