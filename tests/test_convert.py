@@ -174,7 +174,8 @@ def save(path, weights, prefix="module.", wrapped=True):
 
 def arguments(tmp_path, checkpoint, expressions=None, heads=3, **others):
     expressions = expressions or ["tanh(linear4_2(gelu(linear4_2(x,wb1)),wb2))"]
-    return ConvertArguments(str(checkpoint), expressions, heads, str(tmp_path / "out"), **others)
+    fields = {"checkpoint": str(checkpoint), "ffn_expr": expressions, "num_attention_heads": heads}
+    return ConvertArguments(**fields, output_dir=str(tmp_path / "out"), **others)
 
 
 def attention_scores(model, hidden_states):

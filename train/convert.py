@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.outcome import Outcome
 from efficientbert.train.files.output_folder import OutputFolder
-from efficientbert.train.model_folder.arguments import CardArguments
+from efficientbert.train.model_folder.arguments import OutputArguments
 from efficientbert.train.model_folder.release_tasks import CHOICE_TASKS, LABELS, NOTATION, SPAN_TASKS
 from efficientbert.train.tasks.arguments import TASKS, TaskArguments
 
 
-@dataclass
-class ConvertArguments(CardArguments):
+@dataclass(kw_only=True)
+class ConvertArguments(OutputArguments):
     """Converts a checkpoint of the original EfficientBERT release into a folder that `from_pretrained` loads.
 
     Sizes are read off the tensors. `fit_dense`, the projection to the teacher's width that only training needs, is
@@ -35,7 +35,6 @@ class ConvertArguments(CardArguments):
         }
     )
     num_attention_heads: int = field(metadata={"help": "Number of attention heads of every layer."})
-    output_dir: str = field(metadata={"help": "Folder to write.", "path": True})
     task: str | None = field(
         default=None,
         metadata={

@@ -68,11 +68,11 @@ def check_arguments(args: BenchmarkArguments) -> None:
     if not args.models:
         raise InputError("--models: name at least one")
     if args.dtype not in DTYPES:
-        raise InputError(f"--dtype {args.dtype}: unknown; known are {', '.join(DTYPES)}")
+        raise InputError(f"--dtype {args.dtype!r}: unknown; known are {', '.join(DTYPES)}")
     if args.output_json:
         path = Path(args.output_json)
         if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-            raise InputError(f"--output_json {path}: cannot be written there")
+            raise InputError(f"--output_json '{path}': cannot be written there")
 
 
 @contextmanager

@@ -329,7 +329,7 @@ class Latency(Cost):
             here = self._here()
             if self.machine not in (None, here):
                 raise InputError(
-                    f"latency table {self.path}: lacks {missing[0]!r}, and was measured on {self.machine}, not on "
+                    f"latency table '{self.path}': lacks {missing[0]!r}, and was measured on {self.machine}, not on "
                     f"{here}; complete it there or choose another file"
                 )
             found = dict(zip(missing, self.measure(missing, self.base, self.settings)))
@@ -360,7 +360,7 @@ class Latency(Cost):
         for name, value in asdict(self.settings).items():
             if getattr(settings, name) != value:
                 raise InputError(
-                    f"latency table {self.path}: measured with {name} {getattr(settings, name)}, not {value}; "
+                    f"latency table '{self.path}': measured with {name} {getattr(settings, name)}, not {value}; "
                     "choose another file"
                 )
         self.machine, self.milliseconds = machine, milliseconds

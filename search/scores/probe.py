@@ -59,11 +59,11 @@ def probe_error(student: Student, task: Task, data: TaskData) -> float:
     """
     features, labels = pooled_states(student, task, data), np.asarray(data.features["labels"])
     if not np.isfinite(features).all():
-        raise NotFiniteError(f"task {task.args.title()}: the slice's hidden states are not finite")
+        raise NotFiniteError(f"task {task.args.title()!r}: the slice's hidden states are not finite")
     fitted, scored = divide(task.groups(data.rows), PART)
     model = Ridge() if labels.dtype.kind == "f" else LogisticRegression(max_iter=500, C=0.1)
     probe = make_pipeline(StandardScaler(), model).fit(features[fitted], labels[fitted])
-    return finite(1.0 - probe.score(features[scored], labels[scored]), f"task {task.args.title()}")
+    return finite(1.0 - probe.score(features[scored], labels[scored]), f"task {task.args.title()!r}")
 
 
 def check_probe(task: Task, data: TaskData) -> None:

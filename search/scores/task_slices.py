@@ -45,5 +45,5 @@ def task_error(model: PreTrainedModel, task: Task, data: TaskData, batch_size: i
     """
     logits = predict(model, task, data, batch_size)
     if not all(np.isfinite(row).all() for row in logits):
-        raise NotFiniteError(f"task {task.args.title()}: the outputs of the model are not finite")
-    return finite(1.0 - main_score(score(task, logits, data), task.metric()), f"task {task.args.title()}")
+        raise NotFiniteError(f"task {task.args.title()!r}: the outputs of the model are not finite")
+    return finite(1.0 - main_score(score(task, logits, data), task.metric()), f"task {task.args.title()!r}")

@@ -80,7 +80,7 @@ class StageStudy(Generic[C]):
         grace: float = GRACE,
     ):
         if pruner is not None and len(objectives) > 1:
-            raise InputError(f"study {name}: candidates are given up half-way for one objective, not {objectives}")
+            raise InputError(f"study {name!r}: candidates are given up half-way for one objective, not {objectives}")
         self.name = name
         self.sampler = sampler
         self.to_json = to_json
@@ -105,7 +105,7 @@ class StageStudy(Generic[C]):
         for key in sorted(earlier.keys() | settings.keys()):
             if earlier.get(key) != settings.get(key):
                 raise InputError(
-                    f"study {self.name}: was begun with {key}={earlier.get(key)!r}, not {settings.get(key)!r}; "
+                    f"study {self.name!r}: was begun with {key}={earlier.get(key)!r}, not {settings.get(key)!r}; "
                     "choose another folder or name"
                 )
 
@@ -247,7 +247,7 @@ class StageStudy(Generic[C]):
         failures = [record for record in self.records() if record.state == "FAIL"]
         if len(failures) == len(self._records):
             raise InputError(
-                f"study {self.name}: all {len(failures)} candidates failed, the last with {failures[-1].reason}; "
+                f"study {self.name!r}: all {len(failures)} candidates failed, the last with {failures[-1].reason}; "
                 "set that right and start it again"
             )
 

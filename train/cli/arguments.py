@@ -153,21 +153,21 @@ def read_recipe(path: Path, arguments_class: type) -> dict[str, Any]:
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"recipe {path}: cannot be read: {error}") from None
+        raise InputError(f"recipe '{path}': cannot be read: {error}") from None
     if not isinstance(root, yaml.MappingNode):
-        raise InputError(f"recipe {path}: must hold one argument per line, as in 'seed: 1'")
+        raise InputError(f"recipe '{path}': must hold one argument per line, as in 'seed: 1'")
     kinds = field_kinds(arguments_class)
     values: dict[str, Any] = {}
     for key, node in root.value:
         name = key.value if isinstance(key, yaml.ScalarNode) else "?"
         if name not in kinds:
-            raise InputError(f"recipe {path}: line {key.start_mark.line + 1}: {_unknown(f'--{name}', list(kinds))}")
+            raise InputError(f"recipe '{path}': line {key.start_mark.line + 1}: {_unknown(f'--{name}', list(kinds))}")
         if name in values:
-            raise InputError(f"recipe {path}: line {key.start_mark.line + 1}: {name} stands twice")
+            raise InputError(f"recipe '{path}': line {key.start_mark.line + 1}: {name!r} stands twice")
         try:
             values[name] = _recipe_value(node, *kinds[name])
         except argparse.ArgumentTypeError as error:
-            raise InputError(f"recipe {path}: line {node.start_mark.line + 1}: {name}: {error}") from None
+            raise InputError(f"recipe '{path}': line {node.start_mark.line + 1}: {name}: {error}") from None
     return values
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.engine.arguments import LoopArguments
-from efficientbert.train.model_folder.arguments import CardArguments
+from efficientbert.train.model_folder.arguments import OutputArguments
 from efficientbert.train.text.arguments import CorpusArguments
 
 
@@ -63,13 +63,13 @@ def parse_losses(words: Sequence[str] | str) -> dict[str, float]:
         if name not in LOSS_NAMES:
             raise InputError(f"losses: unknown loss {name!r}; known are {', '.join(LOSS_NAMES)}")
         if name in weights:
-            raise InputError(f"losses: {name} stands twice")
+            raise InputError(f"losses: {name!r} stands twice")
         try:
             weights[name] = float(number) if given else 1.0
         except ValueError:
             weights[name] = math.nan
         if not 0 < weights[name] < math.inf:
-            raise InputError(f"losses: the weight of {name} must be a number above 0, not {number!r}")
+            raise InputError(f"losses: the weight of {name!r} must be a number above 0, not {number!r}")
     if not weights:
         raise InputError(f"losses: name at least one of {', '.join(LOSS_NAMES)}")
     return weights
@@ -77,7 +77,7 @@ def parse_losses(words: Sequence[str] | str) -> dict[str, float]:
 
 # The help lists groups from the last base to the first: text, losses, training, model card.
 @dataclass(kw_only=True)
-class GeneralArguments(CardArguments, LoopArguments, LossArguments, CorpusArguments):
+class GeneralArguments(OutputArguments, LoopArguments, LossArguments, CorpusArguments):
     """What all distillation on unlabelled text can be told."""
 
     group = "teacher and output"
@@ -88,9 +88,6 @@ class GeneralArguments(CardArguments, LoopArguments, LossArguments, CorpusArgume
             "help": "Hub id or folder of the teacher: a BERT, RoBERTa, ELECTRA, MPNet or DistilBERT.",
             "path": True,
         }
-    )
-    output_dir: str = field(
-        metadata={"help": "Folder to write; the same command resumes an interrupted run.", "path": True}
     )
     learning_rate: float = field(
         default=1.5e-3, metadata={"help": "Peak learning rate of AdamW, reached after the warm-up."}
@@ -109,7 +106,7 @@ class GeneralArguments(CardArguments, LoopArguments, LossArguments, CorpusArgume
 
 
 @dataclass(kw_only=True)
-class StudentArguments(LoopArguments):
+class StudentArguments:
     """What is trained on unlabelled text, and for how long."""
 
     group = "student"
@@ -125,15 +122,18 @@ class StudentArguments(LoopArguments):
     )
     max_steps: int = field(default=1000, metadata={"help": "Optimizer steps of the whole run."})
 
-    def check(self) -> None:
-        """See `LoopArguments.check`."""
-        super().check()
+    def check_student(self) -> None:
+        """Checks what can be checked without a model.
+
+        Raises:
+            InputError: naming the argument.
+        """
         if self.max_steps < 0:
             raise InputError(f"max_steps: must be at least 0, not {self.max_steps}")
 
 
 @dataclass(kw_only=True)
-class DistillArguments(GeneralArguments, StudentArguments):  # in this order: the first has the last word
+class DistillArguments(StudentArguments, GeneralArguments):
     """Distils a teacher into a student on unlabelled text and writes a folder that every Auto class loads."""
 
     group = "student"
@@ -152,6 +152,7 @@ class DistillArguments(GeneralArguments, StudentArguments):  # in this order: th
     def check(self) -> None:
         """See `LoopArguments.check`."""
         super().check()
+        self.check_student()
         named = self.initialization in ("teacher", "random")
         if not named and "/" not in self.initialization and not Path(self.initialization).is_dir():
             raise InputError(
@@ -161,7 +162,7 @@ class DistillArguments(GeneralArguments, StudentArguments):  # in this order: th
 
 
 @dataclass(kw_only=True)
-class EmbedArguments(StudentArguments, CardArguments, LoopArguments, CorpusArguments):
+class EmbedArguments(StudentArguments, OutputArguments, LoopArguments, CorpusArguments):
     """Distils a sentence-transformers teacher's embeddings and writes a folder that sentence-transformers loads."""
 
     group = "embeddings"
@@ -172,9 +173,6 @@ class EmbedArguments(StudentArguments, CardArguments, LoopArguments, CorpusArgum
             "help": "Hub id or folder of the sentence-transformers teacher; a bare encoder gets mean pooling.",
             "path": True,
         }
-    )
-    output_dir: str = field(
-        metadata={"help": "Folder to write; the same command resumes an interrupted run.", "path": True}
     )
     initialization: str = field(
         default="teacher", metadata={"help": "Where the weights of a preset or config.json start: teacher or random."}
@@ -198,12 +196,13 @@ class EmbedArguments(StudentArguments, CardArguments, LoopArguments, CorpusArgum
     def check(self) -> None:
         """See `LoopArguments.check`."""
         super().check()
+        self.check_student()
         if self.initialization not in ("teacher", "random"):
             raise InputError(f"initialization: must be teacher or random, not {self.initialization!r}")
         if self.packing:
             raise InputError("packing: is not for embeddings; batches hold passages of like length anyway")
         for name in ("cosine_weight", "mse_weight"):
-            if not 0 <= getattr(self, name) < float("inf"):
+            if getattr(self, name) < 0:
                 raise InputError(f"{name}: must be at least 0, not {getattr(self, name)}")
         if self.cosine_weight == self.mse_weight == 0:
             raise InputError("cosine_weight: is 0, and so is mse_weight; there is nothing to learn")

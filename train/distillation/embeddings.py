@@ -101,13 +101,14 @@ class EmbeddingTeacher:
             modules.pop()
         kinds = [type(module).__name__ for module in modules]
         if len(modules) < 2 or not isinstance(modules[0], Transformer) or not isinstance(modules[1], Pooling):
-            raise InputError(f"teacher {name}: must be a Transformer and a Pooling, but is {', '.join(kinds)}")
+            raise InputError(f"teacher {name!r}: must be a Transformer and a Pooling, but is {', '.join(kinds)}")
         if modules[1].pooling_mode not in POOLINGS:
             raise InputError(
-                f"teacher {name}: pools by {modules[1].pooling_mode!r}; students can pool by {' or '.join(POOLINGS)}"
+                f"teacher {name!r}: pools by {modules[1].pooling_mode!r}; students can pool by {' or '.join(POOLINGS)}"
             )
         if not all(isinstance(module, Dense) for module in modules[2:]):
-            raise InputError(f"teacher {name}: behind its Pooling only Dense and Normalize are known, not {kinds[2:]}")
+            unknown = ", ".join(map(repr, kinds[2:]))
+            raise InputError(f"teacher {name!r}: behind its Pooling only Dense and Normalize are known, not {unknown}")
         self.encoder = modules[0].model
         self.tokenizer = modules[0].tokenizer
         self.pooling: str = modules[1].pooling_mode
@@ -330,7 +331,7 @@ def pair_cosines(
     for index, row in enumerate(rows):
         for column in columns:
             if column not in row:
-                raise InputError(f"data: no column {column!r} in row {index}; it has {', '.join(row)}")
+                raise InputError(f"data: no column {column!r} in row {index}; it has {', '.join(map(repr, row))}")
         for column in (first, second):
             if not isinstance(row[column], str):
                 raise InputError(f"data: row {index}, column {column!r}: must be text, not {row[column]!r}")

@@ -15,7 +15,7 @@ def uniform_layer_map(student_layers: int, teacher: Teacher) -> tuple[int, ...]:
     """
     if teacher.num_layers < student_layers:
         raise InputError(
-            f"teacher {teacher.name}: has {teacher.num_layers} layers, fewer than the student's {student_layers}; "
+            f"teacher {teacher.name!r}: has {teacher.num_layers} layers, fewer than the student's {student_layers}; "
             f"choose a student of at most {teacher.num_layers} layers, --layer_map last or a layer for each, or "
             f"--losses qkv_relations"
         )
@@ -51,7 +51,7 @@ def match_states(
         raise InputError(f"layer_map: names {len(names)} teacher layers, but the student has {student_layers} layers")
     for name in names:
         if not 1 <= int(name) <= teacher.num_layers:
-            raise InputError(f"layer_map: teacher {teacher.name} has layers 1 to {teacher.num_layers}, not {name}")
+            raise InputError(f"layer_map: teacher {teacher.name!r} has layers 1 to {teacher.num_layers}, not {name!r}")
     return ((0, 0), *((index + 1, int(name)) for index, name in enumerate(names)))
 
 

@@ -21,14 +21,14 @@ def make_recipe(args: LossArguments, config: EfficientBertConfig, teacher: Teach
     compared = [name for name in weights if LOSSES[name].by_heads]
     if compared and config.num_attention_heads != teacher.num_heads:
         raise InputError(
-            f"student: has {config.num_attention_heads} attention heads but teacher {teacher.name} has "
+            f"student: has {config.num_attention_heads} attention heads but teacher {teacher.name!r} has "
             f"{teacher.num_heads}; {compared[0]} can only be compared head by head: use --losses hidden_states "
             f"qkv_relations"
         )
     relation_layer = teacher.num_layers if args.relation_layer is None else args.relation_layer
     if not 1 <= relation_layer <= teacher.num_layers:
         raise InputError(
-            f"relation_layer: must be between 1 and the {teacher.num_layers} layers of teacher {teacher.name}, not "
+            f"relation_layer: must be between 1 and the {teacher.num_layers} layers of teacher {teacher.name!r}, not "
             f"{relation_layer}"
         )
     mapped = any(LOSSES[name].maps_layers for name in weights)
@@ -53,7 +53,7 @@ def choose_relation_heads(heads: int | None, config: EfficientBertConfig, teache
     if heads not in fitting:
         raise InputError(
             f"relation_heads: must divide the {mine} channels of the student's queries and the {theirs} of teacher "
-            f"{teacher.name}: one of {', '.join(map(str, fitting))}, not {heads}"
+            f"{teacher.name!r}: one of {', '.join(map(str, fitting))}, not {heads}"
         )
     return heads
 

@@ -20,7 +20,19 @@ def check_seed(name: str, seed: int) -> None:
 
 
 @dataclass(kw_only=True)
-class LoopArguments:
+class DeviceArguments:
+    """Where a command computes."""
+
+    group = "device"
+
+    device: str | None = field(
+        default=None,
+        metadata={"help": "Device to compute on: cpu, cuda, cuda:1 or mps; by default the GPU if there is one."},
+    )
+
+
+@dataclass(kw_only=True)
+class LoopArguments(DeviceArguments):
     """What every training run can be told."""
 
     group = "training"
@@ -40,10 +52,6 @@ class LoopArguments:
         default=1.0, metadata={"help": "Largest norm of the gradient; a longer gradient is scaled down to it."}
     )
     seed: int = field(default=0, metadata={"help": "Seed of new weights, the order of the data and dropout."})
-    device: str | None = field(
-        default=None,
-        metadata={"help": "Device to train on: cpu, cuda, cuda:1 or mps; by default the GPU if there is one."},
-    )
     mixed_precision: str = field(
         default="no", metadata={"help": "Precision of the computation: no (float32), bf16 or fp16."}
     )

@@ -60,7 +60,7 @@ def save_checkpoint(accelerator: Accelerator, checkpoints: Path, step: int) -> N
         reason = one_line(error)
         free = shutil.disk_usage(next(path for path in temporary.parents if path.exists())).free / 1e6
         raise InputError(
-            f"checkpoint {final}: cannot be written, with {free:.1f} MB free: {reason}; "
+            f"checkpoint '{final}': cannot be written, with {free:.1f} MB free: {reason}; "
             f"{'make room and ' if full else ''}start it again: it goes on from its last checkpoint"
         ) from error
     accelerator.wait_for_everyone()

@@ -64,12 +64,12 @@ class OutputFolder:
         try:
             self.work.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"output folder {self.work}: cannot be made: {error.strerror}") from None
+            raise InputError(f"output folder '{self.work}': cannot be made: {error.strerror}") from None
         self.lock = open(self.work / LOCK, "w")
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"output folder {self.work}: another process is working on it") from None
+            raise InputError(f"output folder '{self.work}': another process is working on it") from None
         record = self.work / "run.json"
         if inputs is not None and record.exists() and not self._untouched():
             try:
@@ -106,7 +106,7 @@ def check_place(path: Path, what: str) -> None:
         InputError: if it is the root, no path, or below something that is no folder.
     """
     if path == path.parent:
-        raise InputError(f"{what} {path}: is the root; name a folder in it")
+        raise InputError(f"{what} '{path}': is the root; name a folder in it")
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -115,7 +115,7 @@ def check_place(path: Path, what: str) -> None:
         raise InputError(f"{what} {str(path)!r:.100}: is no path: {one_line(error, 50)}; choose another") from None
     above = next(place for place in path.parents if os.path.lexists(place))
     if not above.is_dir():
-        raise InputError(f"{what} {path}: cannot be made: {str(above)!r} is no folder")
+        raise InputError(f"{what} '{path}': cannot be made: '{above}' is no folder")
 
 
 def holds_run(folder: Path, arguments: dict[str, Any]) -> bool:
@@ -129,12 +129,12 @@ def holds_run(folder: Path, arguments: dict[str, Any]) -> bool:
         InputError: if it holds anything else.
     """
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"output folder {folder}: is a file; choose another --output_dir")
+        raise InputError(f"output folder '{folder}': is a file; choose another --output_dir")
     if not folder.exists() or not any(folder.iterdir()):
         return False
     record = folder / "run.json"
     if not record.exists():
-        raise InputError(f"output folder {folder}: is not empty; choose another --output_dir or empty it")
+        raise InputError(f"output folder '{folder}': is not empty; choose another --output_dir or empty it")
     earlier = json.loads(record.read_text(encoding="utf-8"))
     earlier.pop(INPUTS, None)
     for key in sorted(earlier.keys() | arguments.keys()):
@@ -142,7 +142,7 @@ def holds_run(folder: Path, arguments: dict[str, Any]) -> bool:
             continue  # a choice that an earlier version did not have, and that is not made
         if earlier.get(key) != arguments.get(key):
             raise InputError(
-                f"output folder {folder}: holds a run with {key}={earlier.get(key)!r}, not {arguments.get(key)!r}; "
+                f"output folder '{folder}': holds a run with {key}={earlier.get(key)!r}, not {arguments.get(key)!r}; "
                 "choose another --output_dir or delete it"
             )
     return True

@@ -1,4 +1,4 @@
-"""What the model card can be told."""
+"""Where a model is written, and what its card says."""
 
 from dataclasses import dataclass, field
 
@@ -15,4 +15,13 @@ class CardArguments:
     )
     language: list[str] | None = field(
         default=None, metadata={"help": "Languages that the model is for, in the model card, as codes such as en de."}
+    )
+
+
+@dataclass(kw_only=True)
+class OutputArguments(CardArguments):
+    """The folder that a command writes, and what the model card in it says."""
+
+    output_dir: str = field(
+        metadata={"help": "Folder to write; the same command resumes an interrupted run.", "path": True}
     )

@@ -6,9 +6,9 @@ from pathlib import Path
 from efficientbert.train.cli.arguments import parse_arguments
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.arguments import LossArguments, parse_losses
-from efficientbert.train.engine.arguments import LoopArguments, check_seed
+from efficientbert.train.engine.arguments import DeviceArguments, LoopArguments, check_seed
 from efficientbert.train.files.data_files import check_source
-from efficientbert.train.model_folder.arguments import CardArguments
+from efficientbert.train.model_folder.arguments import OutputArguments
 
 
 KINDS = ("text-classification", "question-answering", "token-classification", "multiple-choice")
@@ -124,7 +124,7 @@ class TaskArguments:
         if self.problem is not None and self.task_kind() != "text-classification":
             raise InputError(f"problem: is for text-classification, not for {self.task_kind()}")
         if self.task in GLUE_COLUMNS and self.problem not in (None, self.known_problem()):
-            raise InputError(f"problem: of {self.task} is {self.known_problem()}, not {self.problem}")
+            raise InputError(f"problem: of {self.task!r} is {self.known_problem()!r}, not {self.problem!r}")
 
     def check_sources(self) -> None:
         """Looks whether data on this machine is there.
@@ -263,7 +263,7 @@ DISTILLATIONS = ("outputs", "together", "sequence")
 
 
 @dataclass(kw_only=True)
-class TaskTrainingArguments(CardArguments, LoopArguments, LossArguments):
+class TaskTrainingArguments(OutputArguments, LoopArguments, LossArguments):
     """How a model is trained on labelled tasks, whether one or several."""
 
     group = "passes, labels and teachers"
@@ -273,9 +273,6 @@ class TaskTrainingArguments(CardArguments, LoopArguments, LossArguments):
             "help": "Folder or Hub id to start from: a distilled student, or an encoder that will be a teacher.",
             "path": True,
         }
-    )
-    output_dir: str = field(
-        metadata={"help": "Folder to write; the same command resumes an interrupted run.", "path": True}
     )
     distillation: str = field(
         default="together",
@@ -433,7 +430,7 @@ class MultitaskArguments(TaskTrainingArguments):
 
 
 @dataclass(kw_only=True)
-class AugmentArguments(TaskArguments):
+class AugmentArguments(DeviceArguments, TaskArguments):
     """Writes the rows of a labelled task with variants of them, in which a masked language model replaced words.
 
     Only words that are one piece of the model's vocabulary are replaced; the published algorithm replaces others by
@@ -463,10 +460,6 @@ class AugmentArguments(TaskArguments):
     )
     seed: int = field(default=0, metadata={"help": "Seed of the draws."})
     batch_size: int = field(default=32, metadata={"help": "Masked sequences at a time; does not change the variants."})
-    device: str | None = field(
-        default=None,
-        metadata={"help": "Device to run on: cpu, cuda, cuda:1 or mps; by default the GPU if there is one."},
-    )
 
     def check(self) -> None:
         """Checks the arguments.
@@ -480,16 +473,15 @@ class AugmentArguments(TaskArguments):
         for name in ("copies", "candidates", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: must be at least 1, not {getattr(self, name)}")
-        if self.seed < 0:
-            raise InputError(f"seed: must be at least 0, not {self.seed}")
+        check_seed("seed", self.seed)
         if not 0 < self.replace_probability <= 1:
             raise InputError(f"replace_probability: must be above 0 and at most 1, not {self.replace_probability}")
         if Path(self.output_file).suffix != ".parquet":
-            raise InputError(f"output_file {self.output_file}: must end in .parquet")
+            raise InputError(f"output_file {self.output_file!r}: must end in .parquet")
 
 
 @dataclass(kw_only=True)
-class EvaluateArguments(TaskArguments):
+class EvaluateArguments(DeviceArguments, TaskArguments):
     """Scores a fine-tuned model, or a folder of them, and prints a table; optionally writes JSON, cards, submissions.
 
     Task, data and lengths are those that a model was fine-tuned with, where they are not given.
@@ -512,10 +504,6 @@ class EvaluateArguments(TaskArguments):
         },
     )
     batch_size: int = field(default=64, metadata={"help": "Rows at a time; does not change the figures."})
-    device: str | None = field(
-        default=None,
-        metadata={"help": "Device to run on: cpu, cuda, cuda:1 or mps; by default the GPU if there is one."},
-    )
     bootstrap: int = field(
         default=1000,
         metadata={"help": "Draws of the rows for the 95% confidence intervals; 0 leaves the intervals out."},
@@ -557,9 +545,9 @@ class EvaluateArguments(TaskArguments):
         """
         if self.batch_size < 1:
             raise InputError(f"batch_size: must be at least 1, not {self.batch_size}")
-        if self.bootstrap < 0 or self.seed < 0:
-            name = "bootstrap" if self.bootstrap < 0 else "seed"
-            raise InputError(f"{name}: must be at least 0, not {getattr(self, name)}")
+        if self.bootstrap < 0:
+            raise InputError(f"bootstrap: must be at least 0, not {self.bootstrap}")
+        check_seed("seed", self.seed)
         self.check_sources()
         if self.output_json and not Path(self.output_json).absolute().parent.is_dir():
-            raise InputError(f"output_json {self.output_json}: its folder does not exist")
+            raise InputError(f"output_json {self.output_json!r}: its folder does not exist")

@@ -80,12 +80,12 @@ class AugmentedFile:
                 metadata = pq.read_schema(self.path).metadata or {}
                 earlier = json.loads(metadata[METADATA_KEY])
             except (KeyError, OSError, pa.ArrowException):
-                raise InputError(f"output_file {path}: exists, and is no augmented data; choose another") from None
+                raise InputError(f"output_file '{path}': exists, and is no augmented data; choose another") from None
             self._compare(earlier, "holds")
         elif (self.work / "run.json").exists():
             self._compare(json.loads((self.work / "run.json").read_text(encoding="utf-8")), "was begun with")
         elif self.work.exists() and {entry.name for entry in self.work.iterdir()} - {".lock"}:
-            raise InputError(f"output_file {path}: {self.work} is in the way; delete it or choose another")
+            raise InputError(f"output_file '{path}': '{self.work}' is in the way; delete it or choose another")
 
     def _compare(self, earlier: dict[str, Any], state: str) -> None:
         for key in sorted(earlier.keys() | self.record.keys()):
@@ -104,12 +104,12 @@ class AugmentedFile:
         try:
             self.work.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"output_file {self.path}: {self.work} cannot be made: {error.strerror}") from None
+            raise InputError(f"output_file '{self.path}': '{self.work}' cannot be made: {error.strerror}") from None
         self.lock = open(self.work / ".lock", "w")
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"output_file {self.path}: another process is working on it") from None
+            raise InputError(f"output_file '{self.path}': another process is working on it") from None
         write_json(self.work / "run.json", self.record)
 
     def block(self, first: int) -> Path:
@@ -145,11 +145,11 @@ def load_masked_lm(args: AugmentArguments) -> tuple[PreTrainedModel, PreTrainedT
     tokenizer = load_tokenizer(args.model)
     if report["missing_keys"]:
         raise InputError(
-            f"model {args.model}: has no trained masked-LM head (no {sorted(report['missing_keys'])[0]}); choose a "
-            "model that was trained to predict masked words"
+            f"model {args.model!r}: has no trained masked-LM head (no {sorted(report['missing_keys'])[0]!r}); choose "
+            "a model that was trained to predict masked words"
         )
     check_tokenizer(tokenizer, model, f"model {args.model!r}")
     positions = min(getattr(model.config, "max_position_embeddings", args.max_length), tokenizer.model_max_length)
     if args.max_length > positions:
-        raise InputError(f"max_length: model {args.model} reads at most {positions} tokens, not {args.max_length}")
+        raise InputError(f"max_length: model {args.model!r} reads at most {positions} tokens, not {args.max_length}")
     return model.to(find_device(args.device)), tokenizer

@@ -96,10 +96,6 @@ class ChoiceTask(Task):
 
         return map_rows(rows, encode_batch, self.fingerprint(rows, labelled))
 
-    def _fault(self, index: int, message: str) -> InputError:
-        """The error of a row."""
-        return InputError(f"data {self.args.source()!r}: row {index}: {message}")
-
     def _choices(self, row: dict[str, Any], columns: tuple[str, ...], index: int) -> list[str]:
         """The choices of a row.
 

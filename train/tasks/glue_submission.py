@@ -92,11 +92,11 @@ def write_submission(folder: Path, texts: Mapping[str, str]) -> list[str]:
         InputError: if there is nothing to write, or the folder cannot be made.
     """
     if not texts:
-        raise InputError(f"submission_dir {folder}: no model of a GLUE task to predict with")
+        raise InputError(f"submission_dir '{folder}': no model of a GLUE task to predict with")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"submission_dir {folder}: cannot be made: {error.strerror}") from None
+        raise InputError(f"submission_dir '{folder}': cannot be made: {error.strerror}") from None
     for file, text in texts.items():
         write_text(folder / file, text)
     return [file for file in all_files() if file not in texts]

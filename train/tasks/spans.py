@@ -138,10 +138,6 @@ class SpanTask(Task):
 
         return map_rows(rows, encode_batch, self.fingerprint(rows, labelled))
 
-    def _fault(self, index: int, message: str) -> InputError:
-        """The error of a row."""
-        return InputError(f"data {self.args.source()!r}: row {index}: {message}")
-
     def _first_answer(self, gold: Any, context: str, index: int) -> tuple[int, int] | None:
         """Where the first gold answer of a row lies in the context, without space around it, as characters
         `[start, end)`; None where there is no answer. All answers are checked.

@@ -206,6 +206,10 @@ class Task(ABC):
                 return self.divide(self.load_rows(names[0]))[1]
         return load_split(self.args, split, self.text_columns(), self.label_column if labelled else None)
 
+    def _fault(self, index: int, message: str) -> InputError:
+        """The error of a raw row."""
+        return InputError(f"data {self.args.source()!r}: row {index}: {message}")
+
     def data(self, rows: Dataset, split: str, labelled: bool = True) -> TaskData:
         """Raw rows with their features.
 

@@ -62,7 +62,7 @@ class TextTask(Task):
             first, second = known
         elif known is not None and (known[1] is None) != (second is None):
             columns = "--text_column alone" if second else "both --text_column and --text_pair_column"
-            raise InputError(f"text_pair_column: {self.args.task} takes {columns}")
+            raise InputError(f"text_pair_column: {self.args.task!r} takes {columns}")
         return (first,) if second is None else (first, second)
 
     def read_rows(self, rows: Dataset) -> None:
@@ -167,11 +167,10 @@ class TextTask(Task):
         Raises:
             InputError: naming the row of one that is neither.
         """
-        source = self.args.source()
         for index, labels in enumerate(lists):
             for label in labels:
                 if isinstance(label, list | dict) or (isinstance(label, float) and label not in (0.0, 1.0)):
-                    raise InputError(f"data {source!r}: row {index}: label {label!r} is no name or id, nor 0 or 1")
+                    raise self._fault(index, f"label {label!r} is no name or id, nor 0 or 1")
         if not all(label in (0, 1) for labels in lists for label in labels):
             return None
         lengths = [len(labels) for labels in lists]
@@ -179,7 +178,7 @@ class TextTask(Task):
             return lengths[0]
         for index, labels in enumerate(lists):
             if lengths[index] != lengths[0] and any(len(set(labels)) < len(labels) for labels in lists):
-                raise InputError(f"data {source!r}: row {index}: has {lengths[index]} labels, but row 0 {lengths[0]}")
+                raise self._fault(index, f"has {lengths[index]} labels, but row 0 {lengths[0]}")
         return None
 
     def label_names_of(self, config: PreTrainedConfig) -> tuple[str, ...] | None:
@@ -220,7 +219,6 @@ class TextTask(Task):
 
     def encode(self, rows: Dataset, labelled: bool) -> Dataset:
         columns = self.text_columns()
-        source = self.args.source()
         if labelled:
             self.check_form(rows, self.problem)
         read_label = self._label_reader(rows) if labelled else None
@@ -229,7 +227,7 @@ class TextTask(Task):
             for column in columns:
                 for text, index in zip(batch[column], indices):
                     if not isinstance(text, str):
-                        raise InputError(f"data {source!r}: row {index}: {column!r} is {text!r}, not a text")
+                        raise self._fault(index, f"{column!r} is {text!r}, not a text")
             encoded = self.tokenizer(
                 *(batch[column] for column in columns), truncation=True, max_length=self.args.max_length
             )
@@ -245,7 +243,7 @@ class TextTask(Task):
 
         It raises InputError, naming the row of a label that is none.
         """
-        source, feature = self.args.source(), rows.features[self.label_column]
+        feature = rows.features[self.label_column]
         item = feature.feature if self.multi_label else feature
         ids = {self.official_name(name): index for index, name in enumerate(self.label_names or ())}
 
@@ -254,7 +252,7 @@ class TextTask(Task):
             if found is None:
                 written = isinstance(value, str) and self.args.task is None
                 hint = "; with --problem single_label labels are classes" if written else ""
-                raise InputError(f"data {source!r}: row {index}: label {value!r} is no finite number{hint}")
+                raise self._fault(index, f"label {value!r} is no finite number{hint}")
             return found
 
         def id_of(value: Any, index: int) -> int:
@@ -262,7 +260,7 @@ class TextTask(Task):
             name = item.int2str(value) if named else str(value)
             if self.official_name(name) not in ids:
                 known = ", ".join(map(repr, self.classes))
-                raise InputError(f"data {source!r}: row {index}: label {name!r} is not among {known}")
+                raise self._fault(index, f"label {name!r} is not among {known}")
             return ids[self.official_name(name)]
 
         def indicators_of(values: list[Any], index: int) -> list[float]:

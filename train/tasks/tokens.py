@@ -14,7 +14,8 @@ from transformers.modeling_outputs import ModelOutput
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.metrics.entities import SCHEMES, why_no_entities
 from efficientbert.train.tasks.arguments import TaskArguments
-from efficientbert.train.tasks.task import Task, TaskData, map_rows, pad, pad_inputs, soft_cross_entropy
+from efficientbert.train.tasks.task import Task, TaskData, map_rows, pad_inputs, soft_cross_entropy
+from efficientbert.train.text.batches import pad
 
 
 IGNORED = -100  # label of a token that no word is read off
@@ -139,10 +140,6 @@ class TokenTask(Task):
             return columns
 
         return map_rows(rows, encode_batch, self.fingerprint(rows, labelled))
-
-    def _fault(self, index: int, message: str) -> InputError:
-        """The error of a row."""
-        return InputError(f"data {self.args.source()!r}: row {index}: {message}")
 
     def _windows(self, texts: list[str], starts: list[list[int]], indices: list[int]) -> dict[str, list]:
         """The windows of texts.

@@ -47,10 +47,12 @@ class Replacer:
         batch_size: int,
     ):
         if not tokenizer.is_fast or tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
-            raise InputError(f"model {tokenizer.name_or_path}: needs a fast tokenizer with a mask and a padding token")
+            raise InputError(
+                f"model {tokenizer.name_or_path!r}: needs a fast tokenizer with a mask and a padding token"
+            )
         if len(tokenizer) > model.config.vocab_size:
             raise InputError(
-                f"model {tokenizer.name_or_path}: its tokenizer has {len(tokenizer)} tokens but its vocabulary "
+                f"model {tokenizer.name_or_path!r}: its tokenizer has {len(tokenizer)} tokens but its vocabulary "
                 f"{model.config.vocab_size} rows"
             )
         self.model = model.eval()
@@ -61,7 +63,7 @@ class Replacer:
         self.vocabulary = whole_words(tokenizer)
         self.word_ids = torch.tensor(sorted(self.vocabulary), device=model.device)
         if len(self.word_ids) == 0:
-            raise InputError(f"model {tokenizer.name_or_path}: its vocabulary holds no whole words")
+            raise InputError(f"model {tokenizer.name_or_path!r}: its vocabulary holds no whole words")
 
     def find(self, texts: list[str]) -> list[tuple[list[int], list[Word]]]:
         """Of every text the tokens and the words that can be replaced."""

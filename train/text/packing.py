@@ -36,8 +36,8 @@ def check_packing(teacher: Teacher) -> None:
         same = False
     if not same:
         raise InputError(
-            f"teacher {teacher.name}: model type {teacher.model.config.model_type!r} cannot keep sequences of one row "
-            "apart; run it with --packing false"
+            f"teacher {teacher.name!r}: model type {teacher.model.config.model_type!r} cannot keep sequences of one "
+            "row apart; run it with --packing false"
         )
 
 

@@ -70,7 +70,7 @@ def divide_corpus(
     """
     if not 8 <= args.max_length <= longest:
         raise InputError(
-            f"max_length: must be between 8 and the {longest} tokens of teacher {teacher}, not {args.max_length}"
+            f"max_length: must be between 8 and the {longest} tokens of teacher {teacher!r}, not {args.max_length}"
         )
     documents = load_documents(args.corpus, args.corpus_name, args.corpus_split, args.text_column, args.streaming)
     rows = cut(documents, args.text_column, tokenizer, args.max_length, args.corpus)
