@@ -32,10 +32,15 @@ def _plain(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
+def job_of(name: str) -> tuple[Callable[[Any], Outcome], type]:
+    """The job of a command, from arguments to what it writes, and the class of its arguments."""
+    main = importlib.import_module(SCRIPTS[name][0]).main
+    return main, get_type_hints(main)["args"]
+
+
 def _as_function(name: str) -> Callable[..., Outcome]:
     """The function of a command, with the signature that its arguments have."""
-    main = importlib.import_module(SCRIPTS[name][0]).main
-    arguments_class = get_type_hints(main)["args"]
+    main, arguments_class = job_of(name)
     fields = dataclasses.fields(arguments_class)
 
     def run(**arguments: Any) -> Outcome:

@@ -13,26 +13,18 @@ from safetensors import SafetensorError
 
 from efficientbert import configuration_efficientbert
 from efficientbert.__main__ import SCRIPTS
+from efficientbert.commands import job_of
 from efficientbert.search.arguments import SearchArguments
-from efficientbert.search.costs.arguments import BenchmarkArguments
 from efficientbert.train.cli.arguments import check_kinds, make_parser, parse_arguments, read_recipe
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
-from efficientbert.train.convert import ConvertArguments
-from efficientbert.train.distillation.arguments import PRESETS, DistillArguments, EmbedArguments
-from efficientbert.train.push import PushArguments
+from efficientbert.train.distillation.arguments import PRESETS, DistillArguments
 from efficientbert.train.tasks.arguments import (
-    AugmentArguments,
-    EvaluateArguments,
     FinetuneArguments,
-    MultitaskArguments,
 )
 
 
-CLASSES = [
-    *(DistillArguments, EmbedArguments, FinetuneArguments, MultitaskArguments, AugmentArguments, EvaluateArguments),
-    *(ConvertArguments, PushArguments, SearchArguments, BenchmarkArguments),
-]
+CLASSES = {name: job_of(name)[1] for name in SCRIPTS}
 DISTILL = ["--teacher", "t", "--corpus", "c", "--output-dir", "o"]
 
 
@@ -221,35 +213,27 @@ def test_help_has_what_matters_first_and_says_defaults():
     assert "(default: 3)" in shown and "(default: 0.5)" in shown
 
 
-@pytest.mark.parametrize("arguments_class", CLASSES, ids=lambda class_: class_.__name__)
-def test_every_flag_has_a_help(arguments_class):
+@pytest.mark.parametrize("command", SCRIPTS)
+def test_every_flag_has_a_help(command):
+    arguments_class = CLASSES[command]
     for entry in dataclasses.fields(arguments_class):
         assert entry.metadata["help"].strip().endswith((".", "…", ")"))
     assert set(getattr(arguments_class, "first", ())) <= {entry.name for entry in dataclasses.fields(arguments_class)}
     make_parser(arguments_class, "test").format_help()
 
 
-COMMANDS = dict(
-    zip(
-        ("distill", "embed", "finetune", "multitask", "augment", "evaluate", "convert", "push", "search", "benchmark"),
-        CLASSES,
-        strict=True,
-    )
-)
-
-
 @pytest.mark.parametrize("command", SCRIPTS)
 def test_every_help_begins_with_an_example_that_parses(command, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[1])  # where recipes/ is
     description = importlib.import_module(SCRIPTS[command][0]).__doc__
-    shown = make_parser(COMMANDS[command], f"efficientbert {command}", description).format_help()
+    shown = make_parser(CLASSES[command], f"efficientbert {command}", description).format_help()
     summary, examples = shown.split("\n\n")[1:3]
     assert summary.endswith(".") and summary.splitlines() == [line.strip() for line in summary.splitlines()]
     lines = [shlex.split(line) for line in examples.replace("\\\n", " ").splitlines()]
     assert lines[0][:2] == ["efficientbert", command]
     for program, name, *argv in lines:
         assert program == "efficientbert"
-        parse_arguments(COMMANDS[name], argv, name)
+        parse_arguments(CLASSES[name], argv, name)
 
 
 @pytest.mark.parametrize("columns", [80, 120])
@@ -257,7 +241,7 @@ def test_every_help_begins_with_an_example_that_parses(command, monkeypatch):
 def test_every_help_fits_the_terminal(command, columns, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
     description = importlib.import_module(SCRIPTS[command][0]).__doc__
-    shown = make_parser(COMMANDS[command], f"efficientbert {command}", description).format_help()
+    shown = make_parser(CLASSES[command], f"efficientbert {command}", description).format_help()
     assert max(map(len, shown.splitlines())) <= columns and "\nother:" not in shown
 
 

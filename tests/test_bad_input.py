@@ -12,33 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from efficientbert.__main__ import SCRIPTS
+from efficientbert.commands import job_of
 from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.search import benchmark, search
-from efficientbert.search.arguments import SearchArguments
-from efficientbert.search.costs.arguments import BenchmarkArguments
-from efficientbert.train import augment, convert, distill, embed, finetune, multitask, push, scoring
 from efficientbert.train.cli.command import run_command
-from efficientbert.train.distillation.arguments import DistillArguments, EmbedArguments
-from efficientbert.train.tasks.arguments import (
-    AugmentArguments,
-    EvaluateArguments,
-    FinetuneArguments,
-    MultitaskArguments,
-)
 
 
-COMMANDS = {
-    "distill": (distill.main, DistillArguments),
-    "embed": (embed.main, EmbedArguments),
-    "search": (search.main, SearchArguments),
-    "finetune": (finetune.main, FinetuneArguments),
-    "multitask": (multitask.main, MultitaskArguments),
-    "evaluate": (scoring.main, EvaluateArguments),
-    "augment": (augment.main, AugmentArguments),
-    "convert": (convert.main, convert.ConvertArguments),
-    "push": (push.main, push.PushArguments),
-    "benchmark": (benchmark.main, BenchmarkArguments),
-}
+COMMANDS = {name: job_of(name) for name in SCRIPTS}
 TEXT = "--teacher {model} --corpus {corpus} --student {student} --output_dir {out} --max_length 24 --held_out 8 "
 TEXT += "--init_sequences 16 --batch_size 4"
 TASK = "--model {model} --data {task} --text_column text"

@@ -19,30 +19,20 @@ from transformers import (
     TrainingArguments,
 )
 
-from efficientbert.train import augment, finetune, multitask, scoring
+from efficientbert.commands import job_of
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.arguments import EmbedArguments
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.files import loading
 from efficientbert.train.tasks.arguments import (
-    AugmentArguments,
-    EvaluateArguments,
-    FinetuneArguments,
     LabelledData,
-    MultitaskArguments,
     TaskArguments,
 )
 from efficientbert.train.tasks.division import scored_data, training_data
 from efficientbert.train.tasks.kinds import task_of_data
 
 
-COMMANDS = {
-    "finetune": (finetune.main, FinetuneArguments),
-    "evaluate": (scoring.main, EvaluateArguments),
-    "multitask": (multitask.main, MultitaskArguments),
-    "augment": (augment.main, AugmentArguments),
-}
 FORMS = ("csv", "jsonl", "json", "parquet", "folder", "pattern")
 QUICK = ("--num_epochs", "1", "--batch_size", "8", "--max_length", "16")
 
@@ -59,7 +49,7 @@ def command(capsys):
     def run(name: str, *words: object) -> tuple[int, str]:
         capsys.readouterr()
         try:
-            run_command(*COMMANDS[name], name, list(map(str, words)))
+            run_command(*job_of(name), name, list(map(str, words)))
         except SystemExit as end:
             return end.code, capsys.readouterr().err.strip().splitlines()[-1]
         return 0, capsys.readouterr().out

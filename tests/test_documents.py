@@ -6,6 +6,7 @@ they use. Only what makes them long is replaced: numbers of steps, sizes, ranges
 
 import json
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -20,36 +21,18 @@ from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForSequ
 
 from efficientbert import EfficientBertConfig, EfficientBertModel
 from efficientbert.__main__ import SCRIPTS, main
-from efficientbert.search.arguments import SearchArguments
-from efficientbert.search.costs.arguments import PUBLISHED_SIZES, BenchmarkArguments
+from efficientbert.commands import job_of
+from efficientbert.search.costs.arguments import PUBLISHED_SIZES
 from efficientbert.train.cli.arguments import field_kinds, parse_arguments
-from efficientbert.train.convert import ConvertArguments
-from efficientbert.train.distillation.arguments import PRESETS, DistillArguments, EmbedArguments
-from efficientbert.train.push import PushArguments
+from efficientbert.train.distillation.arguments import PRESETS
 from efficientbert.train.tasks.arguments import (
     GLUE_COLUMNS,
     GLUE_LABELS,
-    AugmentArguments,
-    EvaluateArguments,
-    FinetuneArguments,
-    MultitaskArguments,
 )
 
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
-ARGUMENTS = {
-    "search": SearchArguments,
-    "distill": DistillArguments,
-    "embed": EmbedArguments,
-    "augment": AugmentArguments,
-    "finetune": FinetuneArguments,
-    "multitask": MultitaskArguments,
-    "evaluate": EvaluateArguments,
-    "convert": ConvertArguments,
-    "push": PushArguments,
-    "benchmark": BenchmarkArguments,
-}
 # The flags that make a command quick; they stand behind those of the document and win.
 TEXT = "--max_length 24 --held_out 8 --init_sequences 16 --batch_size 4 --mixed_precision no --corpus_split train"
 TASK = "--num_epochs 1 --batch_size 16 --mixed_precision no"
@@ -236,7 +219,7 @@ def quickened(words: list[str]) -> list[str]:
 
 def arguments_of(words: list[str]):
     """The arguments of `efficientbert COMMAND ...`."""
-    return parse_arguments(ARGUMENTS[words[1]], words[2:], words[1])
+    return parse_arguments(job_of(words[1])[1], words[2:], words[1])
 
 
 def run_command_line(words: list[str], given: set[str], hub, monkeypatch) -> None:
@@ -286,7 +269,8 @@ def test_every_block_runs(document, stand_ins, hub, tmp_path, monkeypatch):
             assert language == "python"
             for long, quick in QUICK_PYTHON.items():
                 code = code.replace(long, quick)
-            exec(compile(code, f"<{document}>", "exec"), {"__name__": "__main__"})
+            Path("block.py").write_text(code, encoding="utf-8")
+            runpy.run_path("block.py", run_name="__main__")
     if document != "docs/search.md":
         assert hub.files["main"].keys() >= {"README.md", "config.json", "model.safetensors"}
 
@@ -306,7 +290,7 @@ def spans(document: str) -> list[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_what_a_document_names_is_there(document):
-    flags = {name for arguments_class in ARGUMENTS.values() for name in field_kinds(arguments_class)} | {"help"}
+    flags = {name for command in SCRIPTS for name in field_kinds(job_of(command)[1])} | {"help"}
     for span in spans(document):
         if not span.startswith(("torchrun", "accelerate", "pip")):
             assert set(re.findall(r"--(\w+)", span)) <= flags, span

@@ -11,23 +11,13 @@ from pathlib import Path
 import pytest
 
 from efficientbert import EfficientBertConfig
-from efficientbert.search.arguments import SearchArguments
-from efficientbert.search.costs.arguments import BenchmarkArguments
+from efficientbert.commands import job_of
 from efficientbert.search.costs.cost import count_parameters
 from efficientbert.train.cli.arguments import parse_arguments
-from efficientbert.train.distillation.arguments import DistillArguments
-from efficientbert.train.tasks.arguments import EvaluateArguments, FinetuneArguments
 
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "quickstart"
-ARGUMENTS = {
-    "search": SearchArguments,
-    "distill": DistillArguments,
-    "finetune": FinetuneArguments,
-    "evaluate": EvaluateArguments,
-    "benchmark": BenchmarkArguments,
-}
 
 
 @pytest.fixture
@@ -40,7 +30,7 @@ def quickstart(monkeypatch):
 
 
 def parse(words):
-    return parse_arguments(ARGUMENTS[words[0]], list(words[1:]), "quickstart")
+    return parse_arguments(job_of(words[0])[1], list(words[1:]), "quickstart")
 
 
 def test_every_command_is_one_of_ours(quickstart):

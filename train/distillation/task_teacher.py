@@ -2,10 +2,8 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
@@ -17,6 +15,7 @@ from efficientbert.train.model_folder.tokenizer_check import (
     SEGMENTS,
     check_tokenizer,
     give_segments,
+    ignore_segments,
     reads_segments,
 )
 from efficientbert.train.tasks.task import Task, is_unnamed
@@ -43,7 +42,7 @@ class TaskTeacher:
         self.model = model.eval().requires_grad_(False)
         self._encoder = encoder
         if not segments:
-            model.register_forward_pre_hook(_without_segments, with_kwargs=True)
+            ignore_segments(model)
         if order is not None:
             model.register_forward_hook(lambda module, inputs, outputs: _reorder(outputs, order))
 
@@ -104,13 +103,6 @@ class TaskTeacher:
         captures = self(inputs, capture=True)[1]
         assert captures is not None
         return captures
-
-
-def _without_segments(
-    module: nn.Module, args: tuple[Any, ...], inputs: dict[str, torch.Tensor]
-) -> tuple[tuple[Any, ...], dict[str, torch.Tensor]]:
-    """Inputs of a model that reads no segments."""
-    return args, {name: tensor for name, tensor in inputs.items() if name != SEGMENTS}
 
 
 def _reorder(outputs: ModelOutput, order: list[int]) -> ModelOutput:

@@ -91,7 +91,7 @@ class AugmentedFile:
         for key in sorted(earlier.keys() | self.record.keys()):
             if earlier.get(key) != self.record.get(key):
                 raise InputError(
-                    f"output_file {self.path}: {state} {key}={earlier.get(key)!r}, not {self.record.get(key)!r}; "
+                    f"output_file '{self.path}': {state} {key}={earlier.get(key)!r}, not {self.record.get(key)!r}; "
                     f"choose another --output_file or delete {(self.path if self.complete else self.work).name}"
                 )
 

@@ -29,13 +29,13 @@ class Replacer:
 
     Args:
         model: Masked language model.
-        tokenizer: Its tokenizer, a fast one with a mask token.
+        tokenizer: Its tokenizer, held against it by `check_tokenizer`.
         max_length: Tokens of a text that the model reads; words behind them are left alone.
         num_candidates: Most probable words to choose from.
         batch_size: Masked sequences at a time.
 
     Raises:
-        InputError: if the tokenizer does not do.
+        InputError: if the tokenizer is no fast one with a mask token, or knows no whole words.
     """
 
     def __init__(
@@ -46,15 +46,8 @@ class Replacer:
         num_candidates: int,
         batch_size: int,
     ):
-        if not tokenizer.is_fast or tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
-            raise InputError(
-                f"model {tokenizer.name_or_path!r}: needs a fast tokenizer with a mask and a padding token"
-            )
-        if len(tokenizer) > model.config.vocab_size:
-            raise InputError(
-                f"model {tokenizer.name_or_path!r}: its tokenizer has {len(tokenizer)} tokens but its vocabulary "
-                f"{model.config.vocab_size} rows"
-            )
+        if not tokenizer.is_fast or tokenizer.mask_token_id is None:
+            raise InputError(f"model {tokenizer.name_or_path!r}: needs a fast tokenizer with a mask token")
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.max_length = max_length
