@@ -12,8 +12,12 @@ import base64
 import gc
 import hashlib
 import json
+import multiprocessing
 import random
+import signal
+import socket
 import threading
+from collections.abc import Callable
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,6 +26,7 @@ import huggingface_hub
 import pytest
 import torch
 import yaml
+from accelerate.state import AcceleratorState
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     BertConfig,
@@ -40,8 +45,13 @@ from transformers import (
     RobertaModel,
 )
 
+from efficientbert.commands import job_of
+from efficientbert.train.cli.command import run_command
+from efficientbert.train.engine import loop
+
 
 WORDS = [f"word{index}" for index in range(60)]
+FORK = multiprocessing.get_context("fork")
 
 
 def pytest_collection_finish() -> None:
@@ -150,6 +160,62 @@ def shared() -> Path:
     if not path.exists():
         pytest.skip("needs ../shared, which is not here")
     return path
+
+
+def run_forks(*jobs: Callable[[], object]) -> list[int]:
+    processes = [FORK.Process(target=job) for job in jobs]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes]
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """Runs jobs side by side in processes of their own, which have imported all that this one has; exit codes."""
+    return run_forks
+
+
+@pytest.fixture(scope="session")
+def ranks():
+    """Runs a job in two processes that train together, without a launcher that ends one for the other; exit codes."""
+
+    def run(job: Callable[[], object]) -> list[int]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+
+        def as_rank(rank: int) -> None:
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            AcceleratorState._reset_state(True)  # of a test before
+            job()
+
+        return run_forks(lambda: as_rank(0), lambda: as_rank(1))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def kill_behind():
+    """Runs a command in a process that kills itself, as `kill -9` does, behind the checkpoint of a step."""
+
+    def run(step: int, command: str, *words: object) -> None:
+        save = loop.save_checkpoint
+
+        def killed(accelerator, checkpoints, reached: int) -> None:
+            save(accelerator, checkpoints, reached)
+            if reached == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def job() -> None:
+            loop.save_checkpoint = killed
+            run_command(*job_of(command), command, list(map(str, words)))
+
+        assert run_forks(job) == [-signal.SIGKILL]
+
+    return run
 
 
 class Hub(ThreadingHTTPServer):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -86,27 +85,12 @@ def test_streaming_gives_the_same_starting_student(teacher_folder, corpus_file, 
     call(distill, distill.DistillArguments, *arguments)
 
 
-KILL_AT_4 = """
-import os, signal
-from efficientbert.train import distill
-from efficientbert.train.engine import loop
-real = loop.save_checkpoint
-def save(accelerator, checkpoints, step):
-    real(accelerator, checkpoints, step)
-    if step == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-loop.save_checkpoint = save
-distill.cli()
-"""
-
-
-def test_killed_and_started_again_gives_the_same(teacher_folder, corpus_file, student_file, tmp_path):
+def test_killed_and_started_again_gives_the_same(teacher_folder, corpus_file, student_file, kill_behind, tmp_path):
     """kill -9 behind a checkpoint."""
     whole, cut = tmp_path / "whole" / "out", tmp_path / "cut" / "out"
     call(distill, distill.DistillArguments, *distill_arguments(teacher_folder(), corpus_file, student_file, whole))
     arguments = distill_arguments(teacher_folder(), corpus_file, student_file, cut)
-    ended = subprocess.run([sys.executable, "-c", KILL_AT_4, *arguments], capture_output=True)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    kill_behind(4, "distill", *arguments)
     assert not cut.exists() and (tmp_path / "cut" / "out.partial").exists()
     call(distill, distill.DistillArguments, *arguments)
     one, other = load_file(whole / "model.safetensors"), load_file(cut / "model.safetensors")

@@ -3,9 +3,6 @@
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,28 +173,15 @@ def test_what_a_search_cannot_do(change, message):
         search.SearchArguments(teacher="t", corpus="c", output_dir="o", **change).check()
 
 
-KILL_AT_4 = """
-import os, signal
-from efficientbert.train import distill
-from efficientbert.train.engine import loop
-real = loop.save_checkpoint
-def save(accelerator, checkpoints, step):
-    real(accelerator, checkpoints, step)
-    if step == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-loop.save_checkpoint = save
-distill.cli()
-"""
-
-
-def test_killed_while_masking_and_started_again_gives_the_same(masked_lm_folder, corpus_file, student_file, tmp_path):
+def test_killed_while_masking_and_started_again_gives_the_same(
+    masked_lm_folder, corpus_file, student_file, kill_behind, tmp_path
+):
     """kill -9 behind a checkpoint in the second epoch, where other words are hidden than in the first."""
     more = ["--losses", "masked_lm", "logits", "hidden_states", "--packing", "true"]
     more += ["--batch_size", "40", "--max_steps", "8", "--checkpoint_steps", "4"]
     whole = call(masked_lm_folder(), corpus_file, student_file, tmp_path / "whole" / "out", *more)
     argv = arguments(masked_lm_folder(), corpus_file, student_file, tmp_path / "cut" / "out", *more)
-    ended = subprocess.run([sys.executable, "-c", KILL_AT_4, *argv], capture_output=True, env=os.environ)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    kill_behind(4, "distill", *argv)
     resumed = call(masked_lm_folder(), corpus_file, student_file, tmp_path / "cut" / "out", *more)
     one, other = (load_file(tmp_path / name / "out" / "model.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(tensor, other[key]) for key, tensor in one.items())

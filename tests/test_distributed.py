@@ -8,35 +8,34 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-
-
-ROOT = Path(__file__).parents[1]
-
-
-# Trains one weight on rows 1 to 40 in every way the loop has, and writes down what each process saw and ended with.
-WORKER = """
-import json, os, sys
-from pathlib import Path
-import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from torch import nn
+
+from efficientbert.commands import job_of
+from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.engine.accelerator import make_accelerator
 from efficientbert.train.engine.arguments import LoopArguments
 from efficientbert.train.engine.loop import train
 
-FOLDER = Path(sys.argv[1])
-RANK = int(os.environ["RANK"])
-LENGTHS = [1 + row * 7 % 11 for row in range(40)]
+
+ROOT = Path(__file__).parents[1]
 
 
 class Killed(Exception):
-    pass
+    """What ends a training in a step."""
 
 
 class Seen:
-    def __init__(self, killed_at=None, nan_at=None):
+    """An objective of one weight that writes down the rows it is given.
+
+    Args:
+        killed_at: Step in which it ends the training.
+        nan_at: Step whose loss is not finite, in the second process alone.
+    """
+
+    def __init__(self, killed_at: int | None = None, nan_at: int | None = None):
         self.killed_at, self.nan_at, self.rows = killed_at, nan_at, []
 
     def count(self, batch):
@@ -47,67 +46,79 @@ class Seen:
             raise Killed
         self.rows.append(batch["x"][:, 0].int().tolist())
         loss = (model(batch["x"]) - 1).square().sum() / counts["rows"]
-        if step == self.nan_at and RANK == 1:
+        if step == self.nan_at and torch.distributed.get_rank() == 1:
             loss = loss.detach() * float("nan") + 0 * loss  # the other process has nothing to complain of
         return loss, {}
 
 
-def run(name, rows, objective, steps=5, lengths=None, **changes):
+def collate(rows):
+    return {"x": torch.tensor([[float(row["x"])] for row in rows])}
+
+
+def write_training(folder: Path, name: str, rows, objective: Seen, lengths=None, **changes) -> None:
+    """Trains one weight for five steps, and writes down what this process saw and ended with."""
     args = LoopArguments(batch_size=4, learning_rate=0.1, checkpoint_steps=2, **changes)
-    accelerator = make_accelerator(args, FOLDER)
+    accelerator = make_accelerator(args, folder)
     torch.manual_seed(0)
-    model = nn.Linear(1, 1)
-
-    def collate(rows):
-        return {"x": torch.tensor([[float(row["x"])] for row in rows])}
-
-    checkpoints, end = FOLDER / name, ""
+    model, end = nn.Linear(1, 1), ""
     try:
-        log = train(accelerator, model, objective, rows, collate, args, steps, checkpoints, name, lengths=lengths)
+        log = train(accelerator, model, objective, rows, collate, args, 5, folder / name, name, lengths=lengths)
     except (Killed, InputError) as error:
         end, log = str(error), []
     result = {"rows": objective.rows, "weight": model.weight.item(), "log": log, "end": end}
-    (FOLDER / f"{name}-{RANK}-{len(objective.rows)}.json").write_text(json.dumps(result))
+    path = folder / f"{name}-{accelerator.process_index}-{len(objective.rows)}.json"
+    path.write_text(json.dumps(result), encoding="utf-8")
 
 
-ROWS = Dataset.from_dict({"x": list(range(1, 41))})
-for name, rows, lengths in (
-    ("cached", ROWS, None),
-    ("like-lengths", ROWS, LENGTHS),
-    ("stream", ROWS.to_iterable_dataset(num_shards=3).shuffle(seed=1, buffer_size=9), None),
-):
-    run(name, rows, Seen(), lengths=lengths)
-    run(name + "-cut", rows, Seen(killed_at=3), lengths=lengths)
-    run(name + "-cut", rows, Seen(), lengths=lengths, steps=5)
-run("skipped", ROWS, Seen(nan_at=1))
-run("too-many", ROWS, Seen(nan_at=2), max_skipped_steps=0)
-"""
+def write_trainings(folder: Path) -> None:
+    """Trains on rows 1 to 40 in every way that the loop has."""
+    rows = Dataset.from_dict({"x": list(range(1, 41))})
+    for name, data, lengths in (
+        ("cached", rows, None),
+        ("like-lengths", rows, [1 + row * 7 % 11 for row in range(40)]),
+        ("stream", rows.to_iterable_dataset(num_shards=3).shuffle(seed=1, buffer_size=9), None),
+    ):
+        write_training(folder, name, data, Seen(), lengths)
+        write_training(folder, name + "-cut", data, Seen(killed_at=3), lengths)
+        write_training(folder, name + "-cut", data, Seen(), lengths)
+    write_training(folder, "skipped", rows, Seen(nan_at=1))
+    write_training(folder, "too-many", rows, Seen(nan_at=2), max_skipped_steps=0)
 
 
-def torchrun(processes: int, script: str | Path, arguments: list[str]) -> None:
+def run(command: str, *words: str) -> None:
+    run_command(*job_of(command), command, list(words))
+
+
+def torchrun(script: str, *words: str) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    ended = subprocess.run([*command, str(ROOT / script), *arguments], capture_output=True, text=True, env=environment)
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    ended = subprocess.run([*line, str(ROOT / script), *words], capture_output=True, text=True, env=environment)
     assert ended.returncode == 0, ended.stderr[-3000:]
 
 
+DISTIL = ("--max_steps", "5", "--losses")
+SEARCH = ("--warmup_steps", "2", "--general_steps", "2", "--sampled_steps", "2", "--num_candidates", "2")
+
+
 @pytest.mark.parametrize(
-    ("command", "losses"),
-    [("distill", ["hidden_states", "attention_scores"]), ("distill", ["qkv_relations"]), ("search", None)],
+    ("command", "more", "launched"),
+    [
+        ("distill", (*DISTIL, "hidden_states", "attention_scores"), True),
+        ("distill", (*DISTIL, "qkv_relations"), False),
+        ("search", SEARCH, False),
+    ],
 )
 def test_two_processes_give_the_weights_of_one_with_the_double_batch(
-    command, losses, teacher_folder, corpus_file, student_file, tmp_path
+    command, more, launched, teacher_folder, corpus_file, student_file, ranks, tmp_path
 ):
-    common = ["--teacher", teacher_folder(), "--corpus", corpus_file, "--student", student_file, "--max_length", "24"]
-    common += ["--held_out", "8", "--init_sequences", "16", "--checkpoint_steps", "2"]
-    if command == "distill":
-        script, more = "train/distill.py", ["--max_steps", "5", "--losses", *losses]
+    words = ["--teacher", teacher_folder(), "--corpus", corpus_file, "--student", student_file, "--max_length", "24"]
+    words += ["--held_out", "8", "--init_sequences", "16", "--checkpoint_steps", "2", *more]
+    run(command, *words, "--batch_size", "4", "--output_dir", str(tmp_path / "1"))
+    words += ["--batch_size", "2", "--output_dir", str(tmp_path / "2")]
+    if launched:
+        torchrun("train/distill.py", *words)
     else:
-        script, more = "search/search.py", ["--warmup_steps", "2", "--general_steps", "2", "--sampled_steps", "2"]
-        more += ["--num_candidates", "2"]
-    for processes, batch_size in ((1, "4"), (2, "2")):
-        output = tmp_path / str(processes)
-        torchrun(processes, script, [*common, *more, "--batch_size", batch_size, "--output_dir", str(output)])
+        assert ranks(lambda: run(command, *words)) == [0, 0]
     found = "best/model.safetensors" if command == "search" else "model.safetensors"
     one, two = (load_file(tmp_path / name / found) for name in ("1", "2"))
     assert one.keys() == two.keys()
@@ -116,11 +127,10 @@ def test_two_processes_give_the_weights_of_one_with_the_double_batch(
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory) -> Path:
-    """Folder with what `WORKER` wrote in two processes: files `NAME-PROCESS-BATCHES.json`."""
+def two_processes(ranks, tmp_path_factory) -> Path:
+    """Folder with what `write_trainings` wrote in two processes: files `NAME-PROCESS-BATCHES.json`."""
     folder = tmp_path_factory.mktemp("two")
-    (folder / "worker.py").write_text(WORKER, encoding="utf-8")
-    torchrun(2, folder / "worker.py", [str(folder)])
+    assert ranks(lambda: write_trainings(folder)) == [0, 0]
     return folder
 
 

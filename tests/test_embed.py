@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -301,24 +300,9 @@ def test_streaming(teacher, sentences, student_file, tmp_path):
     assert (tmp_path / "out" / "modules.json").exists()
 
 
-KILL_BEHIND_STEP_4 = """
-import os, signal
-from efficientbert.train import embed
-from efficientbert.train.engine import loop
-real = loop.save_checkpoint
-def save(accelerator, checkpoints, step):
-    real(accelerator, checkpoints, step)
-    if step == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-loop.save_checkpoint = save
-embed.cli()
-"""
-
-
-def test_killed_and_started_again_gives_the_same(distilled, teacher, sentences, student_file, tmp_path):
+def test_killed_and_started_again_gives_the_same(distilled, teacher, sentences, student_file, kill_behind, tmp_path):
     again = arguments(teacher, sentences, student_file, tmp_path / "out")
-    ended = subprocess.run([sys.executable, "-c", KILL_BEHIND_STEP_4, *again], capture_output=True)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    kill_behind(4, "embed", *again)
     assert not (tmp_path / "out").exists() and (tmp_path / "out.partial" / "checkpoints").exists()
     call(*again)
     for name in ("model.safetensors", "2_Dense/model.safetensors"):

@@ -1,12 +1,8 @@
 """Fine-tuning and task distillation end to end on tiny models: what comes out, and how it resumes."""
 
 import json
-import os
 import shutil
-import signal
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -253,22 +249,10 @@ def test_augmented_rows_are_trained_on_in_place_of_the_split(student_folder, tas
     assert len(log) == 32 / 8
 
 
-KILL = """
-import os, signal, sys
-from efficientbert.train import finetune
-from efficientbert.train.engine import loop
-real, kill_at = loop.save_checkpoint, int(sys.argv.pop(1))
-def save(accelerator, checkpoints, step):
-    real(accelerator, checkpoints, step)
-    if step == kill_at:
-        os.kill(os.getpid(), signal.SIGKILL)
-loop.save_checkpoint = save
-finetune.cli()
-"""
-
-
 @pytest.mark.parametrize("with_teacher", [False, True])
-def test_killed_and_started_again_gives_the_same(with_teacher, student_folder, teacher_folder, task_file, tmp_path):
+def test_killed_and_started_again_gives_the_same(
+    with_teacher, student_folder, teacher_folder, task_file, kill_behind, tmp_path
+):
     """kill -9 behind a checkpoint, with selection between checkpoints."""
     more = ["--selection", "0.25", "--num_epochs", "4", "--checkpoint_steps", "5"]
     if with_teacher:
@@ -277,15 +261,14 @@ def test_killed_and_started_again_gives_the_same(with_teacher, student_folder, t
     whole, cut = tmp_path / "whole" / "f", tmp_path / "cut" / "f"
     call(*arguments(student_folder, task_file, whole, *more))
     given = arguments(student_folder, task_file, cut, *more)
-    ended = subprocess.run([sys.executable, "-c", KILL, "15", *given], capture_output=True)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    kill_behind(15, "finetune", *given)
     assert not cut.exists() and (tmp_path / "cut" / "f.partial").exists()
     call(*given)
     assert same_weights(whole, cut) and read(whole) == read(cut)
 
 
 def test_two_processes_give_the_weights_of_one_with_the_double_batch(
-    student_folder, teacher_folder, task_file, tmp_path
+    student_folder, teacher_folder, task_file, ranks, tmp_path
 ):
     call(*arguments(teacher_folder(), task_file, tmp_path / "teacher", "--num_epochs", "1"))
     config = json.loads((Path(student_folder) / "config.json").read_text(encoding="utf-8"))
@@ -297,11 +280,7 @@ def test_two_processes_give_the_weights_of_one_with_the_double_batch(
     more += ["--train_split", "train[:32]", "--num_epochs", "1"]
     call(*arguments(str(still), task_file, tmp_path / "1", *more))
     given = arguments(str(still), task_file, tmp_path / "2", *more, "--batch_size", "4")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(ROOT / "train/finetune.py"), *given]
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert ranks(lambda: call(*given)) == [0, 0]
     one, two = (load_file(tmp_path / name / "seed-1" / "model.safetensors") for name in ("1", "2"))
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-4)

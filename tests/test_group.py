@@ -3,21 +3,17 @@
 import multiprocessing
 import os
 import signal
-import socket
 from pathlib import Path
 
+import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
 from efficientbert.search.samplers import RandomSampler
 from efficientbert.search.study.group import Group
 from efficientbert.search.study.stop_rule import StopRule
 from efficientbert.search.study.storage import open_storage
 from efficientbert.search.study.study import StageStudy
-
-
-FORK = multiprocessing.get_context("fork")
 
 
 class Numbers:
@@ -30,12 +26,10 @@ class Numbers:
         return number
 
 
-def work(rank: int, port: int, folder: Path, kill_at: int, alone: bool, told) -> None:
+def work(folder: Path, kill_at: int, alone: bool, told) -> None:
     """One of two processes: a job, and eight candidates; the second is killed in one of them, or fails alone."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-    AcceleratorState._reset_state(True)  # of a test before
     accelerator, seen = Accelerator(cpu=True), []
+    rank = accelerator.process_index
     group = Group(accelerator)
 
     def evaluate(number, report):
@@ -56,22 +50,20 @@ def work(rank: int, port: int, folder: Path, kill_at: int, alone: bool, told) ->
     told.put((rank, made, [(record.candidate, record.losses, record.reason) for record in records]))
 
 
-def run(folder: Path, kill_at: int = 0, alone: bool = False) -> tuple[list[int], list]:
-    """Two processes without a launcher that would end one for the other; their exit codes and what they tell."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    told = FORK.Queue()
-    workers = [FORK.Process(target=work, args=(rank, port, folder, kill_at, alone, told)) for rank in (0, 1)]
-    for worker in workers:
-        worker.start()
-    found = [] if kill_at else sorted(told.get(timeout=300) for _ in workers)
-    for worker in workers:
-        worker.join()
-    return [worker.exitcode for worker in workers], [what for _, *what in found]
+@pytest.fixture
+def run(ranks):
+    """Runs two processes; gives their exit codes and what they tell."""
+
+    def run(folder: Path, kill_at: int = 0, alone: bool = False) -> tuple[list[int], list]:
+        told = multiprocessing.get_context("fork").SimpleQueue()
+        codes = ranks(lambda: work(folder, kill_at, alone, told))
+        found = [] if kill_at else sorted(told.get() for _ in codes)
+        return codes, [what for _, *what in found]
+
+    return run
 
 
-def test_a_killed_process_fails_no_candidate(tmp_path):
+def test_a_killed_process_fails_no_candidate(run, tmp_path):
     assert run(tmp_path / "killed", kill_at=3)[0] == [1, -signal.SIGKILL]
     storage = open_storage(tmp_path / "killed")
     trials = storage.get_all_trials(storage.get_study_id_from_name("study/stage-1"))
@@ -91,7 +83,7 @@ def test_a_killed_process_fails_no_candidate(tmp_path):
     assert {number % 3 == 0 for number, _, _ in rows} == {True, False}
 
 
-def test_a_candidate_that_fails_in_one_process_alone_has_failed(tmp_path):
+def test_a_candidate_that_fails_in_one_process_alone_has_failed(run, tmp_path):
     codes, (first, second) = run(tmp_path, alone=True)
     assert codes == [0, 0] and first == second
     _, rows = first

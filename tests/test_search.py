@@ -1,12 +1,10 @@
 """A search from arguments to checkpoints: stages, budgets, objectives, tasks, resume and faults."""
 
 import json
+import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -21,7 +19,7 @@ from efficientbert.search import search, supernets
 from efficientbert.search.arguments import SearchArguments
 from efficientbert.search.preparation import make_space
 from efficientbert.search.scores import short_training
-from efficientbert.search.scores.held_out_text import held_out_loss
+from efficientbert.search.scores.held_out_text import HeldOutText, held_out_loss
 from efficientbert.search.scores.score import objectives
 from efficientbert.search.scores.trained_candidates import TrainedCandidates
 from efficientbert.search.space.architecture import Architecture
@@ -34,6 +32,7 @@ from efficientbert.train.distillation.projection import load_projection
 from efficientbert.train.distillation.scales import teacher_scales
 from efficientbert.train.distillation.student import Student
 from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.engine import loop
 from efficientbert.train.finetune import main as finetune
 from efficientbert.train.model_folder.record import read_provenance
 from efficientbert.train.tasks.arguments import FinetuneArguments
@@ -186,39 +185,31 @@ def test_a_best_candidate_without_its_weights_is_told(make_arguments, monkeypatc
         search.main(make_arguments(stages=[1]))
 
 
-KILL_WHEN = """
-import os, signal, sys
-from efficientbert.search import search
-from efficientbert.search.scores import short_training
-from efficientbert.search.scores.held_out_text import HeldOutText
-from efficientbert.train.engine import loop
-kill_at = int(sys.argv.pop(1))
-events = []
-def dies(function):
-    def call(*args, **kwargs):
-        events.append(1)
-        result = function(*args, **kwargs)
-        if len(events) == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-    return call
-loop.save_checkpoint = dies(loop.save_checkpoint)
-HeldOutText.__call__ = dies(HeldOutText.__call__)
-search.cli()
-"""
-
-
 @pytest.mark.parametrize("kill_at", [1, 2, 5])
-def test_killed_and_started_again_gives_the_same(kill_at, make_arguments, tmp_path):
+def test_killed_and_started_again_gives_the_same(kill_at, make_arguments, forks, tmp_path):
     """kill -9 behind a checkpoint of the warm-up, of the sampled steps, and when the third candidate is scored."""
     more = {"stages": [3], "warmup_steps": 4, "sampled_steps": 4, "checkpoint_steps": 2, "num_candidates": 4}
     whole = make_arguments(**more, output_dir=str(tmp_path / "whole" / "study"))
     search.main(whole)
     args = make_arguments(**more)
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(json.dumps({name: value for name, value in asdict(args).items() if value not in (None, [])}))
-    ended = subprocess.run([sys.executable, "-c", KILL_WHEN, str(kill_at), str(recipe)], capture_output=True)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    events = []
+
+    def dies(function):
+        def call(*given, **named):
+            events.append(1)
+            result = function(*given, **named)
+            if len(events) == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return call
+
+    def job():
+        loop.save_checkpoint = dies(loop.save_checkpoint)
+        HeldOutText.__call__ = dies(HeldOutText.__call__)
+        search.main(args)
+
+    assert forks(job) == [-signal.SIGKILL]
     assert not (Path(args.output_dir) / "best").exists()
     search.main(args)
     for name in ("best/model.safetensors", "stage-3/supernet.safetensors"):
@@ -232,15 +223,9 @@ def finished(rows: list[dict]) -> list[dict]:
     return [row for row in rows if row["state"] != "LOST"]
 
 
-def test_two_workers_share_a_search(make_arguments, tmp_path):
+def test_two_workers_share_a_search(make_arguments, forks):
     args = make_arguments(stages=[1, 3], num_candidates=4)
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(json.dumps({name: value for name, value in asdict(args).items() if value not in (None, [])}))
-    command = [sys.executable, "-m", "efficientbert", "search", str(recipe)]
-    workers = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
-    for worker in workers:
-        _, errors = worker.communicate()
-        assert worker.returncode == 0, errors.decode()[-3000:]
+    assert forks(*[lambda: search.main(args)] * 2) == [0, 0]
     for stage in (1, 3):
         rows = finished(candidates(args, stage))
         assert len(rows) == 4 and len({str(row["candidate"]) for row in rows}) == 4

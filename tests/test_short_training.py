@@ -2,10 +2,7 @@
 
 import gc
 import json
-import os
 import random
-import subprocess
-import sys
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -340,31 +337,18 @@ def test_bad_settings_are_named(make, teacher_folder, task_teacher, task_file, t
     assert isinstance(score.task, TaskTraining)
 
 
-WORKER = """
-import json, os, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from test_short_training import NARROW, WIDE, make_score
-folder = Path(sys.argv[-1])
-score = make_score(*sys.argv[2:6], folder, batch_size=int(sys.argv[6]), rungs=(3,), learning_rate=3e-3)
-seen = []
-losses = [score(architecture, lambda loss, rung: seen.append(loss)) for architecture in (NARROW, WIDE)]
-path = folder / f"{os.environ['WORLD_SIZE']}-{os.environ['RANK']}.json"
-path.write_text(json.dumps({"losses": losses, "seen": seen}))
-"""
-
-
 def test_two_processes_score_as_one_with_the_double_batch(
-    teacher_folder, task_teacher, corpus_file, task_file, tmp_path
+    teacher_folder, task_teacher, corpus_file, task_file, ranks, tmp_path
 ):
-    (tmp_path / "worker.py").write_text(WORKER, encoding="utf-8")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    for processes, batch_size in ((1, 4), (2, 2)):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        command += [str(tmp_path / "worker.py"), str(Path(__file__).parent), teacher_folder(), task_teacher]
-        command += [corpus_file, task_file, str(batch_size), str(tmp_path)]
-        ended = subprocess.run(command, capture_output=True, text=True, env=environment)
-        assert ended.returncode == 0, ended.stderr[-3000:]
+    def work(name: str, batch_size: int) -> None:
+        given = (teacher_folder(), task_teacher, corpus_file, task_file, tmp_path)
+        score, seen = make_score(*given, batch_size=batch_size, rungs=(3,), learning_rate=3e-3), []
+        losses = [score(architecture, lambda loss, rung: seen.append(loss)) for architecture in (NARROW, WIDE)]
+        rank = score.accelerator.process_index
+        (tmp_path / f"{name}-{rank}.json").write_text(json.dumps({"losses": losses, "seen": seen}))
+
+    work("1", 4)
+    assert ranks(lambda: work("2", 2)) == [0, 0]
     one, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1-0", "2-0", "2-1"))
     assert first == second
     assert len(one["seen"]) == 2 * 3

@@ -1,16 +1,13 @@
 """Training of the supernet: which architectures a step trains, and what each of them learns from whom."""
 
-import os
 import random
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from datasets import Dataset
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
@@ -320,30 +317,15 @@ def test_accumulated_batches_give_the_weights_of_one_whole(teacher, tmp_path):
         torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-4)
 
 
-WORKER = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-import test_supernet_training as this
-import torch
-from safetensors.torch import save_file
+def test_two_processes_train_a_sandwich_as_one_with_the_double_batch(teacher, supernet, ranks, tmp_path):
+    def work():
+        trained = make_supernet(teacher)
+        run_training(tmp_path, teacher, trained, 4, batch_size=2)
+        if torch.distributed.get_rank() == 0:
+            save_file(trained.state_dict(), tmp_path / "supernet.safetensors")
+        torch.distributed.destroy_process_group()
 
-folder, teacher = Path(sys.argv[2]), this.Teacher.load(sys.argv[3])
-supernet = this.make_supernet(teacher)
-this.run_training(folder, teacher, supernet, 4, batch_size=2)
-if torch.distributed.get_rank() == 0:
-    save_file(supernet.state_dict(), folder / "supernet.safetensors")
-torch.distributed.destroy_process_group()
-"""
-
-
-def test_two_processes_train_a_sandwich_as_one_with_the_double_batch(teacher, teacher_folder, supernet, tmp_path):
-    (tmp_path / "worker.py").write_text(WORKER, encoding="utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += [str(tmp_path / "worker.py"), str(ROOT / "tests"), str(tmp_path), teacher_folder()]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert ranks(work) == [0, 0]
     run_training(tmp_path / "one", teacher, supernet, 4)
     two = load_file(tmp_path / "supernet.safetensors")
     for name, tensor in supernet.state_dict().items():
