@@ -14,6 +14,7 @@ import hashlib
 import json
 import multiprocessing
 import random
+import runpy
 import signal
 import socket
 import threading
@@ -52,6 +53,8 @@ from efficientbert.train.engine import loop
 
 WORDS = [f"word{index}" for index in range(60)]
 FORK = multiprocessing.get_context("fork")
+FRESH = multiprocessing.get_context("forkserver")
+FRESH.set_forkserver_preload(["torch"])  # it takes seconds to import
 
 
 def pytest_collection_finish() -> None:
@@ -214,6 +217,29 @@ def kill_behind():
             run_command(*job_of(command), command, list(map(str, words)))
 
         assert run_forks(job) == [-signal.SIGKILL]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory):
+    """Runs a program in a process that has imported torch and nothing else; its exit code, stdout and stderr."""
+
+    def run(program: str, *words: object, **environment: str) -> tuple[int, str, str]:
+        folder = tmp_path_factory.mktemp("fresh")
+        outputs = [folder / name for name in ("stdout", "stderr")]
+        started = f"""
+import os, sys
+for number, path in enumerate({list(map(str, outputs))}, 1):
+    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+os.environ.update({environment})
+sys.argv[1:] = {list(map(str, words))}
+"""
+        (folder / "program.py").write_text(started + program, encoding="utf-8")
+        process = FRESH.Process(target=runpy.run_path, args=(str(folder / "program.py"),))
+        process.start()
+        process.join()
+        return process.exitcode, *(path.read_text(encoding="utf-8") for path in outputs)
 
     return run
 

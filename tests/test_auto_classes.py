@@ -1,9 +1,7 @@
 """Saved folders under the Auto classes: with the package installed, and on a machine that does not have it."""
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,7 +28,7 @@ IDS = torch.tensor([[2, 8, 7, 3], [2, 6, 3, 0]])
 # What a fresh process finds: for every folder and Auto class, what was missing or did not fit, and what the model
 # computes. Without the package `import efficientbert` fails there, and all code comes from the folder.
 PROCESS = """
-import json, sys
+import json
 
 task = json.loads(sys.argv[1])
 
@@ -84,7 +82,7 @@ json.dump(report, open(task["report"], "w"))
 """
 
 
-def run_process(folders: dict[str, str], work: Path, installed: bool) -> dict:
+def run_process(fresh: Callable, folders: dict[str, str], work: Path, installed: bool) -> dict:
     """Runs PROCESS over `folders`, each mapped to where its model is saved again (or to nothing)."""
     report = work / "report.json"
     task = {
@@ -94,10 +92,8 @@ def run_process(folders: dict[str, str], work: Path, installed: bool) -> dict:
         "autos": list(AUTO),
         "ids": IDS.tolist(),
     }
-    environment = os.environ | {"HF_MODULES_CACHE": str(work / "modules")}
-    command = [sys.executable, "-c", PROCESS, json.dumps(task)]
-    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    code, _, stderr = fresh(PROCESS, json.dumps(task), HF_MODULES_CACHE=str(work / "modules"))
+    assert code == 0, stderr[-3000:]
     return json.loads(report.read_text())
 
 
@@ -130,7 +126,7 @@ def saved(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(saved, tmp_path_factory) -> dict[str, tuple[Path, dict]]:
+def found(saved, fresh, tmp_path_factory) -> dict[str, tuple[Path, dict]]:
     """By world, its folders and what a process there finds in them."""
     folders = sorted(saved.iterdir())
     elsewhere, third = tmp_path_factory.mktemp("elsewhere"), tmp_path_factory.mktemp("third")
@@ -139,10 +135,10 @@ def found(saved, tmp_path_factory) -> dict[str, tuple[Path, dict]]:
     return {
         "installed": (
             saved,
-            run_process({str(folder): "" for folder in folders}, tmp_path_factory.mktemp("here"), True),
+            run_process(fresh, {str(folder): "" for folder in folders}, tmp_path_factory.mktemp("here"), True),
         ),
-        "elsewhere": (saved, run_process(again, elsewhere, False)),
-        "saved again": (elsewhere / "again", run_process(five, third, False)),
+        "elsewhere": (saved, run_process(fresh, again, elsewhere, False)),
+        "saved again": (elsewhere / "again", run_process(fresh, five, third, False)),
     }
 
 

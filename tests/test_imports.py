@@ -89,13 +89,13 @@ def test_importing_the_package_changes_no_environment_and_loads_nothing():
         "from efficientbert import EfficientBertConfig; from transformers import AutoConfig, AutoModel",
     ],
 )
-def test_the_auto_classes_know_our_models(imports):
-    code = (
+def test_the_auto_classes_know_our_models(imports, fresh):
+    program = (
         f"{imports}; config = AutoConfig.for_model('efficientbert', vocab_size=9, hidden_size=12, "
         "num_hidden_layers=1, num_attention_heads=2); print(type(AutoModel.from_config(config)).__module__)"
     )
-    done = run(code)
-    assert done.stdout.strip() == "efficientbert.modeling_efficientbert", done.stderr
+    _, stdout, stderr = fresh(program)
+    assert stdout.strip() == "efficientbert.modeling_efficientbert", stderr
 
 
 def test_what_the_user_has_set_stays():

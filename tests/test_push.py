@@ -1,9 +1,7 @@
 """Uploading, for real: against a small server of the Hub's protocol on this machine."""
 
 import json
-import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -78,48 +76,45 @@ def contents(folder):
 
 
 def environment(hub, token=None):
-    changed = {"HF_ENDPOINT": hub.url, "HF_TOKEN": token or hub.token}
-    return {**os.environ, **changed, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    reached = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    return reached | {"HF_TOKEN": token or hub.token}
 
 
-def push(hub, *arguments, token=None):
-    command = [sys.executable, "-m", "efficientbert.train.push", *map(str, arguments)]
-    return subprocess.run(command, env=environment(hub, token), capture_output=True, text=True)
+PUSH = "import runpy; runpy.run_module('efficientbert.train.push', run_name='__main__')"
 
 
-def test_the_command_uploads_everything_but_training_files(hub, folder):
+def test_the_command_uploads_everything_but_training_files(fresh, hub, folder):
     finished = contents(folder)
     training = add_training_files(folder)
-    done = push(hub, "--folder", folder, "--repo_id", "user/name", "--private", "--commit_message", "The model")
-    assert done.returncode == 0, done.stderr
+    words = ("--folder", folder, "--repo_id", "user/name", "--private", "--commit_message", "The model")
+    code, stdout, stderr = fresh(PUSH, *words, **environment(hub))
+    assert code == 0, stderr
     assert hub.files == {"main": finished}
     assert hub.repos["user/name"]["visibility"] == "private"
     assert hub.messages == ["The model"] and hub.branches == []
-    assert done.stdout.splitlines()[-1] == f"{hub.url}/user/name"
-    assert all(name in done.stdout.splitlines()[0] for name in training)
+    assert stdout.splitlines()[-1] == f"{hub.url}/user/name"
+    assert all(name in stdout.splitlines()[0] for name in training)
     assert contents(folder).keys() == {*finished, *training}
 
 
-def test_a_refused_token_is_one_line(hub, folder):
-    done = push(hub, "--folder", folder, "--repo_id", "user/name", token="hf_wrong")
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("efficientbert push: error: upload to 'user/name': the token is not accepted")
-    assert "hf_wrong" not in done.stderr and not hub.files
+def test_a_refused_token_is_one_line(fresh, hub, folder):
+    code, _, stderr = fresh(PUSH, "--folder", folder, "--repo_id", "user/name", **environment(hub, "hf_wrong"))
+    assert code == 2
+    assert stderr.count("\n") == 1
+    assert stderr.startswith("efficientbert push: error: upload to 'user/name': the token is not accepted")
+    assert "hf_wrong" not in stderr and not hub.files
 
 
-def test_save_pretrained_and_push_to_hub_send_code_and_auto_map(hub, folder):
+def test_save_pretrained_and_push_to_hub_send_code_and_auto_map(fresh, hub, folder):
     """The library's own way to the Hub: what arrives is what the package's code is."""
-    code = (
-        "import sys\n"
+    program = (
         "from efficientbert import EfficientBertForSequenceClassification\n"
         "from transformers import AutoTokenizer\n"
         "EfficientBertForSequenceClassification.from_pretrained(sys.argv[1]).push_to_hub('user/name')\n"
         "AutoTokenizer.from_pretrained(sys.argv[1]).push_to_hub('user/name')\n"
     )
-    command = [sys.executable, "-c", code, str(folder)]
-    done = subprocess.run(command, env=environment(hub), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    code, _, stderr = fresh(program, folder, **environment(hub))
+    assert code == 0, stderr
     arrived = hub.files["main"]
     for name in CODE_FILES:
         assert arrived[name] == (ROOT / name).read_bytes()
