@@ -51,10 +51,14 @@ from efficientbert.train.cli.command import run_command
 from efficientbert.train.engine import loop
 
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a shell
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 WORDS = [f"word{index}" for index in range(60)]
 FORK = multiprocessing.get_context("fork")
 FRESH = multiprocessing.get_context("forkserver")
-FRESH.set_forkserver_preload(["torch"])  # it takes seconds to import
+# What transformers imports of other libraries: it takes seconds.
+FRESH.set_forkserver_preload(["torch._dynamo", "torch.distributed.tensor", "torch.distributed.fsdp", "scipy.optimize"])
 
 
 def pytest_collection_finish() -> None:
@@ -223,7 +227,10 @@ def kill_behind():
 
 @pytest.fixture(scope="session")
 def fresh(tmp_path_factory):
-    """Runs a program in a process that has imported torch and nothing else; its exit code, stdout and stderr."""
+    """Runs a program in a process that has imported torch and scipy, nothing else; its exit code, stdout and stderr.
+
+    Most of the time of a process that starts anew goes into these two.
+    """
 
     def run(program: str, *words: object, **environment: str) -> tuple[int, str, str]:
         folder = tmp_path_factory.mktemp("fresh")

@@ -141,7 +141,7 @@ def test_nothing_in_a_recipe_switches_a_default_off(tmp_path):
         ("limit: 1.5", "limit: must be a whole number, not '1.5'"),
         ("on: perhaps", "on: must be true or false, not 'perhaps'"),
         ("name: [a, b]", "name: must be one value"),
-        ("rate: 1\nrate: 2", "line 2: rate stands twice"),
+        ("rate: 1\nrate: 2", "line 2: 'rate' stands twice"),
         ("nmae: x", "line 1: unknown argument 'nmae'; did you mean 'name'"),
         ("- a", "must hold one argument per line"),
         ("", "must hold one argument per line"),
@@ -155,7 +155,7 @@ def test_values_that_do_not_suit_a_field(text, message, tmp_path):
 
 def test_a_recipe_in_another_encoding(tmp_path):
     (tmp_path / "recipe.yaml").write_bytes("name: Stra\xdfe".encode("latin-1"))
-    with pytest.raises(InputError, match=r"recipe .*recipe\.yaml: cannot be read"):
+    with pytest.raises(InputError, match=r"recipe '.*recipe\.yaml': cannot be read"):
         parse_arguments(Lists, [str(tmp_path / "recipe.yaml")], "test")
 
 

@@ -332,7 +332,7 @@ def test_models_that_do_not_do(masked_lm, tokenizer, teacher_folder, tmp_path, c
         ({"copies": 0}, "copies: must be at least 1"),
         ({"candidates": 0}, "candidates: must be at least 1"),
         ({"replace_probability": 0.0}, "replace_probability: must be above 0"),
-        ({"seed": -1}, "seed: must be at least 0"),
+        ({"seed": -1}, "seed: must be between 0 and 4294967295, not -1"),
         ({"output_file": "x.csv"}, r"must end in \.parquet"),
         ({"kind": "multiple-choice"}, "only text-classification can be augmented"),
         ({"text_column": None}, "text_column: must name"),

@@ -206,8 +206,8 @@ BAD_TRAINING = {
 }
 BAD_WORDS = [
     *(("distill", words, said) for words, said in (
-        ("--losses hidden_states=inf", "the weight of hidden_states must be a number above 0, not 'inf'"),
-        ("--losses hidden_states=-1", "the weight of hidden_states must be a number above 0, not '-1'"),
+        ("--losses hidden_states=inf", "the weight of 'hidden_states' must be a number above 0, not 'inf'"),
+        ("--losses hidden_states=-1", "the weight of 'hidden_states' must be a number above 0, not '-1'"),
         ("--losses love", "unknown loss 'love'"),
         ("--layer_map 9 9", "layer_map"),
         ("--max_length 7", "max_length: must be between 8 and the 64 tokens"),
@@ -222,7 +222,7 @@ BAD_WORDS = [
         ("--teacher efficientbert-tiny", "is a preset, which has no weights"),
     )),
     *(("finetune", words, said) for words, said in (
-        ("--losses hidden_states=inf", "the weight of hidden_states must be a number above 0, not 'inf'"),
+        ("--losses hidden_states=inf", "the weight of 'hidden_states' must be a number above 0, not 'inf'"),
         ("--seeds 1 1", r"seeds: must be different numbers, not \[1, 1\]"),
         ("--seeds 1 -1", "seeds: must be between 0 and 4294967295, not -1"),
         ("--max_length 7", "max_length: must be at least 8, not 7"),
@@ -261,11 +261,11 @@ BAD_WORDS = [
         ("--augmented_data {tmp}/gone.parquet", "augmented_data '.*gone.parquet': does not exist"),
         ("--model efficientbert-tiny", "is a preset, which has no weights"),
         ("{tmp}/nokey.yaml", "line 1: unknown argument 'datum'"),
-        ("{tmp}/latin.yaml", "recipe .*latin.yaml: cannot be read"),
-        ("{tmp}/torn.yaml", "recipe .*torn.yaml: cannot be read"),
+        ("{tmp}/latin.yaml", "recipe '.*latin.yaml': cannot be read"),
+        ("{tmp}/torn.yaml", "recipe '.*torn.yaml': cannot be read"),
         ("{tmp}/list.yaml", "must hold one argument per line"),
-        ("{tmp}/twice.yaml", "line 2: data stands twice"),
-        ("{tmp}/gone.yaml", "recipe .*gone.yaml: cannot be read"),
+        ("{tmp}/twice.yaml", "line 2: 'data' stands twice"),
+        ("{tmp}/gone.yaml", "recipe '.*gone.yaml': cannot be read"),
     )),
     *(("evaluate", words, said) for words, said in (
         ("", "has no trained head for the task; `efficientbert finetune --model"),
@@ -293,7 +293,7 @@ BAD_WORDS = [
     )),
     *(("multitask", words, said) for words, said in (
         ("--tasks mars", "tasks: 'mars' is neither a known task"),
-        ("--tasks {tmp}/gone.yaml", "recipe .*gone.yaml: cannot be read"),
+        ("--tasks {tmp}/gone.yaml", "recipe '.*gone.yaml': cannot be read"),
         ("--tasks {tmp}/nokey.yaml", "line 1: unknown argument 'datum'"),
         ("--teachers a b", "teachers: 2 for 1 tasks; give one for each with --teachers"),
         ("--names a b", "names: 2 for 1 tasks; give one for each with --names"),
@@ -348,7 +348,7 @@ BAD_WORDS = [
         ("--rounds 0", "--rounds 0: must be positive"),
         ("--batch_sizes 1 1", "must be positive and different"),
         ("--sequence_length 0", "must be positive"),
-        ("--dtype int8", "--dtype int8: unknown; known are"),
+        ("--dtype int8", "--dtype 'int8': unknown; known are"),
         ("--output_json {tmp}/none/x.json", "cannot be written there"),
         ("--output_json {tmp}/folder", "cannot be written there"),
     )),

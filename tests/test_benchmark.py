@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +32,7 @@ from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
 
 
+SCRIPT = str(Path(__file__).parents[1] / "search/benchmark.py")
 SMALL_BERT = BertConfig(
     vocab_size=60,
     hidden_size=24,
@@ -225,9 +224,9 @@ def test_command_gives_the_arguments_back():
         (["--sequence_length", "0"], "--sequence_length 0: must be positive"),
         (["--rounds", "-1"], "--rounds -1: must be positive"),
         (["--threads", "0"], "--threads 0: must be positive"),
-        (["--dtype", "int8"], "--dtype int8: unknown; known are float32"),
-        (["--output_json", "no/such/folder/x.json"], "--output_json no/such/folder/x.json: cannot be written"),
-        (["--output_json", "."], "--output_json .: cannot be written"),
+        (["--dtype", "int8"], "--dtype 'int8': unknown; known are float32"),
+        (["--output_json", "no/such/folder/x.json"], "--output_json 'no/such/folder/x.json': cannot be written"),
+        (["--output_json", "."], "--output_json '.': cannot be written"),
         (["--models", "t5"], "model 't5': cannot be run on 4 tokens"),
     ],
 )
@@ -262,12 +261,10 @@ def test_models_that_cannot_run_are_refused(folders, name, changes, message):
         peak_memory(str(folders / name), args)
 
 
-@pytest.mark.parametrize("command", [["-m", "efficientbert", "benchmark"], ["search/benchmark.py"]])
-def test_runs_as_command_and_by_path(command):
-    finished = subprocess.run(
-        [sys.executable, *command, "--models", "bert-huge"],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 2 and finished.stderr.startswith("efficientbert benchmark: error: model 'bert-huge'")
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [("runpy.run_module('efficientbert'", ["benchmark"]), (f"runpy.run_path({SCRIPT!r}", [])],
+)
+def test_runs_as_command_and_by_path(program, words, fresh):
+    code, _, stderr = fresh(f"import runpy; {program}, run_name='__main__')", *words, "--models", "bert-huge")
+    assert code == 2 and stderr.startswith("efficientbert benchmark: error: model 'bert-huge'")

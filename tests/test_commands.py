@@ -149,7 +149,7 @@ def test_recipes(teacher_folder, corpus_file, student_file, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "missing: --corpus, --teacher, --output_dir; see --help"),
+        ([], "missing: --corpus, --output_dir, --teacher; see --help"),
         (
             ["--corpus", "a", "--teacher", "b", "--output_dir", "c", "--max_steps", "many"],
             "--max_steps: must be a whole number, not 'many'",

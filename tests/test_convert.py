@@ -3,8 +3,6 @@
 import hashlib
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +33,7 @@ from efficientbert.train.model_folder.results import add_results
 from efficientbert.train.model_folder.upload import card_to_upload, check_complete, check_loads
 
 
+SCRIPT = str(Path(__file__).parents[1] / "train/convert.py")
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
 VOCAB, EMBEDDING, POSITIONS = 40, 6, 20
 
@@ -578,13 +577,16 @@ def test_width_that_leaves_nothing_is_refused():
         convert(checkpoint, [ReleaseFFN("linear2(gelu(linear1(x)))", 1, 4)], 3)
 
 
-@pytest.mark.parametrize("command", [["-m", "efficientbert", "convert"], ["train/convert.py"]])
-def test_runs_as_command_and_by_path(tmp_path, command):
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [("runpy.run_module('efficientbert'", ["convert"]), (f"runpy.run_path({SCRIPT!r}", [])],
+)
+def test_runs_as_command_and_by_path(tmp_path, program, words, fresh):
     path = save(tmp_path / "F.bin", random_checkpoint(12, [12]))
     flags = ["--checkpoint", path, "--num_attention_heads", "3", "--ffn_expr", EXPRESSION]
-    subprocess.run(
-        [sys.executable, *command, *flags, "--output_dir", str(tmp_path / "out")],
-        cwd=Path(__file__).parents[1],
-        check=True,
+    flags += ["--output_dir", str(tmp_path / "out")]
+    code, _, stderr = fresh(
+        f"import runpy; {program}, run_name='__main__')", *words, *flags, "--output_dir", tmp_path / "out"
     )
+    assert code == 0, stderr
     assert AutoModel.from_pretrained(tmp_path / "out").config.hidden_size == 12

@@ -203,13 +203,13 @@ def test_losses_and_layers_of_a_yaml_recipe(masked_lm_folder, corpus_file, stude
 
 BAD = [
     (["--losses", "hidden"], "losses: unknown loss 'hidden'; known are hidden_states"),
-    (["--losses", "logits=x"], "losses: the weight of logits must be a number above 0"),
+    (["--losses", "logits=x"], "losses: the weight of 'logits' must be a number above 0"),
     (["--losses", "logits"], "teacher .*: its checkpoint has no masked-LM head"),
     (["--losses", "minilm_relations", "--student", "{odd}"], "2 attention heads but .* has 3; minilm_relations can"),
     (["--losses", "qkv_relations", "--relation_heads", "5"], "relation_heads: must divide the 18 channels"),
     (["--losses", "qkv_relations", "--relation_layer", "9"], "relation_layer: must be between 1 and the 4 layers"),
     (["--layer_map", "2"], "layer_map: names 1 teacher layers, but the student has 2"),
-    (["--layer_map", "2", "5"], "layer_map: teacher .* has layers 1 to 4, not 5"),
+    (["--layer_map", "2", "5"], "layer_map: teacher .* has layers 1 to 4, not '5'"),
     (["--layer_map", "middle"], "layer_map: must be uniform, last or teacher layers"),
     (["--init_sequences", "0"], "init_sequences: must be at least 1, not 0"),
     (["--held_out", "-1"], "held_out: must be at least [01], not -1"),

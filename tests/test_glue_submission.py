@@ -96,5 +96,5 @@ def test_written_and_missing(tmp_path):
     with pytest.raises(InputError, match="no model of a GLUE task"):
         write(tmp_path / "c", {})
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(InputError, match=r"submission_dir .*file/c: cannot be made: Not a directory"):
+    with pytest.raises(InputError, match=r"submission_dir .*file/c': cannot be made: Not a directory"):
         write(tmp_path / "file" / "c", {"RTE.tsv": "x"})

@@ -553,7 +553,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(error, tmp_path, monkeypatch):
     whole, whole_log = run(tmp_path / "whole", Regression())
     with monkeypatch.context() as patched:
         patched.setattr(Accelerator, "save_state", save_state)
-        with pytest.raises(InputError, match=r"step-00000006: cannot be written, with .* MB free: .*make room"):
+        with pytest.raises(InputError, match=r"step-00000006': cannot be written, with .* MB free: .*make room"):
             run(tmp_path, Regression())
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
     model, log = run(tmp_path, Regression())
@@ -585,7 +585,7 @@ def test_a_disk_without_room_for_the_folder_of_checkpoints(tmp_path, monkeypatch
 
     accelerator = make_accelerator(LoopArguments(), tmp_path)
     monkeypatch.setattr(Path, "mkdir", mkdir)
-    with pytest.raises(InputError, match=r"step-00000003: cannot be written, with .* MB free: .*make room"):
+    with pytest.raises(InputError, match=r"step-00000003': cannot be written, with .* MB free: .*make room"):
         save_checkpoint(accelerator, tmp_path / "not" / "there", 3)
 
 

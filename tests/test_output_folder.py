@@ -99,7 +99,7 @@ def test_two_processes_do_not_work_on_one_folder(tmp_path):
 def test_strange_folders_are_left_alone(name, tmp_path):
     (tmp_path / name).mkdir()
     (tmp_path / name / "mine.txt").write_text("x", encoding="utf-8")
-    with pytest.raises(InputError, match=f"{name}: is not empty"):
+    with pytest.raises(InputError, match=f"{name}': is not empty"):
         OutputFolder(tmp_path / "out", {})
 
 

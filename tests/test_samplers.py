@@ -233,7 +233,7 @@ def test_the_hypervolume_grows_towards_the_known_front(name):
         return hypervolume([pair for _, pair in history], (25, 25))
 
     ideal = hypervolume([(ones, 8 - ones) for ones in range(9)], (25, 25))
-    for seed in range(3):
+    for seed in range(2):
         history = search(FRONT_MAKES[name](Bits(16), seed), 200, losses)
         chance = search(RandomSampler(Bits(16), seed), 200, losses)
         assert volume(history[:20]) < volume(history) <= ideal

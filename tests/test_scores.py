@@ -129,11 +129,11 @@ def test_nothing_broken_has_a_score(supernet, teacher, held_out, task):
     data, small = task.load("train"), Architecture(SHAPE, (SMALL,) * 2)
     with pytest.raises(NotFiniteError, match="held-out text: the loss is nan"):
         HeldOutText(broken(supernet), objective, held_out)(small)
-    with pytest.raises(NotFiniteError, match="task task: the slice's hidden states are not finite"):
+    with pytest.raises(NotFiniteError, match="task 'task': the slice's hidden states are not finite"):
         TaskProbe(broken(supernet), task, data)(small)
     model = constant(task, 0)
     model.classifier.output.bias.data[1] = float("nan")
-    with pytest.raises(NotFiniteError, match="task task: the outputs of the model are not finite"):
+    with pytest.raises(NotFiniteError, match="task 'task': the outputs of the model are not finite"):
         task_error(model, task, data, 8)
     for loss in (float("nan"), float("inf")):
         with pytest.raises(NotFiniteError, match=f"it: the loss is {loss}"):

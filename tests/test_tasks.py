@@ -304,8 +304,8 @@ def test_a_single_class_is_refused(tmp_path, tokenizer):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"task": "mrpc", "text_column": "a"}, "mrpc takes both --text_column and --text_pair_column"),
-        ({"task": "cola", "text_column": "a", "text_pair_column": "b"}, "cola takes --text_column alone"),
+        ({"task": "mrpc", "text_column": "a"}, "'mrpc' takes both --text_column and --text_pair_column"),
+        ({"task": "cola", "text_column": "a", "text_pair_column": "b"}, "'cola' takes --text_column alone"),
         ({"task": "mrpc", "text_pair_column": "b"}, "text_column: must name the column"),
     ],
 )
@@ -358,7 +358,7 @@ def test_what_cannot_be_read(tmp_path, tokenizer):
         ({"task": "rte", "max_length": 4}, "max_length: must be at least 8, not 4"),
         ({"data": "x.csv", "problem": "binary"}, "problem 'binary': unknown; known are single_label, multi_label"),
         ({"data": "x.csv", "kind": "multiple-choice", "problem": "regression"}, "problem: is for text-classification"),
-        ({"task": "sst2", "problem": "multi_label"}, "problem: of sst2 is single_label, not multi_label"),
+        ({"task": "sst2", "problem": "multi_label"}, "problem: of 'sst2' is 'single_label', not 'multi_label'"),
         ({"data": "x.csv", "text_column": "text"}, "data 'x.csv': does not exist"),
     ],
 )
