@@ -19,6 +19,7 @@ from datasets import Dataset, IterableDataset
 from torch import nn
 
 from efficientbert.train.cli.errors import InputError
+from efficientbert.train.engine import accelerator as accelerators
 from efficientbert.train.engine import loop, tracking
 from efficientbert.train.engine.accelerator import make_accelerator
 from efficientbert.train.engine.arguments import LoopArguments
@@ -258,6 +259,19 @@ def test_a_tracker_that_is_not_here_is_refused(name, message, tmp_path, monkeypa
 def test_what_a_device_cannot_do_is_refused(changes, message, tmp_path):
     with pytest.raises(InputError, match=message):
         make_accelerator(LoopArguments(**changes), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("precision", "slowdown", "told"),
+    [("bf16", 68.7, "mixed_precision: on this processor 'bf16' takes 69 times as long as 'no'\n")]
+    + [("bf16", 0.6, ""), ("no", 68.7, "")],
+)
+def test_a_processor_that_only_emulates_bfloat16_is_told(precision, slowdown, told, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(accelerators, "bf16_slowdown", lambda: slowdown)
+    AcceleratorState._reset_state(True)  # a process has one precision
+    make_accelerator(LoopArguments(device="cpu", mixed_precision=precision), tmp_path)
+    AcceleratorState._reset_state(True)
+    assert capsys.readouterr().out == told
 
 
 def test_a_named_device_is_the_one(tmp_path, monkeypatch):

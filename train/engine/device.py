@@ -1,5 +1,8 @@
 """The device that a command computes on."""
 
+import time
+from functools import cache
+
 import torch
 
 from efficientbert.train.cli.errors import InputError, one_line
@@ -17,6 +20,22 @@ def find_device(name: str | None = None) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"device {name!r}: is not here: {one_line(error, 200)}") from None
+
+
+@cache
+def bf16_slowdown() -> float:
+    """How many times as long as in float32 the CPU takes for a product in bfloat16: many only emulate it."""
+
+    def milliseconds(dtype: torch.dtype) -> float:
+        matrix = torch.ones(256, 256, dtype=dtype)
+        times = []
+        for _ in range(3):
+            started = time.perf_counter()
+            matrix @ matrix
+            times.append(time.perf_counter() - started)
+        return 1000 * min(times)
+
+    return milliseconds(torch.bfloat16) / milliseconds(torch.float32)
 
 
 def check_precision(precision: str, device: torch.device) -> None:
