@@ -58,6 +58,14 @@ def positive(value: float | list[int] | None) -> None:
 
 
 @as_validated_field
+def countable(value: list[int] | None) -> None:
+    """A field whose every entry must be at least zero."""
+    for number in value or []:
+        if number < 0:
+            raise ValueError(f"must be at least 0, not {number}")
+
+
+@as_validated_field
 def probability(value: float | None) -> None:
     """A field that must be at least 0 and below 1."""
     if value is not None and not 0 <= value < 1:
@@ -83,6 +91,8 @@ class EfficientBertConfig(PreTrainedConfig):
         num_hidden_layers: Number of layers.
         num_attention_heads: Attention heads per layer.
         head_dim: Width of one head; by default `hidden_size / num_attention_heads`, which must then be whole.
+        attention_heads: Attention heads of each layer, where they differ; a layer of 0 heads has no attention.
+        head_dims: Width of one head in each layer, where they differ.
         ffn_expressions: What each layer's feed-forward networks compute, see `ffn_efficientbert`. One text per layer,
             or one text for all. By default the published six, spread over the layers.
         ffn_stacks: Number of feed-forward networks in a row, per layer or one number for all.
@@ -129,6 +139,8 @@ class EfficientBertConfig(PreTrainedConfig):
     type_vocab_size: int = positive(default=2)
     initializer_range: float = positive(default=0.02)
     layer_norm_eps: float = positive(default=1e-5)
+    attention_heads: list[int] | None = countable(default=None)
+    head_dims: list[int] | None = countable(default=None)
     pad_token_id: int | None = 0
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
@@ -167,10 +179,19 @@ class EfficientBertConfig(PreTrainedConfig):
             raise ValueError(f"unknown preset {name!r}; known are {', '.join(PRESETS)}")
         return cls(**(PRESETS[name] | overrides))
 
+    @property
+    def attentions(self) -> list[tuple[int, int]]:
+        """Heads and width of a head in every layer; zeros of a layer without attention."""
+        heads = self.attention_heads or [self.num_attention_heads] * self.num_hidden_layers
+        sizes = self.head_dims or [self.head_dim] * self.num_hidden_layers
+        return [(count, size if count else 0) for count, size in zip(heads, sizes)]
+
     def validate_layers(self) -> None:
-        """Part of `@strict`-powered validation: one feed-forward network per layer, each fitting its sizes."""
-        for name in PER_LAYER:
+        """Part of `@strict`-powered validation: one entry for each layer, and expressions that fit their sizes."""
+        for name in (*PER_LAYER, "attention_heads", "head_dims"):
             value = getattr(self, name)
+            if value is None and name not in PER_LAYER:
+                continue
             if not isinstance(value, list) or len(value) != self.num_hidden_layers:
                 found = f"{len(value)}" if isinstance(value, list) else repr(value)
                 raise ValueError(f"{name} must have {self.num_hidden_layers} entries, one for each layer, not {found}")
@@ -179,11 +200,14 @@ class EfficientBertConfig(PreTrainedConfig):
 
     def validate_heads(self) -> None:
         """Part of `@strict`-powered validation: a whole width for every head."""
-        if self.head_dim is None:
+        if self.head_dim is None and self.head_dims is None:
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
                 f"({self.num_attention_heads}), or head_dim be given"
             )
+        for layer, (heads, size) in enumerate(self.attentions):
+            if heads and not size:
+                raise ValueError(f"head_dims must be positive where a layer has heads, not 0 as in layer {layer}")
 
     def validate_pad_token(self) -> None:
         """Part of `@strict`-powered validation: the padding token is in the vocabulary."""

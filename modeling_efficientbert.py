@@ -101,14 +101,14 @@ def eager_attention_forward(
 class EfficientBertAttention(nn.Module):
     """Multi-head self-attention with one product for queries, keys and values."""
 
-    def __init__(self, config: EfficientBertConfig):
+    def __init__(self, config: EfficientBertConfig, layer_idx: int):
         super().__init__()
         self.config = config
-        self.head_dim = config.head_dim
-        self.scaling = config.head_dim**-0.5
+        self.num_heads, self.head_dim = config.attentions[layer_idx]
+        self.scaling = self.head_dim**-0.5
         self.attention_dropout = config.attention_probs_dropout_prob
         self.is_causal = False
-        inner_size = config.num_attention_heads * config.head_dim
+        inner_size = self.num_heads * self.head_dim
         self.qkv = nn.Linear(config.hidden_size, 3 * inner_size)
         self.output = nn.Linear(inner_size, config.hidden_size)
 
@@ -156,12 +156,15 @@ class EfficientBertFFN(nn.Module):
 
 
 class EfficientBertLayer(GradientCheckpointingLayer):
-    """Self-attention, then a stack of feed-forward networks that share one expression."""
+    """Self-attention, where the layer has heads, then a stack of feed-forward networks that share one expression."""
 
     def __init__(self, config: EfficientBertConfig, layer_idx: int):
         super().__init__()
-        self.attention = EfficientBertAttention(config)
-        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention: EfficientBertAttention | None = None
+        self.layer_norm: nn.LayerNorm | None = None
+        if config.attentions[layer_idx][0]:
+            self.attention = EfficientBertAttention(config, layer_idx)
+            self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         ffns = nn.ModuleList(EfficientBertFFN(config, layer_idx) for _ in range(config.ffn_stacks[layer_idx]))
         self.ffns = cast(MutableSequence[EfficientBertFFN], ffns)  # whose type does not say what it holds
@@ -169,8 +172,9 @@ class EfficientBertLayer(GradientCheckpointingLayer):
     def forward(
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs: Unpack[TransformersKwargs]
     ) -> torch.Tensor:
-        context, _ = self.attention(hidden_states, attention_mask, **kwargs)
-        hidden_states = self.layer_norm(hidden_states + self.dropout(context))
+        if self.attention is not None and self.layer_norm is not None:
+            context, _ = self.attention(hidden_states, attention_mask, **kwargs)
+            hidden_states = self.layer_norm(hidden_states + self.dropout(context))
         for ffn in self.ffns:
             hidden_states = ffn(hidden_states)
         return hidden_states
@@ -249,7 +253,8 @@ class EfficientBertModel(EfficientBertPreTrainedModel):
 
         Returns:
             `last_hidden_state` of shape `(B, L, hidden_size)`; with `output_hidden_states=True`, `hidden_states`: the
-            embedding output and every layer's; with `output_attentions=True` (eager attention), `attentions`.
+            embedding output and every layer's; with `output_attentions=True` (eager attention), `attentions` of the
+            layers that have heads.
 
         Raises:
             ValueError: if not exactly one of `input_ids` and `inputs_embeds` is given.

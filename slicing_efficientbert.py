@@ -32,6 +32,18 @@ def origin_name(name: str, origins: Sequence[int]) -> str:
     return re.sub(r"\blayers\.(\d+)\.", lambda match: f"layers.{origins[int(match[1])]}.", name)
 
 
+def head_dim(name: str, config: EfficientBertConfig) -> int:
+    """Width of a head in the layer of a weight.
+
+    Args:
+        name: Of a weight of the attention, within the encoder or a model around it.
+        config: Of the encoder.
+    """
+    match = re.search(r"\blayers\.(\d+)\.", name)
+    assert match is not None
+    return config.attentions[int(match[1])][1]
+
+
 def split_sides(name: str, tensor: torch.Tensor, config: EfficientBertConfig) -> torch.Tensor:
     """A view of a weight that has an axis for everything that can be cut.
 
@@ -46,9 +58,9 @@ def split_sides(name: str, tensor: torch.Tensor, config: EfficientBertConfig) ->
     if name.endswith("embeddings.projection.weight"):
         return tensor.unflatten(1, (3, -1))  # (D, 3, E): next, this and previous token
     if name.endswith(("attention.qkv.weight", "attention.qkv.bias")):
-        return tensor.unflatten(0, (3, -1, config.head_dim))  # (3, H, d, D) or (3, H, d)
+        return tensor.unflatten(0, (3, -1, head_dim(name, config)))  # (3, H, d, D) or (3, H, d)
     if name.endswith("attention.output.weight"):
-        return tensor.unflatten(1, (-1, config.head_dim))  # (D, H, d)
+        return tensor.unflatten(1, (-1, head_dim(name, config)))  # (D, H, d)
     return tensor
 
 
@@ -85,8 +97,8 @@ def slice_weights(
         leading = source[tuple(slice(size) for size in wanted)]
         if name.endswith("layer_norm.weight") and part_config.hidden_size != whole_config.hidden_size:
             leading = leading * (whole_config.hidden_size / part_config.hidden_size) ** 0.5
-        elif ".attention.qkv." in name and part_config.head_dim != whole_config.head_dim:
-            factor = (part_config.head_dim / whole_config.head_dim) ** 0.25
+        elif ".attention.qkv." in name and head_dim(name, part_config) != head_dim(origin, whole_config):
+            factor = (head_dim(name, part_config) / head_dim(origin, whole_config)) ** 0.25
             leading = torch.cat((leading[:2] * factor, leading[2:]))  # not the values
         weights[name] = leading.reshape(parameter.shape).contiguous()
     return weights

@@ -41,7 +41,7 @@ from efficientbert.search.scores.remembered_teacher import RememberedTeacher
 from efficientbert.search.scores.score import ParameterCount, ReportRung, Score, objectives
 from efficientbert.search.scores.short_training import GeneralTraining, ShortTraining
 from efficientbert.search.scores.wpca import RandomEncoders, WPca
-from efficientbert.search.space.architecture import Architecture, LayerChoice
+from efficientbert.search.space.architecture import Architecture
 from efficientbert.search.space.expressions import GATED, PLAIN
 from efficientbert.search.space.space import SearchSpace
 from efficientbert.search.supernet.supernet import Supernet
@@ -121,7 +121,12 @@ def uniform(space: SearchSpace, expression: str) -> Architecture:
     published = Architecture.from_config(space.base)
     wanted, cost = space.costs["parameters"](published), space.costs["parameters"]
     candidates = (
-        Architecture(published.shape, (LayerChoice(expression, 1, width),) * len(published.layers))
+        replace(
+            published,
+            layers=tuple(
+                replace(layer, expression=expression, stack=1, intermediate_size=width) for layer in published.layers
+            ),
+        )
         for width in range(1, 2000)
     )
     return min(candidates, key=lambda architecture: abs(cost(architecture) - wanted))

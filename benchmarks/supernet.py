@@ -224,11 +224,11 @@ def measure_slicing(args: SupernetBenchmarkArguments) -> dict[str, dict[str, flo
     held_out = capture_held_out(text, teacher, teacher.model.device, [(base, objective.recipe)])
     found = {"540, from the teacher": score_student(student, objective, held_out)}
 
-    shape = Shape(360, wide.shape.num_attention_heads, 30, wide.shape.embedding_size)
     layers = tuple(
-        dataclasses.replace(layer, intermediate_size=layer.intermediate_size * 2 // 3) for layer in wide.layers
+        dataclasses.replace(layer, intermediate_size=layer.intermediate_size * 2 // 3, head_dim=30)
+        for layer in wide.layers
     )
-    narrow = Architecture(shape, layers)
+    narrow = Architecture(Shape(360, wide.shape.embedding_size), layers)
 
     def score_slices(what: str) -> None:
         part = supernet.extract(narrow)

@@ -42,10 +42,15 @@ class SpaceArguments:
         default=None, metadata={"help": "Hidden sizes to choose from; by default the student's."}
     )
     head_counts: list[int] | None = field(
-        default=None, metadata={"help": "Numbers of attention heads to choose from; by default the student's."}
+        default=None,
+        metadata={
+            "help": "Numbers of attention heads to choose from for every layer, 0 for one without attention; by "
+            "default the student's."
+        },
     )
     head_dims: list[int] | None = field(
-        default=None, metadata={"help": "Widths of a head to choose from; by default hidden size over heads."}
+        default=None,
+        metadata={"help": "Widths of a head to choose from for every layer; by default hidden size over heads."},
     )
     embedding_sizes: list[int] | None = field(
         default=None, metadata={"help": "Widths of the token table to choose from; by default the student's."}

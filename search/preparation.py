@@ -12,7 +12,7 @@ from efficientbert.search.costs.cost import Cost, Flops, Parameters
 from efficientbert.search.costs.latency import Latency, LatencySettings
 from efficientbert.search.scores.probe import check_probe
 from efficientbert.search.scores.short_training import TaskTraining, prepare_task
-from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
+from efficientbert.search.space.architecture import Architecture, LayerChoice
 from efficientbert.search.space.expressions import PLAIN
 from efficientbert.search.space.sizes import Choices
 from efficientbert.search.space.space import SearchSpace
@@ -25,9 +25,14 @@ from efficientbert.train.tasks.kinds import task_of_data
 from efficientbert.train.tasks.task import Task, TaskData
 
 
-def any_architecture(depth: int, shape: Shape) -> Architecture:
-    """One of a depth and shape, where it does not matter which."""
-    return Architecture(shape, (LayerChoice(PLAIN, 1, 1),) * depth)
+def uniform_architectures(space: SearchSpace) -> list[Architecture]:
+    """One of every depth, shape and attention, where networks do not matter: all layers have the same attention."""
+    return [
+        Architecture(shape, (LayerChoice(PLAIN, 1, 1, *attention),) * depth)
+        for depth, shape in space.shapes
+        for attention in space.attentions(shape.hidden_size)
+        if attention[0]
+    ]
 
 
 def make_space(args: SearchArguments, teacher: Teacher) -> SearchSpace:
@@ -56,8 +61,8 @@ def make_space(args: SearchArguments, teacher: Teacher) -> SearchSpace:
         settings = LatencySettings(args.latency_batch_size, args.max_length, device, threads=threads)
         costs["latency"] = Latency(base, Path(args.output_dir) / "latency.json", settings)
     space = SearchSpace(base, choices, args.parsed_budgets(), costs)
-    for depth, shape in space.shapes:
-        recipe = make_recipe(args, any_architecture(depth, shape).to_config(base), teacher)
+    for architecture in uniform_architectures(space):
+        recipe = make_recipe(args, architecture.to_config(base), teacher)
         if recipe.masks:
             raise InputError(
                 "losses: masked_lm and logits need a head, which no supernet has; distil its slice with them"

@@ -26,7 +26,7 @@ def main(args: SearchArguments) -> Outcome:
     """Runs the job from arguments to a finished stage, with the figures of the best candidate."""
     from efficientbert.search.costs.latency import Latency
     from efficientbert.search.material import Material
-    from efficientbert.search.preparation import any_architecture, load_probe, load_tasks, make_space
+    from efficientbert.search.preparation import load_probe, load_tasks, make_space, uniform_architectures
     from efficientbert.search.scores.remembered_teacher import RememberedTeacher
     from efficientbert.search.scores.score import objectives
     from efficientbert.search.stages import Stages
@@ -74,11 +74,11 @@ def main(args: SearchArguments) -> Outcome:
     with accelerator.main_process_first():
         latency = space.costs.get("latency")
         if isinstance(latency, Latency):
-            latency.prepare((shape, space.choices.widths(shape.hidden_size)) for _, shape in space.shapes)
+            latency.prepare(space.layer_sizes())
         scales = teacher_scales(teacher, text, folder, accelerator.device)
     space.sample(random.Random(args.seed))
     objective = objectives(args, space.base, teacher, scales)
-    candidates = [any_architecture(depth, shape) for depth, shape in space.shapes]
+    candidates = uniform_architectures(space)
     students = [(candidate.to_config(space.base), objective(candidate).recipe) for candidate in candidates]
     held_out = capture_held_out(text, teacher, accelerator.device, students)
     remembered = RememberedTeacher(teacher, [recipe for _, recipe in students])

@@ -192,4 +192,5 @@ def numbers(architecture: Architecture) -> dict[str, int]:
     found = {"num_layers": len(architecture.layers)} | asdict(architecture.shape)
     for index, layer in enumerate(architecture.layers):
         found |= {f"stack {index}": layer.stack, f"width {index}": layer.intermediate_size}
+        found |= {f"heads {index}": layer.heads, f"head width {index}": layer.head_dim}
     return found

@@ -8,10 +8,10 @@ from efficientbert.search.space.architecture import Architecture, LayerChoice, S
 
 BASE = EfficientBertConfig(vocab_size=60, max_position_embeddings=20, hidden_dropout_prob=0.3)
 ARCHITECTURE = Architecture(
-    Shape(hidden_size=24, num_attention_heads=3, head_dim=5, embedding_size=6),
+    Shape(hidden_size=24, embedding_size=6),
     (
-        LayerChoice("linear2(mul(gelu(linear1(x)), gate(x)))", 2, 7),
-        LayerChoice("linear2(gelu(linear1(x)))", 1, 31),
+        LayerChoice("linear2(mul(gelu(linear1(x)), gate(x)))", 2, 7, 3, 5),
+        LayerChoice("linear2(gelu(linear1(x)))", 1, 31, 3, 5),
     ),
 )
 

@@ -77,7 +77,7 @@ def test_the_parts_of_a_cost_are_those_of_the_model(name):
         both = count_weights(model, lambda name, inside=inside: name.startswith(inside))
         shape = architecture.shape
         assert cost.networks(shape.hidden_size, layer) == networks
-        assert cost.attention(shape.hidden_size, shape.num_attention_heads, shape.head_dim) == both - networks
+        assert cost.attention(shape.hidden_size, layer.heads, layer.head_dim) == both - networks
         assert cost.layer(shape, layer) == both
     assert cost.embeddings(shape) == count_weights(model, lambda name: name.startswith("embeddings."))
 
@@ -86,7 +86,9 @@ def test_the_parts_of_a_cost_are_those_of_the_model(name):
 def test_a_kind_of_expressions_costs_the_same(cost):
     shape = Architecture.from_config(CONFIGS["published"]).shape
     texts = [GATED, "linear2(max(gate(x), linear1(x)))", "linear2(gelu(linear1(x)))", "elu(linear2(relu(linear1(x))))"]
-    gated, same_gated, plain, same_plain = ((cost.kind(t), cost.layer(shape, LayerChoice(t, 2, 9))) for t in texts)
+    gated, same_gated, plain, same_plain = (
+        (cost.kind(t), cost.layer(shape, LayerChoice(t, 2, 9, 3, 4))) for t in texts
+    )
     assert gated == same_gated and plain == same_plain and gated[0] != plain[0] and gated[1] > plain[1]
 
 

@@ -14,11 +14,11 @@ from efficientbert.train.cli.errors import InputError
 
 
 PLAIN = "linear2(gelu(linear1(x)))"
-SHAPE = Shape(12, 3, 4, 5)
+SHAPE = Shape(12, 5)
 
 
 def stacked(*stacks: int) -> Architecture:
-    return Architecture(SHAPE, tuple(LayerChoice(PLAIN, stack, 7) for stack in stacks))
+    return Architecture(SHAPE, tuple(LayerChoice(PLAIN, stack, 7, 3, 4) for stack in stacks))
 
 
 def sample(rng: random.Random) -> Architecture:

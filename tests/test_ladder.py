@@ -7,7 +7,7 @@ from efficientbert.search.scores.ladder import Ladder
 from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
 
 
-ARCHITECTURE = Architecture(Shape(12, 3, 4, 8), (LayerChoice("linear2(gelu(linear1(x)))", 1, 12),))
+ARCHITECTURE = Architecture(Shape(12, 8), (LayerChoice("linear2(gelu(linear1(x)))", 1, 12, 3, 4),))
 
 
 class Given:

@@ -32,14 +32,16 @@ from efficientbert.train.cli.errors import InputError
 SIZES = {"vocab_size": 50, "embedding_size": 8, "max_position_embeddings": 24}
 BASE = EfficientBertConfig(hidden_size=24, num_attention_heads=4, **SIZES)
 SETTINGS = LatencySettings(batch_size=2, sequence_length=9)
-SHAPE = Shape(24, 4, 6, 8)
+SHAPE = Shape(24, 8)
 PLAIN = "linear2(gelu(linear1(x)))"
 GATED = "linear2(mul(swish(linear1(x)), gate(x)))"
 CROPPED = "add(x, linear2(max(relu(linear1(tanh(x))), x)))"
 ARCHITECTURES = [
-    Architecture(SHAPE, (LayerChoice(PLAIN, 1, 24),)),
-    Architecture(SHAPE, (LayerChoice(GATED, 3, 8), LayerChoice(CROPPED, 2, 16), LayerChoice(PLAIN, 4, 40))),
-    Architecture(Shape(16, 3, 5, 4), (LayerChoice(CROPPED, 1, 7), LayerChoice(GATED, 2, 16))),
+    Architecture(SHAPE, (LayerChoice(PLAIN, 1, 24, 4, 6),)),
+    Architecture(
+        SHAPE, (LayerChoice(GATED, 3, 8, 4, 6), LayerChoice(CROPPED, 2, 16, 4, 6), LayerChoice(PLAIN, 4, 40, 4, 6))
+    ),
+    Architecture(Shape(16, 4), (LayerChoice(CROPPED, 1, 7, 3, 5), LayerChoice(GATED, 2, 16, 3, 5))),
     Architecture.from_config(EfficientBertConfig(hidden_size=12, num_attention_heads=2, **SIZES)),
 ]
 HERE = {"processor": "a processor", "gpu": "none", "torch": "2.0"}
@@ -82,7 +84,7 @@ def run_whole(monkeypatch, architecture):
             monkeypatch.setitem(operators, name, watched(name, operator))
     networks = [network for layer in model.layers for network in layer.ffns]
     watch([model.embeddings], "embeddings", shape.hidden_size, shape.embedding_size)
-    watch(model.layers, "attention", shape.hidden_size, shape.num_attention_heads, shape.head_dim)
+    watch(model.layers, "attention", shape.hidden_size, layer.heads, layer.head_dim)
     watch(networks, "residual", shape.hidden_size)
     for linear in [module for network in networks for module in network.modules() if isinstance(module, nn.Linear)]:
         watch([linear], "linear", linear.in_features, linear.out_features)
@@ -156,20 +158,20 @@ def test_costs_add_up_over_layers_and_stacks(tmp_path):
     one = ARCHITECTURES[1]
     layers = sum(table.layer(SHAPE, layer) for layer in one.layers)
     assert table(one) == pytest.approx(table.embeddings(SHAPE) + layers)
-    networks = table.networks(24, LayerChoice(GATED, 3, 8))
-    assert networks == pytest.approx(3 * table.networks(24, LayerChoice(GATED, 1, 8)))
+    networks = table.networks(24, LayerChoice(GATED, 3, 8, 4, 6))
+    assert networks == pytest.approx(3 * table.networks(24, LayerChoice(GATED, 1, 8, 4, 6)))
     assert table.attention(24, 4, 6) == pytest.approx(Device.cost("attention", 24, 4, 6))
-    assert table.layer(SHAPE, LayerChoice(GATED, 3, 8)) == pytest.approx(table.attention(24, 4, 6) + networks)
+    assert table.layer(SHAPE, LayerChoice(GATED, 3, 8, 4, 6)) == pytest.approx(table.attention(24, 4, 6) + networks)
 
 
 def test_a_part_is_measured_once(tmp_path):
     device = Device()
     table = Latency(BASE, tmp_path / "table.json", SETTINGS, device)
-    layer = LayerChoice(PLAIN, 2, 8)
+    layer = LayerChoice(PLAIN, 2, 8, 4, 6)
     first = table.networks(24, layer)
     assert table.networks(24, layer) == first
     assert device.measured == [["residual 24", "linear 24 8", "gelu 8", "linear 8 24"]]
-    table.networks(24, LayerChoice(GATED, 1, 8))
+    table.networks(24, LayerChoice(GATED, 1, 8, 4, 6))
     assert device.measured[1:] == [["swish 8", "mul 8 8"]]
 
 
@@ -177,7 +179,7 @@ def test_a_part_is_measured_once(tmp_path):
 def test_prepared_sizes_need_no_more_measuring(tmp_path, size):
     device = Device()
     table = Latency(BASE, tmp_path / "table.json", SETTINGS, device)
-    table.prepare([(SHAPE, [size]), (SHAPE, [size])])
+    table.prepare([(SHAPE, [(4, 6)], [size]), (SHAPE, [(4, 6)], [size])])
     assert len(device.measured) == 1 and len(set(device.measured[0])) == len(device.measured[0])
     expressions = [
         PLAIN,
@@ -187,7 +189,7 @@ def test_prepared_sizes_need_no_more_measuring(tmp_path, size):
     ]
     expressions += [f"add({name}(linear2({name}(linear1(x)))), x)" for name in UNARY]
     for expression in expressions:
-        table(Architecture(SHAPE, (LayerChoice(expression, 2, size),)))
+        table(Architecture(SHAPE, (LayerChoice(expression, 2, size, 4, 6),)))
     assert len(device.measured) == 1
 
 

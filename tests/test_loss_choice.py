@@ -114,8 +114,8 @@ def test_relation_heads_divide_what_both_measure(teacher):
 
 
 def test_relation_layer_is_counted_from_one(teacher):
-    assert make(teacher).relation_layer == 3
-    assert make(teacher, relation_layer=1).relation_layer == 0
+    assert make(teacher).relation_layers == (1, 3)
+    assert make(teacher, relation_layer=1).relation_layers == (1, 0)
     for layer in (0, 5):
         with pytest.raises(InputError, match=f"relation_layer: must be between 1 and the 4 layers .* not {layer}"):
             make(teacher, relation_layer=layer)

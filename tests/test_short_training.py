@@ -41,9 +41,9 @@ from efficientbert.train.text.arguments import CorpusArguments
 from efficientbert.train.text.preparation import prepare_text
 
 
-SHAPE = Shape(18, 3, 6, 8)
-WIDE = Architecture(SHAPE, (LayerChoice("linear2(gelu(linear1(x)))", 2, 20),) * 2)
-NARROW = Architecture(SHAPE, (LayerChoice("linear2(relu(linear1(x)))", 1, 9),) * 2)
+SHAPE = Shape(18, 8)
+WIDE = Architecture(SHAPE, (LayerChoice("linear2(gelu(linear1(x)))", 2, 20, 3, 6),) * 2)
+NARROW = Architecture(SHAPE, (LayerChoice("linear2(relu(linear1(x)))", 1, 9, 3, 6),) * 2)
 SCALES = Scales((2.0, 3.0, 5.0, 7.0, 11.0), (13.0, 17.0, 19.0, 23.0))
 
 

@@ -96,7 +96,7 @@ def test_frequencies_are_those_of_drawing_anew_until_the_budgets_are_met(monkeyp
     space = make_space(Budget("parameters", 6_000, 9_000), Budget("latency", maximum=1.9), choices=choices)
     expected: dict[Architecture, float] = {}
     for depth, hidden in itertools.product((1, 2), (12, 24)):
-        shape, within = Shape(hidden, 3, hidden // 3, 8), {}
+        shape, within = Shape(hidden, 8), {}
         options = list(itertools.product(pool, (1, 3), (hidden, hidden // 3)))
         for layers in itertools.product(options, repeat=depth):
             architecture = Architecture(shape, tuple(LayerChoice(*layer) for layer in layers))
@@ -127,7 +127,7 @@ def test_a_draw_depends_on_its_generator_alone():
 def test_an_impossible_budget_is_named_with_what_is_possible(minimum, maximum):
     space = make_space(Budget("parameters", minimum, maximum))
     largest = EfficientBertModel(space.largest().to_config(BASE)).num_parameters()
-    least = Architecture(space.largest().shape, (LayerChoice(PLAIN, 1, 6),) * 3)
+    least = Architecture(space.largest().shape, (LayerChoice(PLAIN, 1, 6, 3, 8),) * 3)
     with pytest.raises(InputError) as error:
         space.sample(random.Random(0))
     assert str(error.value) == (
@@ -147,7 +147,7 @@ def test_budgets_that_exclude_each_other_are_all_named():
 def test_shapes_that_cannot_meet_the_budget_are_left_out():
     space = make_space(Budget("parameters", maximum=9000), choices=FREE)
     drawn = [space.sample(random.Random(seed)) for seed in range(300)]
-    layer = LayerChoice(PLAIN, 1, 1)
+    layer = LayerChoice(PLAIN, 1, 1, 3, 8)
     possible = {
         (depth, shape)
         for depth, shape in space.shapes
@@ -193,7 +193,7 @@ def test_familiar_networks_are_alike_and_few_in_a_row():
     space = make_space(Budget("parameters", 15_000, 21_000), choices=Choices(depths=(2, 3, 4)))
     for text, architecture in zip((GATED, PLAIN), space.familiar(0), strict=True):
         alike = [
-            Architecture(Shape(24, 3, 8, 8), (LayerChoice(text, stack, width),) * 3)
+            Architecture(Shape(24, 8), (LayerChoice(text, stack, width, 3, 8),) * 3)
             for stack in (1, 2, 3, 4)
             for width in (24, 12, 8, 6)
         ]
@@ -205,7 +205,7 @@ def test_familiar_networks_have_the_nearest_shape_that_is_affordable():
     choices = Choices(depths=(1, 2, 3), hidden_sizes=(12, 24), head_dims=(8,), stacks=(1,), divisors=(1,))
     costs = {
         (depth, hidden): COSTS["parameters"](
-            Architecture(Shape(hidden, 3, 8, 8), (LayerChoice(GATED, 1, hidden),) * depth)
+            Architecture(Shape(hidden, 8), (LayerChoice(GATED, 1, hidden, 3, 8),) * depth)
         )
         for depth in (1, 2, 3)
         for hidden in (12, 24)
@@ -226,7 +226,7 @@ def test_where_none_alike_are_affordable_the_seed_decides_the_sizes():
 
 
 def test_familiar_networks_that_no_budget_allows_are_left_out():
-    most = Architecture(Architecture.from_config(BASE).shape, (LayerChoice(PLAIN, 4, 24),) * 3)
+    most = Architecture(Architecture.from_config(BASE).shape, (LayerChoice(PLAIN, 4, 24, 3, 8),) * 3)
     space = make_space(Budget("parameters", COSTS["parameters"](most) + 1))
     assert [architecture.layers[0].expression for architecture in space.familiar(0)] == [GATED]
 
@@ -264,33 +264,35 @@ def test_stage_three_leaves_stacks_widths_and_shapes_free():
 
 def test_what_is_not_of_the_space_is_not_contained():
     space = make_space(Budget("parameters", maximum=20_000), choices=Choices(gate=False))
-    shape = Shape(24, 3, 8, 8)
+    shape = Shape(24, 8)
 
     def contains(*layers, shape=shape):
-        return space.contains(Architecture(shape, layers or (LayerChoice(PLAIN, 1, 24),) * 3))
+        return space.contains(Architecture(shape, layers or (LayerChoice(PLAIN, 1, 24, 3, 8),) * 3))
 
-    layer = LayerChoice(PLAIN, 1, 24)
+    layer = LayerChoice(PLAIN, 1, 24, 3, 8)
     assert contains()
     assert not contains(layer, layer)
-    assert not contains(shape=Shape(24, 4, 6, 8))
-    assert not contains(layer, layer, LayerChoice(PLAIN, 1, 13))
-    assert not contains(layer, layer, LayerChoice(PLAIN, 5, 24))
-    assert not contains(layer, layer, LayerChoice(GATED, 1, 24))
-    assert not contains(layer, layer, LayerChoice("linear2(identity(gelu(linear1(x))))", 1, 24))  # not as printed
-    assert not contains(layer, layer, LayerChoice("gelu(linear1(x))", 1, 24))
-    assert not contains(*[LayerChoice(PLAIN, 4, 24)] * 3)  # above the budget
+    assert not contains(shape=Shape(24, 8))
+    assert not contains(layer, layer, LayerChoice(PLAIN, 1, 13, 3, 8))
+    assert not contains(layer, layer, LayerChoice(PLAIN, 5, 24, 3, 8))
+    assert not contains(layer, layer, LayerChoice(GATED, 1, 24, 3, 8))
+    assert not contains(
+        layer, layer, LayerChoice("linear2(identity(gelu(linear1(x))))", 1, 24, 3, 8)
+    )  # not as printed
+    assert not contains(layer, layer, LayerChoice("gelu(linear1(x))", 1, 24, 3, 8))
+    assert not contains(*[LayerChoice(PLAIN, 4, 24, 3, 8)] * 3)  # above the budget
     both = make_space(choices=Choices(base_width=48, divisors=(1, 4)))
     cropped = "linear2(relu(mul(linear1(x), x)))"  # to the hidden size of 24, where m is above it
     for width, valid in ((12, True), (48, False)):
-        assert both.contains(Architecture(shape, (LayerChoice(cropped, 1, width),) * 3)) == valid
+        assert both.contains(Architecture(shape, (LayerChoice(cropped, 1, width, 3, 8),) * 3)) == valid
 
 
 def test_plain_shape_is_the_largest_that_all_budgets_allow():
     space = make_space(Budget("parameters", 15_000, 24_000), Budget("flops", maximum=600_000), choices=FREE)
     found = space.plain()
     width = found.layers[0].intermediate_size
-    assert found == Architecture(Shape(24, 3, 8, 8), (LayerChoice(PLAIN, 1, width),) * 3)
-    wider = Architecture(found.shape, (LayerChoice(PLAIN, 1, width + 1),) * 3)
+    assert found == Architecture(Shape(24, 8), (LayerChoice(PLAIN, 1, width, 3, 8),) * 3)
+    wider = Architecture(found.shape, (LayerChoice(PLAIN, 1, width + 1, 3, 8),) * 3)
     for cost, ceiling in (("parameters", 24_000), ("flops", 600_000)):
         assert COSTS[cost](found) <= ceiling
     assert COSTS["flops"](wider) > 600_000 or COSTS["parameters"](wider) > 24_000
@@ -309,7 +311,7 @@ def test_a_plain_shape_that_no_budget_allows_is_refused():
 
 
 def test_a_key_is_that_of_the_function():
-    space, shape = SPACES["parameters"], Shape(24, 3, 8, 8)
+    space, shape = SPACES["parameters"], Shape(24, 8)
 
     def key(*layers, shape=shape):
         return space.key(Architecture(shape, tuple(LayerChoice(*layer) for layer in layers)))
@@ -330,8 +332,8 @@ def test_a_key_is_that_of_the_function():
 
 def test_the_encoding_is_what_its_columns_say():
     space = SPACES["free"]
-    gated = LayerChoice("tanh(linear2(mul(gelu(linear1(x)), gelu(gate(x)))))", 3, 12)
-    architecture = Architecture(Shape(24, 4, 6, 5), (LayerChoice(PLAIN, 1, 8), gated))
+    gated = LayerChoice("tanh(linear2(mul(gelu(linear1(x)), gelu(gate(x)))))", 3, 12, 3, 8)
+    architecture = Architecture(Shape(24, 5), (LayerChoice(PLAIN, 1, 8, 4, 6), gated))
     vector = space.encode(architecture)
     assert vector.dtype == np.float64 and len(set(space.columns)) == len(space.columns) == len(vector)
     row = dict(zip(space.columns, vector.tolist()))

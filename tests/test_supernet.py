@@ -22,7 +22,7 @@ from efficientbert.train.tasks.texts import TextTask
 
 PLAIN = "linear2(gelu(linear1(x)))"
 GATED = "linear2(mul(gelu(linear1(x)), gate(x)))"
-LARGEST = Architecture(Shape(24, 4, 7, 8), (LayerChoice(GATED, 3, 36),) * 6)
+LARGEST = Architecture(Shape(24, 8), (LayerChoice(GATED, 3, 36, 4, 7),) * 6)
 ORIGINS = {1: [5], 2: [2, 5], 3: [1, 3, 5], 4: [0, 2, 3, 5], 5: [0, 1, 2, 3, 5], 6: [0, 1, 2, 3, 4, 5]}  # by hand
 SMALLER = {  # one dimension at a time
     "hidden_size": replace(LARGEST, shape=replace(LARGEST.shape, hidden_size=15)),
@@ -30,9 +30,9 @@ SMALLER = {  # one dimension at a time
     "head_dim": replace(LARGEST, shape=replace(LARGEST.shape, head_dim=5)),
     "embedding_size": replace(LARGEST, shape=replace(LARGEST.shape, embedding_size=5)),
     "depth": replace(LARGEST, layers=LARGEST.layers[:4]),
-    "stack": replace(LARGEST, layers=(LayerChoice(GATED, 2, 36),) * 6),
-    "width": replace(LARGEST, layers=(LayerChoice(GATED, 3, 9),) * 6),
-    "expression": replace(LARGEST, layers=(LayerChoice("tanh(linear2(relu(linear1(x))))", 3, 36),) * 6),
+    "stack": replace(LARGEST, layers=(LayerChoice(GATED, 2, 36, 4, 7),) * 6),
+    "width": replace(LARGEST, layers=(LayerChoice(GATED, 3, 9, 4, 7),) * 6),
+    "expression": replace(LARGEST, layers=(LayerChoice("tanh(linear2(relu(linear1(x))))", 3, 36, 4, 7),) * 6),
 }
 
 
@@ -40,8 +40,8 @@ def draw(seed: int) -> Architecture:
     """Any architecture: every dimension free."""
     rng = random.Random(seed)
     expressions = (PLAIN, GATED, "linear2(relu(mul(linear1(x), x)))")
-    shape = Shape(rng.choice((13, 24)), rng.randint(1, 4), rng.randint(2, 7), rng.randint(3, 8))
-    layers = [LayerChoice(rng.choice(expressions), rng.randint(1, 3), rng.choice((9, 13))) for _ in range(6)]
+    shape = Shape(rng.choice((13, 24)), rng.randint(3, 8))
+    layers = [LayerChoice(rng.choice(expressions), rng.randint(1, 3), rng.choice((9, 13)), 4, 7) for _ in range(6)]
     return Architecture(shape, tuple(layers[: rng.randint(1, 6)]))
 
 
@@ -79,7 +79,7 @@ def factors(name: str, shape: tuple[int, ...], architecture: Architecture) -> np
     if "layer_norm.weight" in name:
         found *= np.sqrt(24 / architecture.shape.hidden_size)
     if "attention.qkv" in name:
-        found[: shape[0] * 2 // 3] *= np.sqrt(np.sqrt(architecture.shape.head_dim / 7))
+        found[: shape[0] * 2 // 3] *= np.sqrt(np.sqrt(architecture.layers[0].head_dim / 7))
     return found
 
 
@@ -156,7 +156,7 @@ def test_the_largest_architecture_is_the_whole(supernet):
     [
         (replace(LARGEST, layers=LARGEST.layers * 2), "12 layers is no part of one of 6"),
         (replace(LARGEST, shape=replace(LARGEST.shape, head_dim=8)), r"layers.0.attention.qkv.weight .* \(3, 4, 7, "),
-        (replace(LARGEST, layers=(LayerChoice(PLAIN, 4, 9),) * 6), "has no encoder.layers.0.ffns.3"),
+        (replace(LARGEST, layers=(LayerChoice(PLAIN, 4, 9, 4, 7),) * 6), "has no encoder.layers.0.ffns.3"),
     ],
 )
 def test_what_is_no_part_of_the_largest_is_refused(architecture, message, supernet):
@@ -177,7 +177,7 @@ def test_a_slice_is_what_a_student_inherits_from_the_whole_as_a_checkpoint(super
 
 
 def test_a_deeper_student_inherits_a_slice_with_its_layers_repeated(supernet):
-    architecture = Architecture(Shape(15, 4, 5, 8), (LayerChoice(PLAIN, 1, 9),) * 6)
+    architecture = Architecture(Shape(15, 8), (LayerChoice(PLAIN, 1, 9, 4, 5),) * 6)
     student = EfficientBertModel(replace(architecture, layers=architecture.layers * 2).to_config(supernet.base))
     part = supernet.extract(architecture).encoder
     initialize_from_checkpoint(student, part)

@@ -44,14 +44,14 @@ from efficientbert.train.text.batches import PaddingCollator
 
 
 ROOT = Path(__file__).parents[1]
-LARGEST = Architecture(Shape(18, 3, 6, 8), (LayerChoice(PLAIN, 2, 20),) * 4)
-SMALLEST = Architecture(Shape(12, 3, 4, 5), (LayerChoice(PLAIN, 1, 5),) * 2)
+LARGEST = Architecture(Shape(18, 8), (LayerChoice(PLAIN, 2, 20, 3, 6),) * 4)
+SMALLEST = Architecture(Shape(12, 5), (LayerChoice(PLAIN, 1, 5, 3, 4),) * 2)
 SCALES = Scales((0.5, 0.6, 0.7, 0.8, 0.9), (2.0, 3.0, 4.0, 5.0))
 
 
 def sample(rng: random.Random) -> Architecture:
-    shape = Shape(rng.choice((12, 18)), 3, rng.choice((4, 6)), rng.choice((5, 8)))
-    layers = tuple(LayerChoice(PLAIN, rng.randint(1, 2), rng.choice((5, 20))) for _ in range(rng.choice((2, 4))))
+    shape = Shape(rng.choice((12, 18)), rng.choice((5, 8)))
+    layers = tuple(LayerChoice(PLAIN, rng.randint(1, 2), rng.choice((5, 20)), 3, 6) for _ in range(rng.choice((2, 4))))
     return Architecture(shape, layers)
 
 
@@ -209,7 +209,7 @@ def test_relations_are_learned_in_place_across_widths(teacher, supernet):
         objective = objectives(teacher, supernet, losses)
         own = in_place_objective(objective(SMALLEST), SMALLEST, objective(LARGEST), LARGEST)
         assert own.recipe.states == (((2, 4),) if layer_map == ["last"] else ((0, 0), (1, 2), (2, 4)))
-        assert (own.recipe.relation_heads, own.recipe.relation_layer) == (6, 3)  # of 3 x 4 and 3 x 6 channels
+        assert (own.recipe.relation_heads, own.recipe.relation_layers) == (6, (1, 3))  # of 3 x 4 and 3 x 6 channels
         captures = [supernet(architecture, **batch) for architecture in (SMALLEST, LARGEST)]
         assert own.loss(*captures, batch, own.count(batch))[0].item() > 0
 
@@ -348,7 +348,7 @@ SPACE = SearchSpace(
 def test_the_bounds_of_a_space_hold_all_that_is_drawn():
     largest, smallest = bounds(SPACE)
     assert largest == SPACE.largest() and SPACE.contains(largest)
-    assert smallest == Architecture(Shape(12, 2, 4, 5), (LayerChoice(PLAIN, 1, 3),) * 2) and SPACE.contains(smallest)
+    assert smallest == Architecture(Shape(12, 5), (LayerChoice(PLAIN, 1, 3, 2, 4),) * 2) and SPACE.contains(smallest)
     supernet = Supernet(SPACE.base, SPACE.largest(), 7)
     rng = random.Random(0)
     for architecture in (smallest, *(SPACE.sample(rng) for _ in range(5))):
@@ -357,7 +357,7 @@ def test_the_bounds_of_a_space_hold_all_that_is_drawn():
 
 def test_bounds_have_the_expressions_and_sizes_that_a_stage_has_fixed():
     texts = ("linear2(relu(mul(linear1(x), x)))", "tanh(linear2(gelu(linear1(x))))")
-    found = Architecture(Shape(20, 2, 4, 5), (LayerChoice(texts[0], 1, 10), LayerChoice(texts[1], 3, 20)))
+    found = Architecture(Shape(20, 5), (LayerChoice(texts[0], 1, 10, 2, 4), LayerChoice(texts[1], 3, 20, 2, 4)))
     largest, smallest = bounds(SPACE.fix_expressions(found))
     sizes = [(layer.expression, layer.stack, layer.intermediate_size) for layer in largest.layers]
     assert sizes == [(texts[0], 3, 30)] * 2 + [(texts[1], 3, 30)] * 2

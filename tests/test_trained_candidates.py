@@ -15,7 +15,7 @@ from efficientbert.train.distillation.student import Student
 
 
 def architecture_of(width: int) -> Architecture:
-    return Architecture(Shape(12, 3, 4, 8), (LayerChoice("linear2(gelu(linear1(x)))", 1, width),))
+    return Architecture(Shape(12, 8), (LayerChoice("linear2(gelu(linear1(x)))", 1, width, 3, 4),))
 
 
 def make_student(architecture: Architecture, seed: int) -> Student:

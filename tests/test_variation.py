@@ -95,9 +95,9 @@ def test_crossovers_are_of_the_space(space):
 
 def test_without_budgets_every_layer_comes_from_either_parent():
     space, rng = make_space(choices=FREE), random.Random(4)
-    shape = Shape(24, 4, 6, 8)
-    one = Architecture(shape, tuple(LayerChoice(PLAIN, stack, 24) for stack in (1, 2)))
-    other = Architecture(shape, tuple(LayerChoice(GATED, stack, 12) for stack in (1, 2, 3, 4)))
+    shape = Shape(24, 8)
+    one = Architecture(shape, tuple(LayerChoice(PLAIN, stack, 24, 3, 8) for stack in (1, 2)))
+    other = Architecture(shape, tuple(LayerChoice(GATED, stack, 12, 3, 8) for stack in (1, 2, 3, 4)))
     seen = Counter()
     for _ in range(300):
         child = space.crossover(one, other, rng)
@@ -112,14 +112,14 @@ def test_without_budgets_every_layer_comes_from_either_parent():
 
 def test_widths_keep_their_rank_at_another_hidden_size():
     space = make_space(choices=Choices(hidden_sizes=(24, 36)))
-    layers = tuple(LayerChoice(PLAIN, 1, width) for width in (24, 12, 8, 6))
-    found = space.variation.fit(Architecture(Shape(24, 3, 8, 8), layers), Shape(36, 3, 12, 8))
+    layers = tuple(LayerChoice(PLAIN, 1, width, 3, 8) for width in (24, 12, 8, 6))
+    found = space.variation.fit(Architecture(Shape(24, 8), layers), Shape(36, 8))
     assert [layer.intermediate_size for layer in found.layers] == [36, 18, 12, 9]
 
 
 def test_another_depth_leaves_out_or_repeats_layers_in_their_order():
     space, rng = make_space(choices=Choices(depths=(2, 5))), random.Random(5)
-    two = Architecture(Shape(24, 3, 8, 8), (LayerChoice(PLAIN, 1, 24), LayerChoice(GATED, 2, 12)))
+    two = Architecture(Shape(24, 8), (LayerChoice(PLAIN, 1, 24, 3, 8), LayerChoice(GATED, 2, 12, 3, 8)))
     for _ in range(20):
         five = space.variation.change_shape(two, "num_layers", rng)
         count = five.layers.count(two.layers[0])
@@ -130,21 +130,21 @@ def test_another_depth_leaves_out_or_repeats_layers_in_their_order():
 
 def test_a_shape_without_a_neighbour_in_one_dimension_stays():
     space, rng = make_space(choices=Choices(hidden_sizes=(24, 30), head_counts=(3, 4))), random.Random(5)
-    layers = (LayerChoice(PLAIN, 1, 30),) * 3
-    thirty = Architecture(Shape(30, 3, 10, 8), layers)  # four heads do not divide it
+    layers = (LayerChoice(PLAIN, 1, 30, 3, 8),) * 3
+    thirty = Architecture(Shape(30, 8), layers)  # four heads do not divide it
     assert space.variation.change_shape(thirty, "num_attention_heads", rng) is None
-    assert space.variation.change_shape(thirty, "hidden_size", rng).shape == Shape(24, 3, 8, 8)
+    assert space.variation.change_shape(thirty, "hidden_size", rng).shape == Shape(24, 8)
 
 
 def test_repair_goes_the_shortest_way_it_sees_and_leaves_what_fits():
-    architecture = Architecture(Shape(24, 3, 8, 8), (LayerChoice(PLAIN, 4, 24),) * 3)
+    architecture = Architecture(Shape(24, 8), (LayerChoice(PLAIN, 4, 24, 3, 8),) * 3)
     space, rng = make_space(Budget("parameters", 20_000, 22_000)), random.Random(6)
     found = space.variation.repair(architecture, rng)
     assert space.contains(found) and all(layer.expression == PLAIN for layer in found.layers)
     assert space.variation.repair(found, rng) is found
     impossible = make_space(Budget("parameters", maximum=1000))
     assert impossible.variation.repair(architecture, rng) is None
-    narrow_only = LayerChoice("linear2(relu(mul(linear1(x), x)))", 1, 40)
+    narrow_only = LayerChoice("linear2(relu(mul(linear1(x), x)))", 1, 40, 3, 8)
     assert WIDE.variation.repair(Architecture(architecture.shape, (narrow_only,) * 3), rng) is None
     fixed = space.fix_sizes(architecture)
     assert fixed.variation.repair(architecture, rng) is None

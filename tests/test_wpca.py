@@ -14,7 +14,7 @@ from efficientbert.train.engine.finite import NotFiniteError
 
 
 BASE = EfficientBertConfig(vocab_size=60, embedding_size=8, hidden_size=18, num_attention_heads=3)
-SHAPE = Shape(18, 3, 6, 8)
+SHAPE = Shape(18, 8)
 PLAIN = "linear2(gelu(linear1(x)))"
 
 
@@ -58,7 +58,7 @@ def test_components_of_known_variances():
 @torch.no_grad()
 def test_the_score_is_minus_parameters_times_components_of_all_networks():
     """The inner states are computed once more by hand, from what goes into every network."""
-    architecture = Architecture(SHAPE, (LayerChoice(PLAIN, 2, 20), LayerChoice(PLAIN, 1, 7)))
+    architecture = Architecture(SHAPE, (LayerChoice(PLAIN, 2, 20, 3, 6), LayerChoice(PLAIN, 1, 7, 3, 6)))
     encoders = RandomEncoders(BASE, 0, torch.device("cpu"))
     encoder, batch, total = encoders(architecture), make_batch(), 0
 
@@ -79,7 +79,7 @@ def test_the_score_is_minus_parameters_times_components_of_all_networks():
 
 
 def test_padding_does_not_count():
-    architecture = Architecture(SHAPE, (LayerChoice(PLAIN, 1, 30),) * 2)
+    architecture = Architecture(SHAPE, (LayerChoice(PLAIN, 1, 30, 3, 6),) * 2)
     encoders = RandomEncoders(BASE, 0, torch.device("cpu"))
     alone, padded = make_batch(), make_batch()
     for name, value in {"input_ids": 5, "attention_mask": 0}.items():
@@ -94,16 +94,16 @@ def test_broken_states_have_no_score():
         encoder.layers[1].ffns[0].linear1.bias.data[3] = float("nan")
         return encoder
 
-    architecture = Architecture(SHAPE, (LayerChoice(PLAIN, 1, 9),) * 2)
+    architecture = Architecture(SHAPE, (LayerChoice(PLAIN, 1, 9, 3, 6),) * 2)
     with pytest.raises(NotFiniteError, match="not finite"):
         WPca(broken, lambda _: 1.0, make_batch())(architecture)
 
 
 def test_random_encoders_are_the_same_whenever_they_are_made():
     encoders = RandomEncoders(BASE, 4, torch.device("cpu"))
-    architecture = Architecture(SHAPE, (LayerChoice(PLAIN, 1, 9),))
+    architecture = Architecture(SHAPE, (LayerChoice(PLAIN, 1, 9, 3, 6),))
     first, state = encoders(architecture), (random.getstate(), torch.get_rng_state())
-    encoders(Architecture(SHAPE, (LayerChoice(PLAIN, 3, 12),)))
+    encoders(Architecture(SHAPE, (LayerChoice(PLAIN, 3, 12, 3, 6),)))
     again = encoders(architecture)
     assert random.getstate() == state[0] and torch.equal(torch.get_rng_state(), state[1])
     for one, other in zip(first.parameters(), again.parameters()):

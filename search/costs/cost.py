@@ -34,8 +34,8 @@ class Cost(ABC):
         """What the feed-forward networks of one layer cost, their residuals and LayerNorms included."""
 
     def layer(self, shape: Shape, layer: LayerChoice) -> float:
-        """What one layer costs: its attention and its networks."""
-        attention = self.attention(shape.hidden_size, shape.num_attention_heads, shape.head_dim)
+        """What one layer costs: its attention, if any, and its networks."""
+        attention = self.attention(shape.hidden_size, layer.heads, layer.head_dim) if layer.heads else 0
         return attention + self.networks(shape.hidden_size, layer)
 
     def kind(self, expression: str) -> Hashable:

@@ -158,9 +158,8 @@ def build_part(part: str, base: EfficientBertConfig, settings: LatencySettings) 
         return torch.randn(settings.batch_size, settings.sequence_length, size).to(**place)
 
     def model(hidden: int, heads: int = 1, head_dim: int = 1, embedding: int = 1) -> EfficientBertModel:
-        architecture = Architecture(
-            Shape(hidden, heads, head_dim, embedding), (LayerChoice("linear2(gelu(linear1(x)))", 1, 1),)
-        )
+        layer = LayerChoice("linear2(gelu(linear1(x)))", 1, 1, heads, head_dim)
+        architecture = Architecture(Shape(hidden, embedding), (layer,))
         return EfficientBertModel(architecture.to_config(base)).eval().to(**place)
 
     if name == "embeddings":
@@ -269,16 +268,19 @@ class Latency(Cost):
         self.milliseconds: dict[str, float] = {}
         self._read()
 
-    def prepare(self, sizes: Iterable[tuple[Shape, Iterable[int]]]) -> None:
-        """Measures what the table lacks of the parts of some shapes, each with its inner widths.
+    def prepare(self, sizes: Iterable[tuple[Shape, Iterable[tuple[int, int]], Iterable[int]]]) -> None:
+        """Measures what the table lacks of the parts of some shapes.
+
+        Args:
+            sizes: Of every shape its pairs of heads and width of a head, and its inner widths.
 
         Raises:
             InputError: as [`networks`].
         """
         parts: list[str] = []
-        for shape, widths in sizes:
+        for shape, attentions, widths in sizes:
             parts.append(embeddings_part(shape))
-            parts.append(attention_part(shape.hidden_size, shape.num_attention_heads, shape.head_dim))
+            parts += [attention_part(shape.hidden_size, *attention) for attention in attentions if attention[0]]
             parts += [part for size in widths for part in all_network_parts(shape.hidden_size, size)]
         self._complete(parts)
 

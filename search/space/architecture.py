@@ -1,5 +1,6 @@
 """An architecture: one value that is drawn, priced, sliced, stored, and turned into a configuration in one place."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,18 +12,26 @@ class Shape:
     """What all layers share."""
 
     hidden_size: int
-    num_attention_heads: int
-    head_dim: int
     embedding_size: int
 
 
 @dataclass(frozen=True)
 class LayerChoice:
-    """The feed-forward networks of one layer: a canonical expression, how many in a row, and their inner width."""
+    """One layer: its feed-forward networks and its attention.
+
+    Attributes:
+        expression: What the networks compute, in canonical form.
+        stack: Networks in a row.
+        intermediate_size: Their inner width.
+        heads: Attention heads; 0 of a layer without attention.
+        head_dim: Width of a head; 0 without attention.
+    """
 
     expression: str
     stack: int
     intermediate_size: int
+    heads: int
+    head_dim: int
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class Architecture:
 
     def to_config(self, base: EfficientBertConfig) -> EfficientBertConfig:
         """The configuration of this candidate; vocabulary, dropout and the like are those of `base`."""
-        fields = base.to_dict() | asdict(self.shape)
+        fields = base.to_dict() | asdict(self.shape) | common_attention(self.layers)
         fields |= {
             "num_hidden_layers": len(self.layers),
             "ffn_expressions": [layer.expression for layer in self.layers],
@@ -46,9 +55,10 @@ class Architecture:
     @classmethod
     def from_config(cls, config: EfficientBertConfig) -> "Architecture":
         """The architecture of a configuration."""
-        shape = Shape(config.hidden_size, config.num_attention_heads, config.head_dim, config.embedding_size)
-        layers = zip(config.ffn_expressions, config.ffn_stacks, config.intermediate_sizes)
-        return cls(shape, tuple(LayerChoice(*layer) for layer in layers))
+        shape = Shape(config.hidden_size, config.embedding_size)
+        networks = zip(config.ffn_expressions, config.ffn_stacks, config.intermediate_sizes)
+        layers = (LayerChoice(*network, *attention) for network, attention in zip(networks, config.attentions))
+        return cls(shape, tuple(layers))
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -59,3 +69,16 @@ class Architecture:
         """Back from plain values."""
         shape = {name: size for name, size in value.items() if name != "layers"}
         return cls(Shape(**shape), tuple(LayerChoice(**layer) for layer in value["layers"]))
+
+
+def common_attention(layers: Sequence[LayerChoice]) -> dict[str, Any]:
+    """The attention of layers as fields of a configuration: once for all, or layer by layer where they differ."""
+    attentions = [(layer.heads, layer.head_dim) for layer in layers]
+    heads, head_dim = max(attentions)
+    differ = len(set(attentions)) > 1 or heads == 0
+    return {
+        "num_attention_heads": max(heads, 1),
+        "head_dim": max(head_dim, 1),
+        "attention_heads": [count for count, _ in attentions] if differ else None,
+        "head_dims": [size for _, size in attentions] if differ else None,
+    }

@@ -4,6 +4,7 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -152,10 +153,10 @@ def signature(expression: str, hidden_size: int, intermediate_size: int) -> str:
 
 
 def function_key(architecture: Architecture) -> Hashable:
-    """Equal for architectures of the same shape, stacks and widths whose expressions are the same functions."""
+    """Equal for architectures of the same shape and sizes of layers whose expressions are the same functions."""
     hidden = architecture.shape.hidden_size
     layers = (
-        (signature(layer.expression, hidden, layer.intermediate_size), layer.stack, layer.intermediate_size)
+        replace(layer, expression=signature(layer.expression, hidden, layer.intermediate_size))
         for layer in architecture.layers
     )
     return architecture.shape, tuple(layers)

@@ -10,15 +10,15 @@ from efficientbert.train.cli.errors import InputError
 
 @dataclass(frozen=True)
 class Choices:
-    """What may be chosen. Of the shape an empty tuple leaves what the base has; one entry decides it, more search it.
+    """What may be chosen. An empty tuple leaves what the base has; one entry decides it, more search it.
 
     Attributes:
         depths: Numbers of layers.
         hidden_sizes: Hidden sizes.
-        head_counts: Numbers of attention heads.
-        head_dims: Widths of a head. If empty: the base's at the base's hidden size and heads, elsewhere hidden size
-            over heads, where that is whole.
         embedding_sizes: Widths of the token table.
+        head_counts: Numbers of attention heads, for every layer; 0 is a layer without attention.
+        head_dims: Widths of a head, for every layer. If empty: the base's at the base's hidden size and heads,
+            elsewhere hidden size over heads, where that is whole.
         stacks: Numbers of feed-forward networks in a row, for every layer.
         divisors: Inner widths as parts of the base width, for every layer: 2 is an expansion of 1/2.
         gate: Whether expressions may use the third linear.
@@ -31,9 +31,9 @@ class Choices:
 
     depths: tuple[int, ...] = ()
     hidden_sizes: tuple[int, ...] = ()
+    embedding_sizes: tuple[int, ...] = ()
     head_counts: tuple[int, ...] = ()
     head_dims: tuple[int, ...] = ()
-    embedding_sizes: tuple[int, ...] = ()
     stacks: tuple[int, ...] = (1, 2, 3, 4)
     divisors: tuple[int, ...] = (1, 2, 3, 4)
     gate: bool = True
@@ -44,8 +44,9 @@ class Choices:
         for entry in fields(self):
             value = getattr(self, entry.name)
             numbers = value if isinstance(value, tuple) else () if value is None else (value,)
-            if entry.name != "gate" and not all(type(number) is int and number >= 1 for number in numbers):
-                raise InputError(f"{entry.name}: must be whole numbers of at least 1, not {value}")
+            least = 0 if entry.name == "head_counts" else 1
+            if entry.name != "gate" and not all(type(number) is int and number >= least for number in numbers):
+                raise InputError(f"{entry.name}: must be whole numbers of at least {least}, not {value}")
             if len(set(numbers)) < len(numbers):
                 raise InputError(f"{entry.name}: every number may stand in it once only, not {value}")
         for name in ("stacks", "divisors"):
@@ -57,22 +58,32 @@ class Choices:
         base, multiple = self.base_width or hidden_size, self.width_multiple
         return sorted({max(multiple, base // divisor // multiple * multiple) for divisor in self.divisors})
 
+    def attentions(self, hidden_size: int, base: EfficientBertConfig) -> list[tuple[int, int]]:
+        """The pairs of heads and width of a head that a layer may have at one hidden size, narrowest first.
+
+        Args:
+            hidden_size: Hidden size.
+            base: What is not chosen.
+        """
+        found = set()
+        for heads in self.head_counts or {heads for heads, _ in base.attentions}:
+            sizes = set(self.head_dims)
+            if heads == 0:
+                sizes = {0}
+            elif not sizes and hidden_size == base.hidden_size:
+                sizes = {size for count, size in base.attentions if count == heads}
+            if not sizes and hidden_size % heads == 0:
+                sizes = {hidden_size // heads}
+            found |= {(heads, size) for size in sizes}
+        return sorted(found, key=lambda pair: (pair[0] * pair[1], pair))
+
     def shapes(self, base: EfficientBertConfig) -> list[tuple[int, Shape]]:
-        """All pairs of a number of layers and a shape.
+        """All pairs of a number of layers and a shape; those at which a layer can be something.
 
         Args:
             base: What is not chosen.
         """
         depths = self.depths or (base.num_hidden_layers,)
-        hidden_sizes = self.hidden_sizes or (base.hidden_size,)
-        head_counts = self.head_counts or (base.num_attention_heads,)
+        hidden_sizes = [size for size in self.hidden_sizes or (base.hidden_size,) if self.attentions(size, base)]
         embedding_sizes = self.embedding_sizes or (base.embedding_size,)
-        found = []
-        for depth, hidden, heads in itertools.product(depths, hidden_sizes, head_counts):
-            head_dims = self.head_dims
-            if not head_dims and (hidden, heads) == (base.hidden_size, base.num_attention_heads):
-                head_dims = (base.head_dim,)
-            elif not head_dims and hidden % heads == 0:
-                head_dims = (hidden // heads,)
-            found += [(depth, Shape(hidden, heads, *last)) for last in itertools.product(head_dims, embedding_sizes)]
-        return found
+        return [(depth, Shape(*sizes)) for depth, *sizes in itertools.product(depths, hidden_sizes, embedding_sizes)]

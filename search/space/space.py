@@ -44,7 +44,7 @@ class SearchSpace:
         choices: What may be chosen.
         budgets: What a candidate may cost; every one must be met.
         costs: The costs by metric, at least those of the budgets.
-        sizes: If given, stack and inner width of every layer are these (stage 2).
+        sizes: If given, stack, inner width, heads and width of a head are these in every layer (stage 2).
         expressions: If given, the layers' expressions are these, at any other depth those of
             the layers at the same part of the depth, as a supernet shares its weights (stage 3).
 
@@ -56,7 +56,7 @@ class SearchSpace:
     choices: Choices = field(default_factory=Choices)
     budgets: tuple[Budget, ...] = ()
     costs: Mapping[str, Cost] = field(default_factory=dict)
-    sizes: tuple[tuple[int, int], ...] | None = None
+    sizes: tuple[tuple[int, int, int, int], ...] | None = None
     expressions: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -81,8 +81,10 @@ class SearchSpace:
         shape = Shape(*(max(getattr(shape, entry.name) for shape in shapes) for entry in fields(Shape)))
         gate = self.choices.gate if self.expressions is None else any(map(_gated, self.expressions))
         width = max(max(self.choices.widths(shape.hidden_size)) for shape in shapes)
+        attentions = {pair for shape in shapes for pair in self.attentions(shape.hidden_size)}
+        heads, head_dim = map(max, zip(*attentions))
         depth = max(depth for depth, _ in self.shapes)
-        sizes = self.sizes or ((max(self.choices.stacks), width),) * depth
+        sizes = self.sizes or ((max(self.choices.stacks), width, heads, head_dim),) * depth
         return Architecture(shape, tuple(LayerChoice(GATED if gate else PLAIN, *size) for size in sizes))
 
     def plain(self, expression: str = PLAIN) -> Architecture:
@@ -94,15 +96,16 @@ class SearchSpace:
         Raises:
             InputError: if no width meets the budgets.
         """
-        shape, multiple = Architecture.from_config(self.base).shape, self.choices.width_multiple
+        base, multiple = Architecture.from_config(self.base), self.choices.width_multiple
 
         def plain(width: int) -> Architecture:
-            return Architecture(shape, (LayerChoice(expression, 1, width * multiple),) * self.base.num_hidden_layers)
+            layers = (LayerChoice(expression, 1, width * multiple, *size_of(layer)[2:]) for layer in base.layers)
+            return replace(base, layers=tuple(layers))
 
         def affordable(architecture: Architecture) -> bool:
             return all(self.costs[budget.metric](architecture) <= budget.maximum for budget in self.budgets)
 
-        low, high = 1, WIDEST_PLAIN * (self.choices.base_width or shape.hidden_size) // multiple + 1
+        low, high = 1, WIDEST_PLAIN * (self.choices.base_width or self.base.hidden_size) // multiple + 1
         while low < high:  # costs rise with width: bisection for the largest that is allowed
             middle = (low + high + 1) // 2
             low, high = (middle, high) if affordable(plain(middle)) else (low, middle - 1)
@@ -129,7 +132,7 @@ class SearchSpace:
 
     def _alike(self, text: str) -> Architecture | None:
         """The first architecture of equal networks, if any: of a shape near the base, with few of them, and wide."""
-        own = (self.base.num_hidden_layers, *astuple(Architecture.from_config(self.base).shape))
+        own = (self.base.num_hidden_layers, self.base.hidden_size, self.base.embedding_size)
 
         def distance(depth: int, shape: Shape) -> float:
             return sum(abs(math.log(one / other)) for one, other in zip((depth, *astuple(shape)), own))
@@ -137,7 +140,7 @@ class SearchSpace:
         found = (
             Architecture(shape, (LayerChoice(text, *size),) * depth)
             for depth, shape in sorted(self.shapes, key=lambda pair: distance(*pair))
-            for size in sorted(self._sizes(shape.hidden_size), key=lambda size: (size[0], -size[1]))
+            for size in sorted(self._sizes(shape.hidden_size), key=lambda size: (size[0], *(-n for n in size[1:])))
         )
         return next((one for one in found if self._affordable(one) and self.contains(one)), None)
 
@@ -153,11 +156,9 @@ class SearchSpace:
             self.choices,
             depths=(len(layers),),
             hidden_sizes=(shape.hidden_size,),
-            head_counts=(shape.num_attention_heads,),
-            head_dims=(shape.head_dim,),
             embedding_sizes=(shape.embedding_size,),
         )
-        return replace(self, choices=choices, sizes=tuple((layer.stack, layer.intermediate_size) for layer in layers))
+        return replace(self, choices=choices, sizes=tuple(map(size_of, layers)))
 
     def fix_expressions(self, architecture: Architecture) -> "SearchSpace":
         """The space of stage 3: stacks, widths and shapes are free, the expressions are those of an architecture."""
@@ -209,7 +210,7 @@ class SearchSpace:
     @cached_property
     def variation(self) -> Variation:
         """What changes architectures of this space."""
-        return Variation(self.choices, self.shapes, self.budgets, self.costs, self.sizes, self.expressions)
+        return Variation(self.choices, self.base, self.shapes, self.budgets, self.costs, self.sizes, self.expressions)
 
     # What samplers know of a candidate
 
@@ -221,7 +222,7 @@ class SearchSpace:
     def columns(self) -> list[str]:
         """What the columns of [`encode`] hold. Layers that a shallower architecture lacks are zeros."""
         depth = max(depth for depth, _ in self.shapes)
-        per_layer = ("stack", "intermediate_size", "weights", "gate", *OPERATORS)
+        per_layer = ("stack", "intermediate_size", "heads", "head_dim", "weights", "gate", *OPERATORS)
         return [
             "num_layers",
             *(entry.name for entry in fields(Shape)),
@@ -232,15 +233,15 @@ class SearchSpace:
     def encode(self, architecture: Architecture) -> np.ndarray:
         """Float64 vector of an architecture, see [`columns`].
 
-        Shape and costs, then for every layer: stack, inner width, weights of all its linears over the hidden size,
-        whether it is gated, and how often every operator stands in its expression.
+        Shape and costs, then for every layer: stack, inner width, heads, width of a head, weights of the linears of
+        its networks over the hidden size, whether it is gated, and how often every operator stands in its expression.
         """
         row = [len(architecture.layers), *(getattr(architecture.shape, entry.name) for entry in fields(Shape))]
         row += [self.costs[metric](architecture) for metric in sorted(self.costs)]
         for layer in architecture.layers:
             linears = linears_to_intermediate(layer.expression)
             weights = layer.stack * layer.intermediate_size * (linears + 1)
-            row += [layer.stack, layer.intermediate_size, weights, linears - 1, *operator_counts(layer.expression)]
+            row += [*size_of(layer), weights, linears - 1, *operator_counts(layer.expression)]
         return np.array(row + [0] * (len(self.columns) - len(row)), dtype=np.float64)
 
     # Parts
@@ -264,15 +265,17 @@ class SearchSpace:
             self._tables[number] = Draws(positions, start, self.budgets)
         return self._tables[number]
 
-    def _options(self, shape: Shape, size: tuple[int, int] | None, expression: str | None) -> Options["Family"]:
-        """What a layer may be, with a fixed stack and width or a fixed expression, if any."""
+    def _options(
+        self, shape: Shape, size: tuple[int, int, int, int] | None, expression: str | None
+    ) -> Options["Family"]:
+        """What a layer may be, with fixed sizes or a fixed expression, if any."""
         families = []
-        for stack, width in [size] if size else self._sizes(shape.hidden_size):
-            wide = width > shape.hidden_size
+        for sizes in [size] if size else self._sizes(shape.hidden_size):
+            wide = sizes[1] > shape.hidden_size
             if expression is None:
-                families += [Family(stack, width, *kind) for kind in self._kinds[wide]]
+                families += [Family(sizes, *kind) for kind in self._kinds[wide]]
             elif fits(expression, wide):
-                families.append(Family(stack, width, [expression], [1.0]))
+                families.append(Family(sizes, [expression], [1.0]))
         metrics = [self.costs[budget.metric] for budget in self.budgets]
         costs = [tuple(cost.layer(shape, family.pick(0.0)) for cost in metrics) for family in families]
         return Options(families, [family.cumulative[-1] for family in families], costs)
@@ -296,9 +299,21 @@ class SearchSpace:
         """The expression that is fixed for a layer, if it is."""
         return None if self.expressions is None else spread_expressions(self.expressions, depth)[index]
 
-    def _sizes(self, hidden_size: int) -> list[tuple[int, int]]:
-        """The pairs of stack and width that a layer may have, where they are not fixed."""
-        return list(itertools.product(self.choices.stacks, self.choices.widths(hidden_size)))
+    def attentions(self, hidden_size: int) -> list[tuple[int, int]]:
+        """See `Choices.attentions`."""
+        return self.choices.attentions(hidden_size, self.base)
+
+    def layer_sizes(self) -> list[tuple[Shape, list[tuple[int, int]], list[int]]]:
+        """Of every shape the pairs of heads and width of a head, and the inner widths, that its layers may have."""
+        shapes = dict.fromkeys(shape for _, shape in self.shapes)
+        hidden_sizes = ((shape, shape.hidden_size) for shape in shapes)
+        return [(shape, self.attentions(size), self.choices.widths(size)) for shape, size in hidden_sizes]
+
+    def _sizes(self, hidden_size: int) -> list[tuple[int, int, int, int]]:
+        """What `sizes` may hold of a layer, where it is not fixed."""
+        networks = itertools.product(self.choices.stacks, self.choices.widths(hidden_size))
+        pairs = itertools.product(networks, self.attentions(hidden_size))
+        return [(*network, *attention) for network, attention in pairs]
 
     def _allows(self, hidden_size: int, depth: int, index: int, layer: LayerChoice) -> bool:
         """Whether a layer may be this at a hidden size, number of layers and position."""
@@ -306,7 +321,7 @@ class SearchSpace:
             canonical = str(parse(layer.expression)) == layer.expression
         except ExpressionError:
             return False
-        size = (layer.stack, layer.intermediate_size)
+        size = size_of(layer)
         fixed = self.expression(depth, index)
         return (
             canonical
@@ -335,17 +350,21 @@ class SearchSpace:
 
 
 class Family(NamedTuple):
-    """Choices of a layer that cost the same: stack, inner width, and expressions with their cumulative weights."""
+    """Choices of a layer that cost the same: sizes, and expressions with their cumulative weights."""
 
-    stack: int
-    width: int
+    sizes: tuple[int, int, int, int]
     expressions: list[str]
     cumulative: list[float]
 
     def pick(self, part: float) -> LayerChoice:
         """The choice at a part of the weights between 0 and 1."""
         index = bisect(self.cumulative, part * self.cumulative[-1], 0, len(self.cumulative) - 1)
-        return LayerChoice(self.expressions[index], self.stack, self.width)
+        return LayerChoice(self.expressions[index], *self.sizes)
+
+
+def size_of(layer: LayerChoice) -> tuple[int, int, int, int]:
+    """Stack, inner width, heads and width of a head."""
+    return (layer.stack, layer.intermediate_size, layer.heads, layer.head_dim)
 
 
 def _gated(expression: str) -> bool:

@@ -5,7 +5,9 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from typing import Any, TypeVar
 
+from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search.costs.budget import Budget
 from efficientbert.search.costs.cost import Cost
 from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
@@ -16,7 +18,8 @@ from efficientbert.slicing_efficientbert import nearest_layers
 
 ATTEMPTS = 100  # changes tried before a mutation or crossover is given up
 REPAIRS = 100  # stacks and widths changed to bring one architecture back into the budgets
-SIZES = ("stack", "intermediate_size")
+SIZES = ("stack", "intermediate_size", "attention")
+Size = TypeVar("Size", int, tuple[int, int])
 DIMENSIONS = ("num_layers", *(entry.name for entry in fields(Shape)))
 
 
@@ -26,24 +29,26 @@ class Variation:
 
     Attributes:
         choices: What may be chosen.
+        base: What is not chosen.
         shapes: All pairs of a number of layers and a shape.
         budgets: What an architecture may cost.
         costs: The costs by metric.
-        sizes: If given, stack and inner width of every layer.
+        sizes: If given, stack, inner width and attention of every layer.
         expressions: If given, the layers' expressions.
     """
 
     choices: Choices
+    base: EfficientBertConfig
     shapes: Sequence[tuple[int, Shape]]
     budgets: Sequence[Budget]
     costs: Mapping[str, Cost]
-    sizes: tuple[tuple[int, int], ...] | None
+    sizes: tuple[tuple[int, int, int, int], ...] | None
     expressions: tuple[str, ...] | None
 
     def mutate(self, architecture: Architecture, rng: random.Random) -> Architecture | None:
-        """Another function within the budgets: one expression, stack, width or dimension of the shape changed.
+        """Another function within the budgets: one expression, size of a layer or dimension of the shape changed.
 
-        All kinds of changes are equally likely. Where one leaves the budgets, further stacks and widths are changed
+        All kinds of changes are equally likely. Where one leaves the budgets, further sizes of layers are changed
         until they are met again.
 
         Returns:
@@ -53,7 +58,7 @@ class Variation:
         if self.expressions is None:
             changes.append(partial(self.change_expression, architecture, rng))
         if self.sizes is None:
-            changes += [partial(self.change_size, architecture, name, rng) for name in SIZES]
+            changes += [partial(self.change_size, architecture, name, rng) for name in self.searched_sizes()]
         changes += [partial(self.change_shape, architecture, name, rng) for name in self.searched()]
         known = function_key(architecture)
         for _ in range(ATTEMPTS if changes else 0):
@@ -67,7 +72,7 @@ class Variation:
         """A mixture within the budgets: the shape of one parent, every layer that of either.
 
         Of parents of different depths the layers at the same part of the depth correspond. Where the mixture leaves
-        the budgets, stacks and widths are changed until they are met again.
+        the budgets, sizes of layers are changed until they are met again.
 
         Returns:
             The mixture, or none if a hundred trials found none.
@@ -93,25 +98,39 @@ class Variation:
         return with_layer(architecture, index, replace(layer, expression=text))
 
     def change_size(self, architecture: Architecture, name: str, rng: random.Random) -> Architecture | None:
-        """One layer with another stack or width, if there is one that its expression fits."""
+        """One layer with another size of a name in `SIZES`, if there is one that its expression fits."""
         moves = self.list_moves(architecture, name)
         return with_layer(architecture, *rng.choice(moves)) if moves else None
 
     def list_moves(self, architecture: Architecture, name: str) -> list[tuple[int, LayerChoice]]:
-        """All other stacks or widths that a layer may have, with the layer's number."""
+        """All other sizes of a name in `SIZES` that a layer may have, with the layer's number."""
         hidden = architecture.shape.hidden_size
-        options = self.choices.stacks if name == "stack" else self.choices.widths(hidden)
+        changes: list[dict[str, Any]]
+        if name == "stack":
+            changes = [{"stack": stack} for stack in self.choices.stacks]
+        elif name == "intermediate_size":
+            changes = [{"intermediate_size": width} for width in self.choices.widths(hidden)]
+        else:
+            attentions = self.choices.attentions(hidden, self.base)
+            changes = [{"heads": heads, "head_dim": head_dim} for heads, head_dim in attentions]
+        moves = (
+            (index, replace(layer, **change)) for index, layer in enumerate(architecture.layers) for change in changes
+        )
         return [
-            (index, replace(layer, stack=option) if name == "stack" else replace(layer, intermediate_size=option))
-            for index, layer in enumerate(architecture.layers)
-            for option in options
-            if option != getattr(layer, name) and (name == "stack" or fits(layer.expression, option > hidden))
+            (index, layer)
+            for index, layer in moves
+            if layer != architecture.layers[index] and fits(layer.expression, layer.intermediate_size > hidden)
         ]
+
+    def searched_sizes(self) -> list[str]:
+        """The names in `SIZES` of which a layer has a choice."""
+        hidden_sizes = {shape.hidden_size for _, shape in self.shapes}
+        choice = any(len(self.choices.attentions(size, self.base)) > 1 for size in hidden_sizes)
+        return [name for name in SIZES if choice or name != "attention"]
 
     def searched(self) -> list[str]:
         """The dimensions of the shape that are searched, the number of layers among them."""
-        names = [name for name in DIMENSIONS if name != "head_dim" or self.choices.head_dims]
-        return [name for name in names if len({dimension(shape, name) for shape in self.shapes}) > 1]
+        return [name for name in DIMENSIONS if len({dimension(shape, name) for shape in self.shapes}) > 1]
 
     def change_shape(self, architecture: Architecture, name: str, rng: random.Random) -> Architecture | None:
         """One dimension of the shape with another value, if there is one, and the layers fitted to it.
@@ -136,21 +155,25 @@ class Variation:
         return self.fit(Architecture(architecture.shape, tuple(layers)), shape)
 
     def fit(self, architecture: Architecture, shape: Shape) -> Architecture:
-        """The same layers at another shape: widths keep their rank, and fixed expressions are those of their place."""
-        old, new = (self.choices.widths(s.hidden_size) for s in (architecture.shape, shape))
+        """The same layers at another shape.
+
+        Inner widths and attentions keep their rank, and fixed expressions are those of their place.
+        """
+        hidden_sizes = (architecture.shape.hidden_size, shape.hidden_size)
+        widths = [self.choices.widths(size) for size in hidden_sizes]
+        attentions = [self.choices.attentions(size, self.base) for size in hidden_sizes]
         expressions = [layer.expression for layer in architecture.layers]
         if self.expressions is not None:
             expressions = spread_expressions(self.expressions, len(expressions))
         layers = []
         for index, layer in enumerate(architecture.layers):
-            size = layer.intermediate_size
-            if old != new:
-                size = new[old.index(size) * len(new) // len(old)]
-            layers.append(LayerChoice(expressions[index], layer.stack, size))
+            size = same_rank(layer.intermediate_size, *widths)
+            attention = same_rank((layer.heads, layer.head_dim), *attentions)
+            layers.append(LayerChoice(expressions[index], layer.stack, size, *attention))
         return Architecture(shape, tuple(layers))
 
     def repair(self, architecture: Architecture, rng: random.Random) -> Architecture | None:
-        """Changes stacks and widths, one at a time and towards the budgets, until they are met, if they can be."""
+        """Changes sizes of layers, one at a time and towards the budgets, until they are met, if they can be."""
         shape, layers = architecture.shape, architecture.layers
         if not all(fits(layer.expression, layer.intermediate_size > shape.hidden_size) for layer in layers):
             return None
@@ -164,7 +187,8 @@ class Variation:
                 return None
             parts = [[cost.layer(shape, layer) for cost in costs] for layer in architecture.layers]
             better = []
-            for index, layer in [move for name in SIZES for move in self.list_moves(architecture, name)]:
+            moves = [move for name in self.searched_sizes() for move in self.list_moves(architecture, name)]
+            for index, layer in moves:
                 changed = [
                     all_layers + cost.layer(shape, layer) - part
                     for cost, all_layers, part in zip(costs, total, parts[index])
@@ -185,6 +209,11 @@ class Variation:
             elif cost < budget.minimum:
                 excess += 1 - cost / budget.minimum
         return excess
+
+
+def same_rank(value: Size, old: Sequence[Size], new: Sequence[Size]) -> Size:
+    """The one of the new sizes whose rank is that of a value among the old ones."""
+    return value if old == new else new[old.index(value) * len(new) // len(old)]
 
 
 def dimension(shape: tuple[int, Shape], name: str) -> int:

@@ -89,21 +89,29 @@ def bounds(space: SearchSpace) -> tuple[Architecture, Architecture]:
     """
     top, choices = space.largest(), space.choices
     depth, shape = min(space.shapes, key=lambda pair: (pair[0], *astuple(pair[1])))
-    largest = _bound(space, len(top.layers), top.shape, top.layers[0].expression, max(choices.stacks), max)
-    return largest, _bound(space, depth, shape, PLAIN, min(choices.stacks), min)
+    first, attention = top.layers[0], space.attentions(shape.hidden_size)[0]
+    widest = (first.heads, first.head_dim)
+    largest = _bound(space, len(top.layers), top.shape, first.expression, first.stack, max, widest)
+    return largest, _bound(space, depth, shape, PLAIN, min(choices.stacks), min, attention)
 
 
 def _bound(
-    space: SearchSpace, depth: int, shape: Shape, expression: str, stack: int, choose: Callable[[list[int]], int]
+    space: SearchSpace,
+    depth: int,
+    shape: Shape,
+    expression: str,
+    stack: int,
+    choose: Callable[[list[int]], int],
+    attention: tuple[int, int],
 ) -> Architecture:
-    """One of the bounds: `expression`, `stack` and the width that is chosen of all stand where none is fixed."""
+    """One of the bounds: what is given and the width that is chosen of all stand where nothing is fixed."""
     texts = [expression] * depth
     if space.expressions:
         texts = spread_expressions(space.expressions, depth)
     layers = []
     for index, text in enumerate(texts):
         widths = [width for width in space.choices.widths(shape.hidden_size) if fits(text, width > shape.hidden_size)]
-        size = space.sizes[index] if space.sizes else (stack, choose(widths))
+        size = space.sizes[index] if space.sizes else (stack, choose(widths), *attention)
         layers.append(LayerChoice(text, *size))
     return Architecture(shape, tuple(layers))
 
@@ -174,7 +182,7 @@ def detached(captures: Captures) -> Captures:
     """Captures to learn from: without a gradient."""
 
     def cut(part: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return tuple(tensor.detach() for tensor in part)
+        return tuple(tensor if tensor is None else tensor.detach() for tensor in part)
 
     return Captures(cut(captures.hidden_states), cut(captures.queries), cut(captures.keys), cut(captures.values))
 
@@ -203,12 +211,18 @@ def in_place_objective(
         variances.attention_scores[taught[state] - 1] if state in taught else 1.0
         for state in range(1, len(largest.layers) + 1)
     )
-    sizes = [a.shape.num_attention_heads * a.shape.head_dim for a in (architecture, largest)]
+    last = [_last_attention(one) for one in (architecture, largest)]
+    sizes = [one.layers[index].heads * one.layers[index].head_dim for one, index in zip((architecture, largest), last)]
     relation_heads = max(n for n in range(1, MOST_RELATION_HEADS + 1) if all(size % n == 0 for size in sizes))
     recipe = replace(
-        objective.recipe, states=states, relation_heads=relation_heads, relation_layer=len(largest.layers) - 1
+        objective.recipe, states=states, relation_heads=relation_heads, relation_layers=(last[0], last[1])
     )
     return GeneralDistillation(objective.teacher, Scales(hidden_states, attention_scores), recipe)
+
+
+def _last_attention(architecture: Architecture) -> int:
+    """The last layer with attention, counted from 0; 0 if there is none."""
+    return max((index for index, layer in enumerate(architecture.layers) if layer.heads), default=0)
 
 
 class TaskSupernetDistillation:

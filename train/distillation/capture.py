@@ -21,7 +21,7 @@ class Captures:
 
     Attributes:
         hidden_states: Embedding output and every layer's output, each of shape `(B, L, D)`.
-        queries, keys, values: One tensor a layer, each of shape `(B, H, L, d)`.
+        queries, keys, values: One tensor a layer, each of shape `(B, H, L, d)`; None of a layer without attention.
         logits: Masked-LM scores of the tokens to predict, of shape `(M, V)`, where the batch has such tokens and the
             model a head for them.
     """
@@ -104,11 +104,12 @@ class Recorder:
 
     Args:
         encoder: A model that takes `output_hidden_states=True`.
-        projections: For every layer, its query, key and value linears, or the one linear that computes all three.
+        projections: For every layer, its query, key and value linears, or the one linear that computes all three; none
+            of a layer without attention.
         num_heads: Attention heads of every layer.
     """
 
-    def __init__(self, encoder: nn.Module, projections: Sequence[Sequence[nn.Module]], num_heads: int):
+    def __init__(self, encoder: nn.Module, projections: Sequence[Sequence[nn.Module]], num_heads: Sequence[int]):
         self.encoder = encoder
         self.num_layers = len(projections)
         self.num_heads = num_heads
@@ -141,17 +142,20 @@ class Recorder:
             found = 0 if hidden_states is None else len(hidden_states)
             raise CaptureError(f"captured {found} hidden states of an encoder with {self.num_layers} layers")
         captured = []
-        for layer in range(self.num_layers):
+        for layer, heads in enumerate(self.num_heads):
+            if heads == 0:
+                captured.append([None] * 3)
+                continue
             parts = [outputs[key] for key in sorted(outputs) if key[0] == layer]
             parts = list(parts[0].chunk(3, dim=-1)) if len(parts) == 1 else parts
             if len(parts) != 3 or any(part.shape[:2] != hidden_states[0].shape[:2] for part in parts):
                 raise CaptureError(f"captured no queries, keys and values in layer {layer} of {self.num_layers}")
-            captured.append([part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts])
+            captured.append([part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in parts])
         queries, keys, values = zip(*captured)
         return Captures(tuple(hidden_states), queries, keys, values)
 
 
 def student_recorder(encoder: EfficientBertModel) -> Recorder:
     """The recorder of our own encoder."""
-    projections = [[layer.attention.qkv] for layer in encoder.layers]
-    return Recorder(encoder, projections, encoder.config.num_attention_heads)
+    projections = [[] if layer.attention is None else [layer.attention.qkv] for layer in encoder.layers]
+    return Recorder(encoder, projections, [heads for heads, _ in encoder.config.attentions])

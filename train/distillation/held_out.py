@@ -70,7 +70,7 @@ def capture_held_out(
 def _figure_needs(config: EfficientBertConfig, teacher: Teacher) -> Needs:
     """What `nearness` reads of a teacher, for a student of a configuration."""
     states = frozenset(theirs for _, theirs in even_states(config.num_hidden_layers, teacher.num_layers))
-    same_heads = config.num_attention_heads == teacher.num_heads
+    same_heads = {heads for heads, _ in config.attentions} == {teacher.num_heads}
     layers = frozenset(state - 1 for state in states - {0}) if same_heads else frozenset()
     return Needs(hidden_states=states | {teacher.num_layers}, queries=layers, keys=layers)
 
@@ -115,7 +115,7 @@ def nearness(
     layers = tuple((mine - 1, theirs - 1) for mine, theirs in states[1:])
     figures = {"hidden_state_mse": total(hidden_state_losses(student, teacher, states, batch, counts))}
     theirs = teacher.queries[layers[0][1]]  # not there where no student has as many heads
-    if theirs is not None and student.queries[0].shape[1] == theirs.shape[1]:
+    if theirs is not None and all(mine is not None and mine.shape[1] == theirs.shape[1] for mine in student.queries):
         figures["attention_score_mse"] = total(
             attention_score_losses(student, teacher, layers, pair_mask(batch), counts)
         )

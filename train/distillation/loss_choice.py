@@ -18,13 +18,16 @@ def make_recipe(args: LossArguments, config: EfficientBertConfig, teacher: Teach
         InputError: if a name, weight or layer is not known, or a loss does not fit student and teacher.
     """
     weights = parse_losses(args.losses)
+    attentive = [layer for layer, (heads, _) in enumerate(config.attentions) if heads]
     compared = [name for name in weights if LOSSES[name].by_heads]
-    if compared and config.num_attention_heads != teacher.num_heads:
+    other = {config.attentions[layer][0] for layer in attentive} - {teacher.num_heads}
+    if compared and other:
         raise InputError(
-            f"student: has {config.num_attention_heads} attention heads but teacher {teacher.name!r} has "
-            f"{teacher.num_heads}; {compared[0]} can only be compared head by head: use --losses hidden_states "
-            f"qkv_relations"
+            f"student: has {min(other)} attention heads but teacher {teacher.name!r} has {teacher.num_heads}; "
+            f"{compared[0]} can only be compared head by head: use --losses hidden_states qkv_relations"
         )
+    if not attentive and any(LOSSES[name].of_attention for name in weights):
+        raise InputError("student: no layer has attention, which losses compare; use --losses hidden_states")
     relation_layer = teacher.num_layers if args.relation_layer is None else args.relation_layer
     if not 1 <= relation_layer <= teacher.num_layers:
         raise InputError(
@@ -36,7 +39,8 @@ def make_recipe(args: LossArguments, config: EfficientBertConfig, teacher: Teach
         weights,
         match_states(args.layer_map, config.num_hidden_layers, teacher) if mapped else (),
         choose_relation_heads(args.relation_heads, config, teacher),
-        relation_layer - 1,
+        (max(attentive, default=0), relation_layer - 1),
+        frozenset(attentive),
     )
 
 
@@ -46,7 +50,7 @@ def choose_relation_heads(heads: int | None, config: EfficientBertConfig, teache
     Raises:
         InputError: if `heads` does not.
     """
-    mine, theirs = config.num_attention_heads * config.head_dim, teacher.attention_linears(0)[0].out_features
+    mine, theirs = query_channels(config), teacher.attention_linears(0)[0].out_features
     fitting = [number for number in range(1, math.gcd(mine, theirs) + 1) if mine % number == theirs % number == 0]
     if heads is None:
         return max(number for number in fitting if number <= MOST_RELATION_HEADS)
@@ -56,6 +60,12 @@ def choose_relation_heads(heads: int | None, config: EfficientBertConfig, teache
             f"{teacher.name!r}: one of {', '.join(map(str, fitting))}, not {heads}"
         )
     return heads
+
+
+def query_channels(config: EfficientBertConfig) -> int:
+    """What the attention heads of a student's last layer with attention measure together; 1 without any attention."""
+    sizes = [heads * size for heads, size in config.attentions if heads]
+    return sizes[-1] if sizes else 1
 
 
 def source_layers(recipe: LossRecipe, student_layers: int, teacher: Teacher) -> tuple[int, ...]:

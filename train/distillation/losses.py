@@ -221,20 +221,27 @@ class LossRecipe:
     Attributes:
         weights: By the name of the loss.
         states: Pairs of student and teacher hidden states that are compared; 0 is the embedding's output. The
-            attention scores of the same layers are.
+            attention scores of the same layers are, where the student's has attention.
         relation_heads: Heads of the Q-Q, K-K and V-V relations.
-        relation_layer: Teacher layer of all relations, counted from 0; the student's is its last.
+        relation_layers: Student and teacher layer of all relations, counted from 0.
+        attentive: Student layers that have attention, counted from 0.
     """
 
     weights: Mapping[str, float]
     states: tuple[tuple[int, int], ...]
     relation_heads: int
-    relation_layer: int
+    relation_layers: tuple[int, int]
+    attentive: frozenset[int]
 
     @property
     def layers(self) -> tuple[tuple[int, int], ...]:
         """Pairs of student and teacher layers that are compared, counted from 0."""
         return tuple((mine - 1, theirs - 1) for mine, theirs in self.states if mine > 0)
+
+    @property
+    def attention_layers(self) -> tuple[tuple[int, int], ...]:
+        """Those of which the student's has attention."""
+        return tuple(pair for pair in self.layers if pair[0] in self.attentive)
 
     @property
     def masks(self) -> bool:
@@ -266,7 +273,8 @@ class Loss(ABC):
 
     name: ClassVar[str]
     maps_layers: ClassVar[bool] = False  # whether it compares the layers of a `layer_map`
-    by_heads: ClassVar[bool] = False  # whether it compares attention head by head
+    of_attention: ClassVar[bool] = False  # whether it compares attention
+    by_heads: ClassVar[bool] = False  # whether it does so head by head
     masks: ClassVar[bool] = False  # whether tokens are masked to be predicted
 
     recipe: LossRecipe
@@ -320,32 +328,33 @@ class AttentionScores(Loss):
     """Squared error of the mapped layers' scores before softmax over the teacher's variance."""
 
     name = "attention_scores"
-    maps_layers = by_heads = True
+    maps_layers = of_attention = by_heads = True
 
     @staticmethod
     def needs(recipe: LossRecipe) -> Needs:
         """See `Loss`."""
-        layers = frozenset(theirs for _, theirs in recipe.layers)
+        layers = frozenset(theirs for _, theirs in recipe.attention_layers)
         return Needs(queries=layers, keys=layers)
 
     def __call__(
         self, student: Captures, teacher: Captures, batch: Tensors, pairs: torch.Tensor, counts: Tensors
     ) -> torch.Tensor:
         """See `Loss`."""
-        losses = attention_score_losses(student, teacher, self.recipe.layers, pairs, counts)
-        scales = [self.scales.attention_scores[layer] for _, layer in self.recipe.layers]
+        losses = attention_score_losses(student, teacher, self.recipe.attention_layers, pairs, counts)
+        scales = [self.scales.attention_scores[layer] for _, layer in self.recipe.attention_layers]
         return total([loss / scale for loss, scale in zip(losses, scales)])
 
 
 class Relations(Loss):
-    """Divergence of relation distributions of the student's last layer from those of one teacher layer."""
+    """Divergence of relation distributions of one student layer from those of one teacher layer."""
 
+    of_attention = True
     compared: ClassVar[tuple[tuple[int, int], ...]]  # the two sides, each of queries, keys and values by number
 
     @staticmethod
     def needs(recipe: LossRecipe) -> Needs:
         """See `Loss`."""
-        layer = frozenset({recipe.relation_layer})
+        layer = frozenset(recipe.relation_layers[1:])
         return Needs(queries=layer, keys=layer, values=layer)
 
     def vectors(self, captures: Captures, layer: int) -> tuple[torch.Tensor, ...]:
@@ -356,7 +365,7 @@ class Relations(Loss):
         self, student: Captures, teacher: Captures, batch: Tensors, pairs: torch.Tensor, counts: Tensors
     ) -> torch.Tensor:
         """See `Loss`."""
-        mine, theirs = self.vectors(student, -1), self.vectors(teacher, self.recipe.relation_layer)
+        mine, theirs = map(self.vectors, (student, teacher), self.recipe.relation_layers)
         return total(
             [
                 relation_loss((mine[a], mine[b]), (theirs[a], theirs[b]), pairs, counts["tokens"])

@@ -61,6 +61,6 @@ def _touch(captures: Captures) -> torch.Tensor:
     Processes of a group wait for the gradient of every weight that an output of the model depends on: a loss that
     looks at some outputs only would leave them waiting.
     """
-    tensors = [*captures.hidden_states, *captures.queries, *captures.keys, *captures.values]
-    tensors += [] if captures.logits is None else [captures.logits]
-    return total([tensor.sum(dtype=torch.float32) for tensor in tensors])  # in float16 sums would overflow
+    tensors = [*captures.hidden_states, *captures.queries, *captures.keys, *captures.values, captures.logits]
+    # In float16 sums would overflow.
+    return total([tensor.sum(dtype=torch.float32) for tensor in tensors if tensor is not None])

@@ -96,9 +96,8 @@ class Teacher:
         self.layout = self._find_layout()
         layers = attrgetter(self.layout.layers)(model)
         paths = (self.layout.query, self.layout.key, self.layout.value)
-        self.recorder = Recorder(
-            model, [[attrgetter(path)(layer) for path in paths] for layer in layers], self.num_heads
-        )
+        projections = [[attrgetter(path)(layer) for path in paths] for layer in layers]
+        self.recorder = Recorder(model, projections, [self.num_heads] * self.num_layers)
         self._check_tokenizer()
         self._check_captures()
         self.head = None if masked_lm is None else self._find_head(masked_lm.eval().requires_grad_(False))

@@ -120,16 +120,16 @@ def architecture_section(config: EfficientBertConfig) -> str:
     """Sizes, and one table row per layer."""
     name = architecture(config)
     encoder, whole = count_parameters(config, "EfficientBertModel"), count_parameters(config, name)
-    layers = zip(config.ffn_expressions, config.ffn_stacks, config.intermediate_sizes)
-    rows = [(index + 1, f"`{ffn}`", stack, size) for index, (ffn, stack, size) in enumerate(layers)]
+    attention = [f"{heads} heads of size {size}" if heads else "none" for heads, size in config.attentions]
+    layers = zip(attention, config.ffn_expressions, config.ffn_stacks, config.intermediate_sizes)
+    rows = [(index + 1, heads, f"`{ffn}`", stack, size) for index, (heads, ffn, stack, size) in enumerate(layers)]
     return "\n\n".join(
         [
             "## Architecture",
             f"`{name}`, {whole:,} parameters ({encoder:,} in the encoder): {config.num_hidden_layers} layers of "
-            f"hidden size {config.hidden_size}, {config.num_attention_heads} heads of size {config.head_dim}, "
-            f"embedding size {config.embedding_size}, {config.vocab_size:,} tokens, "
+            f"hidden size {config.hidden_size}, embedding size {config.embedding_size}, {config.vocab_size:,} tokens, "
             f"{config.max_position_embeddings} positions.",
-            table(("layer", "feed-forward expression", "stack", "intermediate size"), rows),
+            table(("layer", "attention", "feed-forward expression", "stack", "intermediate size"), rows),
         ]
     )
 

@@ -43,7 +43,8 @@ def initialize_from_teacher(
     for index, teacher_layer in enumerate(layer_map):
         layer = student.encoder.layers[index]
         source = projected[layer_map[index - 1] + 1 if index else 0]
-        _initialize_attention(layer.attention, teacher, teacher_layer, basis, source)
+        if layer.attention is not None:
+            _initialize_attention(layer.attention, teacher, teacher_layer, basis, source)
         for ffn in layer.ffns:
             ffn.linear2.weight.mul_(0.1)
     _fit_norms(student, [projected[0], *(projected[layer + 1] for layer in layer_map)], sample)
@@ -75,7 +76,8 @@ def _fit_norms(student: Student, targets: list[torch.Tensor], sample: Mapping[st
     encoder = student.encoder
     hooks = [encoder.embeddings.layer_norm.register_forward_pre_hook(fit(targets[0]))]
     for layer, target in zip(encoder.layers, targets[1:]):
-        for norm in (layer.layer_norm, *(ffn.layer_norm for ffn in layer.ffns)):
+        norms = [ffn.layer_norm for ffn in layer.ffns]
+        for norm in norms if layer.layer_norm is None else [layer.layer_norm, *norms]:
             hooks.append(norm.register_forward_pre_hook(fit(target)))
     training = encoder.training
     encoder.eval()
@@ -138,7 +140,7 @@ def _initialize_attention(
     by their second moment. With fewer student heads, the teacher heads that write most are kept; with more, heads
     share a teacher head and divide its value-output product among them.
     """
-    heads, head_dim = attention.config.num_attention_heads, attention.head_dim
+    heads, head_dim = attention.num_heads, attention.head_dim
     query, key, value, output = teacher.attention_linears(layer)
     inputs = torch.cat((states, states.new_ones(len(states), 1)), dim=1)
     metric = _square_root(inputs.T @ inputs / len(inputs))
