@@ -99,7 +99,7 @@ def test_frequencies_are_those_of_drawing_anew_until_the_budgets_are_met(monkeyp
         shape, within = Shape(hidden, 8), {}
         options = list(itertools.product(pool, (1, 3), (hidden, hidden // 3)))
         for layers in itertools.product(options, repeat=depth):
-            architecture = Architecture(shape, tuple(LayerChoice(*layer) for layer in layers))
+            architecture = Architecture(shape, tuple(LayerChoice(*layer, 3, hidden // 3) for layer in layers))
             parameters = count_parameters(architecture.to_config(BASE))
             if 6_000 <= parameters <= 9_000 and COSTS["latency"](architecture) <= 1.9:
                 within[architecture] = math.prod(pool[layer[0]] for layer in layers)
@@ -145,16 +145,16 @@ def test_budgets_that_exclude_each_other_are_all_named():
 
 
 def test_shapes_that_cannot_meet_the_budget_are_left_out():
-    space = make_space(Budget("parameters", maximum=9000), choices=FREE)
+    space = make_space(Budget("parameters", maximum=6000), choices=FREE)
     drawn = [space.sample(random.Random(seed)) for seed in range(300)]
-    layer = LayerChoice(PLAIN, 1, 1, 3, 8)
+    layer = LayerChoice(PLAIN, 1, 1, 2, 6)
     possible = {
         (depth, shape)
         for depth, shape in space.shapes
         if COSTS["parameters"](
             Architecture(shape, (replace(layer, intermediate_size=shape.hidden_size // 4),) * depth)
         )
-        <= 9000
+        <= 6000
     }
     assert {(len(a.layers), a.shape) for a in drawn} == possible and 1 < len(possible) < len(space.shapes)
 
@@ -239,9 +239,9 @@ def test_stage_two_leaves_the_expressions_free():
     one, rng = best, random.Random(6)
     for candidate in [*(stage.sample(rng) for _ in range(20)), *(one := stage.mutate(one, rng) for _ in range(20))]:
         assert stage.contains(candidate) and space.contains(candidate) and candidate.shape == best.shape
-        sizes = [(layer.stack, layer.intermediate_size) for layer in candidate.layers]
-        assert sizes == [(layer.stack, layer.intermediate_size) for layer in best.layers]
-    assert [(layer.stack, layer.intermediate_size) for layer in stage.largest().layers] == sizes
+        assert [module.size_of(layer) for layer in candidate.layers] == [module.size_of(layer) for layer in best.layers]
+    assert list(map(module.size_of, stage.largest().layers)) == list(map(module.size_of, best.layers))
+    assert len({layer.heads for layer in best.layers}) > 1
     assert len({stage.sample(rng) for _ in range(20)}) > 15
 
 
@@ -272,7 +272,9 @@ def test_what_is_not_of_the_space_is_not_contained():
     layer = LayerChoice(PLAIN, 1, 24, 3, 8)
     assert contains()
     assert not contains(layer, layer)
-    assert not contains(shape=Shape(24, 8))
+    assert not contains(shape=Shape(24, 7))
+    assert not contains(layer, layer, replace(layer, heads=4, head_dim=6))
+    assert not contains(layer, layer, replace(layer, head_dim=6))
     assert not contains(layer, layer, LayerChoice(PLAIN, 1, 13, 3, 8))
     assert not contains(layer, layer, LayerChoice(PLAIN, 5, 24, 3, 8))
     assert not contains(layer, layer, LayerChoice(GATED, 1, 24, 3, 8))
@@ -291,7 +293,7 @@ def test_plain_shape_is_the_largest_that_all_budgets_allow():
     space = make_space(Budget("parameters", 15_000, 24_000), Budget("flops", maximum=600_000), choices=FREE)
     found = space.plain()
     width = found.layers[0].intermediate_size
-    assert found == Architecture(Shape(24, 8), (LayerChoice(PLAIN, 1, width, 3, 8),) * 3)
+    assert found == Architecture(Shape(24, 8), (LayerChoice(PLAIN, 1, width, 3, 8),) * 3)  # the base's
     wider = Architecture(found.shape, (LayerChoice(PLAIN, 1, width + 1, 3, 8),) * 3)
     for cost, ceiling in (("parameters", 24_000), ("flops", 600_000)):
         assert COSTS[cost](found) <= ceiling
@@ -316,29 +318,34 @@ def test_a_key_is_that_of_the_function():
     def key(*layers, shape=shape):
         return space.key(Architecture(shape, tuple(LayerChoice(*layer) for layer in layers)))
 
-    layer = ("linear2(max(sigmoid(linear1(x)), x))", 2, 12)
-    assert key(layer, layer) == key(layer, ("linear2(relu(max(x, sigmoid(linear1(x)))))", 2, 12))
+    layer = ("linear2(max(sigmoid(linear1(x)), x))", 2, 12, 3, 8)
+    assert key(layer, layer) == key(layer, ("linear2(relu(max(x, sigmoid(linear1(x)))))", *layer[1:]))
     different = [
         key(layer, layer),
         key(layer),
         key(layer, layer, shape=replace(shape, embedding_size=9)),
-        key(layer, (PLAIN, 2, 12)),
-        key((PLAIN, 2, 12), layer),
-        key(layer, (layer[0], 1, 12)),
-        key(layer, (layer[0], 2, 8)),
+        key(layer, (PLAIN, *layer[1:])),
+        key((PLAIN, *layer[1:]), layer),
+        key(layer, (layer[0], 1, 12, 3, 8)),
+        key(layer, (layer[0], 2, 8, 3, 8)),
+        key(layer, (layer[0], 2, 12, 4, 8)),
+        key(layer, (layer[0], 2, 12, 3, 6)),
+        key(layer, (layer[0], 2, 12, 0, 0)),
+        key((layer[0], 2, 12, 0, 0), layer),
     ]
     assert len(set(different)) == len(different)
 
 
 def test_the_encoding_is_what_its_columns_say():
     space = SPACES["free"]
-    gated = LayerChoice("tanh(linear2(mul(gelu(linear1(x)), gelu(gate(x)))))", 3, 12, 3, 8)
+    gated = LayerChoice("tanh(linear2(mul(gelu(linear1(x)), gelu(gate(x)))))", 3, 12, 2, 8)
     architecture = Architecture(Shape(24, 5), (LayerChoice(PLAIN, 1, 8, 4, 6), gated))
     vector = space.encode(architecture)
     assert vector.dtype == np.float64 and len(set(space.columns)) == len(space.columns) == len(vector)
     row = dict(zip(space.columns, vector.tolist()))
-    expected = {"num_layers": 2, "hidden_size": 24, "num_attention_heads": 4, "head_dim": 6, "embedding_size": 5}
+    expected = {"num_layers": 2, "hidden_size": 24, "embedding_size": 5}
     expected |= {name: cost(architecture) for name, cost in COSTS.items()}
+    expected |= {"layer 0 heads": 4, "layer 0 head_dim": 6, "layer 1 heads": 2, "layer 1 head_dim": 8}
     expected |= {"layer 0 stack": 1, "layer 0 intermediate_size": 8, "layer 0 weights": 16, "layer 0 gelu": 1}
     expected |= {"layer 1 stack": 3, "layer 1 intermediate_size": 12, "layer 1 weights": 108, "layer 1 gate": 1}
     expected |= {"layer 1 tanh": 1, "layer 1 mul": 1, "layer 1 gelu": 2}

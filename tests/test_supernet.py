@@ -23,11 +23,21 @@ from efficientbert.train.tasks.texts import TextTask
 PLAIN = "linear2(gelu(linear1(x)))"
 GATED = "linear2(mul(gelu(linear1(x)), gate(x)))"
 LARGEST = Architecture(Shape(24, 8), (LayerChoice(GATED, 3, 36, 4, 7),) * 6)
+
+
+def with_heads(*attentions: tuple[int, int]) -> Architecture:
+    """The largest architecture with other heads, layer by layer."""
+    layers = (replace(LARGEST.layers[0], heads=heads, head_dim=head_dim) for heads, head_dim in attentions)
+    return replace(LARGEST, layers=tuple(layers))
+
+
 ORIGINS = {1: [5], 2: [2, 5], 3: [1, 3, 5], 4: [0, 2, 3, 5], 5: [0, 1, 2, 3, 5], 6: [0, 1, 2, 3, 4, 5]}  # by hand
 SMALLER = {  # one dimension at a time
     "hidden_size": replace(LARGEST, shape=replace(LARGEST.shape, hidden_size=15)),
-    "heads": replace(LARGEST, shape=replace(LARGEST.shape, num_attention_heads=3)),
-    "head_dim": replace(LARGEST, shape=replace(LARGEST.shape, head_dim=5)),
+    "heads": with_heads(*[(3, 7)] * 6),
+    "head_dim": with_heads(*[(4, 5)] * 6),
+    "other heads in every layer": with_heads((4, 7), (1, 3), (0, 0), (3, 6), (2, 7), (4, 5)),
+    "no attention": with_heads(*[(0, 0)] * 6),
     "embedding_size": replace(LARGEST, shape=replace(LARGEST.shape, embedding_size=5)),
     "depth": replace(LARGEST, layers=LARGEST.layers[:4]),
     "stack": replace(LARGEST, layers=(LayerChoice(GATED, 2, 36, 4, 7),) * 6),
@@ -41,7 +51,11 @@ def draw(seed: int) -> Architecture:
     rng = random.Random(seed)
     expressions = (PLAIN, GATED, "linear2(relu(mul(linear1(x), x)))")
     shape = Shape(rng.choice((13, 24)), rng.randint(3, 8))
-    layers = [LayerChoice(rng.choice(expressions), rng.randint(1, 3), rng.choice((9, 13)), 4, 7) for _ in range(6)]
+    attentions = ((0, 0), (3, 5), (4, 7), (4, 5), (3, 7))
+    layers = [
+        LayerChoice(rng.choice(expressions), rng.randint(1, 3), rng.choice((9, 13)), *rng.choice(attentions))
+        for _ in range(6)
+    ]
     return Architecture(shape, tuple(layers[: rng.randint(1, 6)]))
 
 
@@ -49,10 +63,10 @@ ARCHITECTURES = [*SMALLER.values(), *map(draw, range(6))]
 IDS = [*SMALLER, *(f"drawn{seed}" for seed in range(6))]
 
 
-def make_supernet() -> Supernet:
+def make_supernet(largest: Architecture = LARGEST) -> Supernet:
     base = EfficientBertConfig(vocab_size=65, max_position_embeddings=16)
     torch.manual_seed(0)
-    supernet = Supernet(base, LARGEST, 20)
+    supernet = Supernet(base, largest, 20)
     for parameter in supernet.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return supernet
@@ -70,36 +84,47 @@ def make_batch() -> dict[str, torch.Tensor]:
 
 
 def tensors(captures) -> list[torch.Tensor]:
-    return [*captures.hidden_states, *captures.queries, *captures.keys, *captures.values]
+    found = [*captures.hidden_states, *captures.queries, *captures.keys, *captures.values]
+    return [tensor for tensor in found if tensor is not None]  # of a layer without attention
 
 
-def factors(name: str, shape: tuple[int, ...], architecture: Architecture) -> np.ndarray:
+def layers_of(name: str, architecture: Architecture, largest: Architecture) -> tuple[LayerChoice, LayerChoice, int]:
+    """The layer of a weight of a slice, that of the supernet which it is taken from, and the latter's number."""
+    number = int(name.split(".layers.")[1].split(".")[0])
+    origin = ORIGINS[len(architecture.layers)][number]
+    return architecture.layers[number], largest.layers[origin], origin
+
+
+def factors(
+    name: str, shape: tuple[int, ...], architecture: Architecture, largest: Architecture = LARGEST
+) -> np.ndarray:
     """What the weights of a slice are multiplied by, row by row."""
     found = np.ones((shape[0], *(1 for _ in shape[1:])))
     if "layer_norm.weight" in name:
         found *= np.sqrt(24 / architecture.shape.hidden_size)
     if "attention.qkv" in name:
-        found[: shape[0] * 2 // 3] *= np.sqrt(np.sqrt(architecture.layers[0].head_dim / 7))
+        mine, whole, _ = layers_of(name, architecture, largest)
+        found[: shape[0] * 2 // 3] *= np.sqrt(np.sqrt(mine.head_dim / whole.head_dim))
     return found
 
 
-def place(name: str, shape: tuple[int, ...], architecture: Architecture) -> tuple[str, tuple[np.ndarray, ...]]:
+def place(
+    name: str, shape: tuple[int, ...], architecture: Architecture, largest: Architecture = LARGEST
+) -> tuple[str, tuple[np.ndarray, ...]]:
     """Where a weight of a slice lies in the supernet, found index by index: the name, and an index array an axis."""
+    origin, axes = name, [list(range(size)) for size in shape]
     if ".layers." in name:
-        before, layer, after = name.split(".layers.")[0], *name.split(".layers.")[1].split(".", 1)
-        origin = f"{before}.layers.{ORIGINS[len(architecture.layers)][int(layer)]}.{after}"
-    else:
-        origin = name
-    axes = [list(range(size)) for size in shape]
-    mine, whole = architecture.shape, LARGEST.shape
-    inner = [head * whole.head_dim + i for head in range(mine.num_attention_heads) for i in range(mine.head_dim)]
-    if "attention.qkv" in name:
-        width = whole.num_attention_heads * whole.head_dim
-        axes[0] = [part * width + i for part in range(3) for i in inner]
-    elif name.endswith("attention.output.weight"):
-        axes[1] = inner
+        mine, whole, number = layers_of(name, architecture, largest)
+        before, _, after = name.partition(".layers.")
+        origin = f"{before}.layers.{number}.{after.split('.', 1)[1]}"
+        inner = [head * whole.head_dim + i for head in range(mine.heads) for i in range(mine.head_dim)]
+        if "attention.qkv" in name:
+            axes[0] = [part * whole.heads * whole.head_dim + i for part in range(3) for i in inner]
+        elif name.endswith("attention.output.weight"):
+            axes[1] = inner
     elif name.endswith("embeddings.projection.weight"):
-        axes[1] = [side * whole.embedding_size + i for side in range(3) for i in range(mine.embedding_size)]
+        sizes = largest.shape.embedding_size, architecture.shape.embedding_size
+        axes[1] = [side * sizes[0] + i for side in range(3) for i in range(sizes[1])]
     return origin, np.ix_(*axes)
 
 
@@ -108,8 +133,9 @@ def test_a_slice_alone_computes_what_it_computed_inside(architecture, supernet):
     batch = make_batch()
     inside = supernet.eval()(architecture, **batch)
     alone = supernet.extract(architecture)(**batch)
-    depth = len(architecture.layers)
-    assert len(tensors(inside)) == depth + 1 + 3 * depth
+    depth, attentive = len(architecture.layers), [layer.heads > 0 for layer in architecture.layers]
+    assert len(tensors(inside)) == depth + 1 + 3 * sum(attentive)
+    assert [query is not None for query in inside.queries] == attentive
     for one, other in zip(tensors(inside), tensors(alone), strict=True):
         assert torch.equal(one, other)
 
@@ -155,7 +181,8 @@ def test_the_largest_architecture_is_the_whole(supernet):
     ("architecture", "message"),
     [
         (replace(LARGEST, layers=LARGEST.layers * 2), "12 layers is no part of one of 6"),
-        (replace(LARGEST, shape=replace(LARGEST.shape, head_dim=8)), r"layers.0.attention.qkv.weight .* \(3, 4, 7, "),
+        (with_heads(*[(4, 8)] * 6), r"layers.0.attention.qkv.weight .* \(3, 4, 7, "),
+        (with_heads(*[(4, 7)] * 5, (5, 7)), r"layers.5.attention.qkv.weight of shape \(3, 5, 7, 24\) is no part"),
         (replace(LARGEST, layers=(LayerChoice(PLAIN, 4, 9, 4, 7),) * 6), "has no encoder.layers.0.ffns.3"),
     ],
 )
@@ -166,10 +193,33 @@ def test_what_is_no_part_of_the_largest_is_refused(architecture, message, supern
         supernet.extract(architecture)
 
 
+@pytest.mark.parametrize(
+    "attentions", [[(4, 7), (0, 0), (2, 5), (3, 6)], [(2, 7), (0, 0), (1, 5), (0, 0)], [(0, 0)] * 4, [(0, 0), (1, 1)]]
+)
+def test_a_whole_may_have_other_heads_in_every_layer(attentions):
+    largest = with_heads((4, 7), (1, 3), (0, 0), (2, 5), (0, 0), (3, 6))  # 4 layers are the first, third, fourth, last
+    supernet, architecture = make_supernet(largest), with_heads(*attentions)
+    batch, alone = make_batch(), supernet.extract(architecture)
+    for one, other in zip(tensors(supernet.eval()(architecture, **batch)), tensors(alone(**batch)), strict=True):
+        assert torch.equal(one, other)
+    whole = dict(supernet.whole.named_parameters())
+    for name, parameter in alone.named_parameters():
+        origin, index = place(name, parameter.shape, architecture, largest)
+        expected = whole[origin].detach().numpy()[index] * factors(name, parameter.shape, architecture, largest)
+        np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-6, err_msg=name)
+
+
+def test_attention_where_the_whole_has_none_is_refused():
+    supernet = make_supernet(with_heads((4, 7), (0, 0), *[(4, 7)] * 4))
+    with pytest.raises(ValueError, match="no part of the largest, which has no encoder.layers.1.attention.qkv.weight"):
+        supernet.extract(LARGEST)
+
+
 def test_a_slice_is_what_a_student_inherits_from_the_whole_as_a_checkpoint(supernet):
     for seed in range(6):
         architecture = draw(seed)  # of the whole's hidden and head size: a checkpoint is inherited without factors
-        architecture = replace(architecture, shape=replace(architecture.shape, hidden_size=24, head_dim=7))
+        layers = tuple(replace(layer, head_dim=7 if layer.heads else 0) for layer in architecture.layers)
+        architecture = Architecture(replace(architecture.shape, hidden_size=24), layers)
         student = EfficientBertModel(architecture.to_config(supernet.base))
         initialize_from_checkpoint(student, supernet.whole.encoder)
         sliced = supernet.extract(architecture).encoder.state_dict()

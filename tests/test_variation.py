@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import fields, replace
 
 import pytest
 
@@ -12,7 +13,7 @@ from efficientbert.search.space.architecture import Architecture, LayerChoice, S
 from efficientbert.search.space.expressions import GATED, PLAIN
 from efficientbert.search.space.sizes import Choices
 from efficientbert.search.space.space import SearchSpace
-from efficientbert.search.space.variation import DIMENSIONS
+from efficientbert.search.space.variation import DIMENSIONS, SIZES
 
 
 BASE = EfficientBertConfig(
@@ -66,12 +67,14 @@ def test_without_budgets_one_thing_changes_and_every_kind_of_change_occurs():
             continue
         assert layers == 1
         (changed,) = ((a, b) for a, b in zip(architecture.layers, mutant.layers) if a != b)
-        names = [
-            n for n in ("expression", "stack", "intermediate_size") if getattr(changed[0], n) != getattr(changed[1], n)
-        ]
+        names = {
+            "attention" if field.name.startswith("head") else field.name
+            for field in fields(LayerChoice)
+            if getattr(changed[0], field.name) != getattr(changed[1], field.name)
+        }
         assert len(names) == 1
         kinds.update(names)
-    assert kinds.keys() == {"expression", "stack", "intermediate_size", *DIMENSIONS}
+    assert kinds.keys() == {"expression", *SIZES, *DIMENSIONS}
     assert min(kinds.values()) > 25
 
 
@@ -96,8 +99,8 @@ def test_crossovers_are_of_the_space(space):
 def test_without_budgets_every_layer_comes_from_either_parent():
     space, rng = make_space(choices=FREE), random.Random(4)
     shape = Shape(24, 8)
-    one = Architecture(shape, tuple(LayerChoice(PLAIN, stack, 24, 3, 8) for stack in (1, 2)))
-    other = Architecture(shape, tuple(LayerChoice(GATED, stack, 12, 3, 8) for stack in (1, 2, 3, 4)))
+    one = Architecture(shape, tuple(LayerChoice(PLAIN, stack, 24, 4, 6) for stack in (1, 2)))
+    other = Architecture(shape, tuple(LayerChoice(GATED, stack, 12, 2, 8) for stack in (1, 2, 3, 4)))
     seen = Counter()
     for _ in range(300):
         child = space.crossover(one, other, rng)
@@ -114,7 +117,16 @@ def test_widths_keep_their_rank_at_another_hidden_size():
     space = make_space(choices=Choices(hidden_sizes=(24, 36)))
     layers = tuple(LayerChoice(PLAIN, 1, width, 3, 8) for width in (24, 12, 8, 6))
     found = space.variation.fit(Architecture(Shape(24, 8), layers), Shape(36, 8))
-    assert [layer.intermediate_size for layer in found.layers] == [36, 18, 12, 9]
+    assert found.layers == tuple(LayerChoice(PLAIN, 1, width, 3, 12) for width in (36, 18, 12, 9))
+
+
+def test_heads_keep_their_rank_at_another_hidden_size():
+    space = make_space(choices=Choices(hidden_sizes=(24, 20), head_counts=(0, 2, 3)))  # 3 do not divide 20
+    layers = tuple(LayerChoice(PLAIN, 1, 24, *attention) for attention in ((0, 0), (2, 12), (3, 8)))
+    narrow = space.variation.fit(Architecture(Shape(24, 8), layers), Shape(20, 8))
+    assert [(layer.heads, layer.head_dim) for layer in narrow.layers] == [(0, 0), (0, 0), (2, 10)]
+    back = space.variation.fit(narrow, Shape(24, 8))
+    assert [(layer.heads, layer.head_dim) for layer in back.layers] == [(0, 0), (0, 0), (2, 12)]
 
 
 def test_another_depth_leaves_out_or_repeats_layers_in_their_order():
@@ -128,12 +140,14 @@ def test_another_depth_leaves_out_or_repeats_layers_in_their_order():
         assert len(back.layers) == 2 and set(back.layers) <= set(two.layers)
 
 
-def test_a_shape_without_a_neighbour_in_one_dimension_stays():
+def test_heads_without_a_neighbour_at_a_hidden_size_stay():
     space, rng = make_space(choices=Choices(hidden_sizes=(24, 30), head_counts=(3, 4))), random.Random(5)
-    layers = (LayerChoice(PLAIN, 1, 30, 3, 8),) * 3
-    thirty = Architecture(Shape(30, 8), layers)  # four heads do not divide it
-    assert space.variation.change_shape(thirty, "num_attention_heads", rng) is None
-    assert space.variation.change_shape(thirty, "hidden_size", rng).shape == Shape(24, 8)
+    thirty = Architecture(Shape(30, 8), (LayerChoice(PLAIN, 1, 30, 3, 10),) * 3)  # four heads do not divide it
+    assert space.variation.change_size(thirty, "attention", rng) is None
+    found = space.variation.change_shape(thirty, "hidden_size", rng)
+    assert found == Architecture(Shape(24, 8), (LayerChoice(PLAIN, 1, 24, 3, 8),) * 3)
+    changed = space.variation.change_size(found, "attention", rng)
+    assert Counter((layer.heads, layer.head_dim) for layer in changed.layers) == {(3, 8): 2, (4, 6): 1}
 
 
 def test_repair_goes_the_shortest_way_it_sees_and_leaves_what_fits():

@@ -132,19 +132,17 @@ class Variation:
         """The dimensions of the shape that are searched, the number of layers among them."""
         return [name for name in DIMENSIONS if len({dimension(shape, name) for shape in self.shapes}) > 1]
 
-    def change_shape(self, architecture: Architecture, name: str, rng: random.Random) -> Architecture | None:
-        """One dimension of the shape with another value, if there is one, and the layers fitted to it.
+    def change_shape(self, architecture: Architecture, name: str, rng: random.Random) -> Architecture:
+        """One dimension of the shape, which is searched, with another value, and the layers fitted to it.
 
         A smaller depth drops layers at random places; a greater one repeats layers, each beside its copy.
         """
-        own, names = (len(architecture.layers), architecture.shape), self.searched()
+        own = (len(architecture.layers), architecture.shape)
         others = [
             shape
             for shape in self.shapes
-            if all((dimension(shape, other) == dimension(own, other)) == (other != name) for other in names)
+            if all((dimension(shape, other) == dimension(own, other)) == (other != name) for other in DIMENSIONS)
         ]
-        if not others:
-            return None
         depth, shape = rng.choice(others)
         layers = list(architecture.layers)
         while len(layers) > depth:
