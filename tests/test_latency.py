@@ -42,6 +42,7 @@ ARCHITECTURES = [
         SHAPE, (LayerChoice(GATED, 3, 8, 4, 6), LayerChoice(CROPPED, 2, 16, 4, 6), LayerChoice(PLAIN, 4, 40, 4, 6))
     ),
     Architecture(Shape(16, 4), (LayerChoice(CROPPED, 1, 7, 3, 5), LayerChoice(GATED, 2, 16, 3, 5))),
+    Architecture(SHAPE, tuple(LayerChoice(PLAIN, 1, 8, *attention) for attention in ((0, 0), (4, 6), (2, 7)))),
     Architecture.from_config(EfficientBertConfig(hidden_size=12, num_attention_heads=2, **SIZES)),
 ]
 HERE = {"processor": "a processor", "gpu": "none", "torch": "2.0"}
@@ -84,7 +85,8 @@ def run_whole(monkeypatch, architecture):
             monkeypatch.setitem(operators, name, watched(name, operator))
     networks = [network for layer in model.layers for network in layer.ffns]
     watch([model.embeddings], "embeddings", shape.hidden_size, shape.embedding_size)
-    watch(model.layers, "attention", shape.hidden_size, layer.heads, layer.head_dim)
+    for module, layer in zip(model.layers, architecture.layers):
+        watch([module.attention] if layer.heads else [], "attention", shape.hidden_size, layer.heads, layer.head_dim)
     watch(networks, "residual", shape.hidden_size)
     for linear in [module for network in networks for module in network.modules() if isinstance(module, nn.Linear)]:
         watch([linear], "linear", linear.in_features, linear.out_features)
@@ -162,6 +164,16 @@ def test_costs_add_up_over_layers_and_stacks(tmp_path):
     assert networks == pytest.approx(3 * table.networks(24, LayerChoice(GATED, 1, 8, 4, 6)))
     assert table.attention(24, 4, 6) == pytest.approx(Device.cost("attention", 24, 4, 6))
     assert table.layer(SHAPE, LayerChoice(GATED, 3, 8, 4, 6)) == pytest.approx(table.attention(24, 4, 6) + networks)
+
+
+def test_a_layer_without_attention_has_no_part_of_it(tmp_path):
+    device = Device()
+    table = Latency(BASE, tmp_path / "table.json", SETTINGS, device)
+    layer = LayerChoice(PLAIN, 2, 8, 0, 0)
+    assert table.layer(SHAPE, layer) == table.networks(24, layer)
+    table.prepare([(SHAPE, [(0, 0), (4, 6), (2, 3)], [8])])
+    measured = [part for parts in device.measured for part in parts if part.startswith("attention")]
+    assert measured == ["attention 24 4 6", "attention 24 2 3"]
 
 
 def test_a_part_is_measured_once(tmp_path):

@@ -46,10 +46,17 @@ def make_student(teacher: Teacher, **sizes) -> Student:
     return Student(model.efficientbert, teacher.hidden_size, model.lm_head).double()
 
 
-def make_objective(teacher: Teacher, *names: str, states: tuple = STATES) -> GeneralDistillation:
+def make_objective(
+    teacher: Teacher,
+    *names: str,
+    states: tuple = STATES,
+    layer: int = 1,
+    attentive: frozenset[int] = frozenset(range(5)),
+) -> GeneralDistillation:
+    """What a student of two layers, if not said otherwise, learns; relations are of its layer `layer`."""
     scales = Scales((2.0, 3.0, 5.0, 7.0, 11.0), (13.0, 17.0, 19.0, 23.0))
     weights = {name: 1.0 + index for index, name in enumerate(names)}
-    return GeneralDistillation(teacher, scales, LossRecipe(weights, states, 6, 2))
+    return GeneralDistillation(teacher, scales, LossRecipe(weights, states, 6, (layer, 2), attentive))
 
 
 def make_rows() -> list[dict[str, torch.Tensor]]:
@@ -136,19 +143,54 @@ def test_states_and_scores_are_of_the_mapped_layers_over_their_variances(teacher
     assert terms["attention_scores"].item() == pytest.approx(error.item())
 
 
-def test_relations_are_of_the_last_student_layer_and_the_chosen_teacher_layer(teacher):
-    """A student whose last layer repeats the teacher's third loses nothing; one that repeats another layer does."""
+def test_relations_are_of_the_last_student_layer_with_attention_and_the_chosen_teacher_layer(teacher):
+    """A student whose only layer with attention repeats the teacher's third loses nothing; one that repeats another layer does."""
     batch = separate(make_rows())
     theirs = teacher(batch)
-    objective = make_objective(teacher, "minilm_relations", "qkv_relations")
+    objective = make_objective(teacher, "minilm_relations", "qkv_relations", layer=0)
 
     def terms(layer: int) -> list[float]:
-        parts = ((theirs.queries[0], part[layer]) for part in (theirs.queries, theirs.keys, theirs.values))
+        parts = ((part[layer], None) for part in (theirs.queries, theirs.keys, theirs.values))
         found = objective.loss(Captures((), *parts), theirs, batch, objective.count(batch))[1]
         return [found[name].item() for name in ("minilm_relations", "qkv_relations")]
 
     assert terms(2) == pytest.approx([0, 0], abs=1e-12)
     assert min(terms(3)) > 1e-3
+
+
+@torch.no_grad()
+def test_scores_of_layers_without_attention_are_left_out(teacher):
+    batch, student = separate(make_rows()), make_student(teacher, num_hidden_layers=3, attention_heads=[3, 0, 3])
+    mine, theirs = student(**batch), teacher(batch)
+    assert [part[1] for part in (mine.queries, mine.keys, mine.values)] == [None] * 3 and mine.queries[2].shape[1] == 3
+
+    def term(states: tuple, attentive: set[int]) -> float:
+        objective = make_objective(teacher, "attention_scores", states=states, attentive=frozenset(attentive))
+        assert objective.recipe.needs.queries == {states[layer][1] - 1 for layer in attentive}
+        needed = objective.recipe.needs.of(theirs)
+        return objective.loss(mine, needed, batch, objective.count(batch))[1]["attention_scores"].item()
+
+    states = ((1, 2), (2, 3), (3, 4))
+    assert term(states, {0, 2}) == pytest.approx(term(states, {0}) + term(states, {2})) and term(states, {2}) > 0
+    assert term(states, set()) == 0
+
+
+def test_a_student_without_any_attention_learns_hidden_states(teacher):
+    batch, student = separate(make_rows()), make_student(teacher, attention_heads=[0, 0])
+    objective = make_objective(teacher, "hidden_states", attentive=frozenset())
+    loss, _ = objective(student, batch, objective.count(batch), 0)
+    loss.backward()
+    without = {name for name, parameter in student.named_parameters() if parameter.grad is None}
+    assert loss > 0 and all(name.startswith("head.") for name in without)
+
+
+def test_no_scores_are_compared_on_held_out_text_where_a_layer_has_no_attention(teacher, corpus_file):
+    text, student = make_text(teacher, corpus_file), make_student(teacher, attention_heads=[0, 3])
+    objective = make_objective(teacher, "hidden_states", "attention_scores", attentive=frozenset({1}))
+    held_out = capture_held_out(text, teacher, torch.device("cpu"), [(student.encoder.config, objective.recipe)])
+    assert set(score_student(student, objective, held_out)) == {
+        *("loss", "hidden_states_loss", "attention_scores_loss", "hidden_state_mse", "cosine")
+    }
 
 
 def test_masked_lm_alone_asks_no_teacher(teacher, monkeypatch):
@@ -204,7 +246,7 @@ def test_scores_on_held_out_text(teacher, corpus_file):
 def test_figures_stay_comparable_where_heads_layers_or_masking_differ(teacher, corpus_file):
     text = make_text(teacher, corpus_file)
     student = make_student(teacher, num_attention_heads=2, num_hidden_layers=5)
-    objective = make_objective(teacher, "qkv_relations", "masked_lm")
+    objective = make_objective(teacher, "qkv_relations", "masked_lm", layer=4)
     masking = WholeWordMasking(text.collator, teacher.tokenizer, 0)
     masking.set_epoch(3)
     students = [(student.encoder.config, objective.recipe)]
@@ -214,7 +256,7 @@ def test_figures_stay_comparable_where_heads_layers_or_masking_differ(teacher, c
     assert torch.equal(held_out.masked[0][0]["input_ids"], masking(text.held_out)["input_ids"])
     scores = score_student(student, objective, held_out)
     assert set(scores) == {"loss", "qkv_relations_loss", "masked_lm_loss", "hidden_state_mse", "cosine"}
-    alone = make_objective(teacher, "qkv_relations")
+    alone = make_objective(teacher, "qkv_relations", layer=4)
     students = [(student.encoder.config, alone.recipe)]
     plain = score_student(student, alone, capture_held_out(text, teacher, torch.device("cpu"), students))
     assert scores["cosine"] == plain["cosine"] and scores["hidden_state_mse"] == plain["hidden_state_mse"]
@@ -228,7 +270,10 @@ def test_only_what_is_read_is_kept_of_held_out_text(names, heads, teacher, corpu
     text = make_text(teacher, corpus_file)
     names = names if heads == 3 else tuple(name for name in names if name != "attention_scores")
     students = [make_student(teacher, num_attention_heads=heads, num_hidden_layers=depth) for depth in (1, 2)]
-    objectives = [make_objective(teacher, *names, states=states) for states in (((1, 3),), ((0, 0), (2, 4)))]
+    objectives = [
+        make_objective(teacher, *names, states=states, layer=last)
+        for last, states in enumerate([((1, 3),), ((0, 0), (2, 4))])
+    ]
     given = [(student.encoder.config, one.recipe) for student, one in zip(students, objectives)]
     masking = WholeWordMasking(text.collator, teacher.tokenizer, 0) if "logits" in names else None
     held_out = capture_held_out(text, teacher, torch.device("cpu"), given, masking)

@@ -10,6 +10,7 @@ from efficientbert.train.distillation.teacher import Teacher
 
 
 STATES = ((0, 0), (1, 2), (2, 4))
+ATTENTIVE = frozenset({0, 1})
 EVERYTHING = {"hidden_states": 1.0, "attention_scores": 0.3, "minilm_relations": 1.0}
 
 
@@ -37,7 +38,7 @@ def make_batch(seed: int, length: int = 7) -> dict[str, torch.Tensor]:
 
 
 def test_a_batch_is_read_once_and_answered_alike(teacher):
-    remembered = RememberedTeacher(teacher, [LossRecipe(EVERYTHING, STATES, 1, (3, 3), ATTENTIVE)])
+    remembered = RememberedTeacher(teacher, [LossRecipe(EVERYTHING, STATES, 1, (1, 3), ATTENTIVE)])
     batches = [make_batch(0), make_batch(1), make_batch(0, length=5)]
     batches.append(batches[0] | {"attention_mask": torch.ones_like(batches[0]["input_ids"]).tril()})
     for _ in range(2):
@@ -60,7 +61,7 @@ def test_a_batch_is_read_once_and_answered_alike(teacher):
     ],
 )
 def test_only_what_is_compared_is_kept(losses, states, queries, values, teacher):
-    recipe = LossRecipe(dict.fromkeys(losses, 1.0), STATES, 1, (3, 2), ATTENTIVE)
+    recipe = LossRecipe(dict.fromkeys(losses, 1.0), STATES, 1, (1, 2), ATTENTIVE)
     found = RememberedTeacher(teacher, [recipe])(make_batch(0))
     for tensors, expected in ((found.hidden_states, states), (found.queries, queries), (found.values, values)):
         assert {number for number, tensor in enumerate(tensors) if tensor is not None} == expected
@@ -68,7 +69,9 @@ def test_only_what_is_compared_is_kept(losses, states, queries, values, teacher)
 
 def test_no_more_is_kept_than_there_is_room_for(teacher):
     bytes_of_one = 3 * 3 * 7 * 24 * 4  # states, sequences, tokens, width, float32
-    remembered = RememberedTeacher(teacher, [LossRecipe({"hidden_states": 1.0}, STATES, 1, (3, 3), ATTENTIVE)], room=2 * bytes_of_one)
+    remembered = RememberedTeacher(
+        teacher, [LossRecipe({"hidden_states": 1.0}, STATES, 1, (1, 3), ATTENTIVE)], room=2 * bytes_of_one
+    )
     for _ in range(2):
         for seed in range(3):
             remembered(make_batch(seed))
@@ -76,7 +79,7 @@ def test_no_more_is_kept_than_there_is_room_for(teacher):
 
 
 def test_what_is_forgotten_is_read_anew_from_then_on(teacher):
-    remembered = RememberedTeacher(teacher, [LossRecipe({"hidden_states": 1.0}, STATES, 1, (3, 3), ATTENTIVE)])
+    remembered = RememberedTeacher(teacher, [LossRecipe({"hidden_states": 1.0}, STATES, 1, (1, 3), ATTENTIVE)])
     remembered(make_batch(0))
     remembered.forget()
     for _ in range(2):

@@ -56,7 +56,9 @@ def supernet(teacher) -> Supernet:
 def held_out(teacher, corpus_file):
     """20 sequences in two batches."""
     args = CorpusArguments(corpus=corpus_file, max_length=24, held_out=20, init_sequences=4)
-    everything = LossRecipe(dict.fromkeys(LOSS_NAMES[:4], 1.0), tuple((state, state) for state in range(5)), 1, (1, 3), frozenset(range(4)))
+    everything = LossRecipe(
+        dict.fromkeys(LOSS_NAMES[:4], 1.0), tuple((state, state) for state in range(5)), 1, (3, 3), frozenset(range(4))
+    )
     students = [(LARGEST.to_config(EfficientBertConfig()), everything)]
     return capture_held_out(prepare_text(args, teacher, 4, 0), teacher, torch.device("cpu"), students)
 

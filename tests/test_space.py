@@ -63,6 +63,7 @@ SPACES = {
     "all three": make_space(Budget("parameters", 16_000), Budget("flops", 0, 560_000), Budget("latency", 3, 5)),
     "free": make_space(Budget("parameters", 15_000, 25_000), Budget("flops", maximum=600_000), choices=FREE),
     "wide": make_space(Budget("parameters", 23_000, 40_000), choices=Choices(base_width=40, width_multiple=8)),
+    "without attention": make_space(Budget("parameters", 14_000, 24_000), choices=Choices(head_counts=(0, 3, 4))),
     "one of each": make_space(choices=Choices(stacks=(2,), divisors=(3,))),
 }
 
@@ -114,6 +115,41 @@ def test_frequencies_are_those_of_drawing_anew_until_the_budgets_are_met(monkeyp
         assert abs(seen[architecture] - count * probability) < 4.5 * math.sqrt(count * probability * (1 - probability))
 
 
+def test_every_layer_has_heads_of_its_own_and_one_at_least_has_some(monkeypatch):
+    monkeypatch.setattr(module, "expression_pool", lambda gate, wide: {PLAIN: 1.0})
+    choices = Choices(depths=(2,), head_counts=(0, 3), head_dims=(4, 8), stacks=(1,), divisors=(1,))
+    space, rng = make_space(choices=choices), random.Random(0)
+    pairs = [(0, 0), (3, 4), (3, 8)]
+    expected = {both for both in itertools.product(pairs, repeat=2) if any(heads for heads, _ in both)}
+    drawn = [space.sample(rng) for _ in range(4_000)]
+    seen = Counter(tuple((layer.heads, layer.head_dim) for layer in architecture.layers) for architecture in drawn)
+    assert seen.keys() == expected and min(seen.values()) > 400 and max(seen.values()) < 600
+    none = Architecture(Shape(24, 8), (LayerChoice(PLAIN, 1, 24, 0, 0),) * 2)
+    one = replace(none, layers=(none.layers[0], LayerChoice(PLAIN, 1, 24, 3, 4)))
+    assert space.contains(one) and not space.contains(none)
+    only_none = make_space(Budget("parameters", maximum=COSTS["parameters"](none)), choices=choices)
+    assert not only_none.possible
+    with pytest.raises(InputError, match="no architecture has parameters"):
+        only_none.sample(rng)
+
+
+def test_the_largest_has_the_most_heads_and_the_widest_in_every_layer():
+    space = make_space(choices=Choices(hidden_sizes=(24, 36), head_counts=(0, 2, 4)))
+    assert [(layer.heads, layer.head_dim) for layer in space.largest().layers] == [(4, 18)] * 3
+    mixed = space.sample(random.Random(0))
+    assert list(map(module.size_of, space.fix_sizes(mixed).largest().layers)) == list(
+        map(module.size_of, mixed.layers)
+    )
+
+
+def test_what_layers_may_be_is_listed_for_every_shape():
+    space = make_space(choices=Choices(depths=(1, 2), hidden_sizes=(24, 36), head_counts=(0, 3), divisors=(1, 2)))
+    assert space.layer_sizes() == [
+        (Shape(24, 8), [(0, 0), (3, 8)], [12, 24]),
+        (Shape(36, 8), [(0, 0), (3, 12)], [18, 36]),
+    ]
+
+
 def test_a_draw_depends_on_its_generator_alone():
     space = make_space(*SPACES["free"].budgets, choices=FREE)
     expected = [space.sample(random.Random(f"{seed}")) for seed in range(20)]
@@ -160,8 +196,10 @@ def test_shapes_that_cannot_meet_the_budget_are_left_out():
 
 
 def test_a_space_without_a_shape_or_a_cost_is_refused():
-    with pytest.raises(InputError, match="no hidden size is a multiple of a number of heads; give head_dims"):
+    with pytest.raises(InputError, match="no hidden size is a multiple of a number of heads above 0; give head_dims"):
         make_space(choices=Choices(head_counts=(5, 7)))
+    with pytest.raises(InputError, match="no hidden size is a multiple of a number of heads above 0"):
+        make_space(choices=Choices(head_counts=(0, 5)))
     with pytest.raises(InputError, match="nothing measures latency; known are parameters"):
         SearchSpace(BASE, Choices(), (Budget("latency", 0, 9),), {"parameters": Parameters(BASE)})
 
@@ -239,7 +277,9 @@ def test_stage_two_leaves_the_expressions_free():
     one, rng = best, random.Random(6)
     for candidate in [*(stage.sample(rng) for _ in range(20)), *(one := stage.mutate(one, rng) for _ in range(20))]:
         assert stage.contains(candidate) and space.contains(candidate) and candidate.shape == best.shape
-        assert [module.size_of(layer) for layer in candidate.layers] == [module.size_of(layer) for layer in best.layers]
+        assert [module.size_of(layer) for layer in candidate.layers] == [
+            module.size_of(layer) for layer in best.layers
+        ]
     assert list(map(module.size_of, stage.largest().layers)) == list(map(module.size_of, best.layers))
     assert len({layer.heads for layer in best.layers}) > 1
     assert len({stage.sample(rng) for _ in range(20)}) > 15

@@ -1,5 +1,6 @@
 """Mutation, crossover and repair: neighbours and mixtures that stay in the space."""
 
+import itertools
 import random
 from collections import Counter
 from dataclasses import fields, replace
@@ -34,6 +35,7 @@ def make_space(*budgets, choices=None, **kwargs) -> SearchSpace:
 
 TIGHT = make_space(Budget("parameters", 23_000, 24_000), Budget("flops", maximum=760_000))
 FREE_TIGHT = make_space(Budget("parameters", 17_000, 18_500), choices=FREE)
+ATTENTION = make_space(Budget("parameters", 14_000, 15_000), choices=Choices(head_counts=(0, 3, 4)))
 WIDE = make_space(Budget("parameters", 23_000, 40_000), choices=Choices(base_width=40))
 
 
@@ -44,7 +46,7 @@ def differences(one, other):
     return sum(a != b for a, b in zip(one.layers, other.layers)), shape
 
 
-@pytest.mark.parametrize("space", [TIGHT, FREE_TIGHT, WIDE, make_space(choices=FREE)])
+@pytest.mark.parametrize("space", [TIGHT, FREE_TIGHT, ATTENTION, WIDE, make_space(choices=FREE)])
 def test_mutants_are_new_functions_of_the_space(space):
     rng = random.Random(1)
     architecture = space.sample(rng)
@@ -78,6 +80,21 @@ def test_without_budgets_one_thing_changes_and_every_kind_of_change_occurs():
     assert min(kinds.values()) > 25
 
 
+def test_layers_lose_their_attention_and_regain_it_but_never_all_of_them():
+    space, rng = make_space(choices=Choices(depths=(2,), head_counts=(0, 3))), random.Random(2)
+    found, seen = space.sample(rng), set()
+    for _ in range(150):
+        found = space.mutate(found, rng)
+        assert space.contains(found)
+        seen.add(tuple(layer.heads for layer in found.layers))
+    assert seen == {(0, 3), (3, 0), (3, 3)}
+    one, other = (
+        replace(found, layers=(layer, other))
+        for layer, other in itertools.permutations((LayerChoice(PLAIN, 1, 24, 0, 0), LayerChoice(PLAIN, 1, 24, 3, 8)))
+    )
+    assert {space.crossover(one, other, rng).attentive for _ in range(20)} == {True}
+
+
 def test_a_space_of_one_architecture_has_no_neighbour():
     only = Choices(stacks=(2,), divisors=(2,))
     space = make_space(choices=only, expressions=(PLAIN, PLAIN, GATED))
@@ -86,7 +103,7 @@ def test_a_space_of_one_architecture_has_no_neighbour():
     assert space.mutate(architecture, random.Random(1)) == architecture
 
 
-@pytest.mark.parametrize("space", [TIGHT, FREE_TIGHT, WIDE])
+@pytest.mark.parametrize("space", [TIGHT, FREE_TIGHT, ATTENTION, WIDE])
 def test_crossovers_are_of_the_space(space):
     rng = random.Random(3)
     for _ in range(40):

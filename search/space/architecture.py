@@ -41,6 +41,11 @@ class Architecture:
     shape: Shape
     layers: tuple[LayerChoice, ...]
 
+    @property
+    def attentive(self) -> bool:
+        """Whether any layer has attention."""
+        return any(layer.heads for layer in self.layers)
+
     def to_config(self, base: EfficientBertConfig) -> EfficientBertConfig:
         """The configuration of this candidate; vocabulary, dropout and the like are those of `base`."""
         fields = base.to_dict() | asdict(self.shape) | common_attention(self.layers)

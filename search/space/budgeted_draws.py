@@ -10,7 +10,7 @@ import itertools
 import math
 import random
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, TypeVar
@@ -69,14 +69,22 @@ class Draws(Generic[T]):
         positions: The options of every position; where they are alike, preferably the same object.
         fixed: What is added to the sum of the costs, for every budget.
         budgets: What the sums must be within.
+        accepts: What else options for all positions must be; most draws should.
 
     Attributes:
         lowest: Least possible costs, for every budget.
         highest: Greatest possible costs, for every budget.
     """
 
-    def __init__(self, positions: Sequence[Options[T]], fixed: Sequence[float], budgets: Sequence[Budget]):
+    def __init__(
+        self,
+        positions: Sequence[Options[T]],
+        fixed: Sequence[float],
+        budgets: Sequence[Budget],
+        accepts: Callable[[list[T]], bool] = bool,
+    ):
         self.positions = positions
+        self.accepts = accepts
         self.fixed = fixed
         self.budgets = budgets
         self.lowest = [start + sum(costs) for start, *costs in zip(fixed, *(options.least for options in positions))]
@@ -103,7 +111,7 @@ class Draws(Generic[T]):
                 return values
 
     def _attempt(self, rng: random.Random) -> list[T] | None:
-        """A draw on the grid, or none if the true costs are outside a budget."""
+        """A draw on the grid, or none if the true costs are outside a budget or it is not accepted."""
         values, picked, cell = [], [], 0
         for position, (_, offsets, _, groups) in enumerate(self._groups):
             cumulative = self._remembered.get((position, cell))
@@ -119,7 +127,7 @@ class Draws(Generic[T]):
         for budget, start, *costs in zip(self.budgets, self.fixed, *picked):
             if not budget.contains(start + sum(costs)):
                 return None
-        return values
+        return values if self.accepts(values) else None
 
     def _remember(self, position: int, cell: int) -> np.ndarray:
         """Cumulative weights of one position's groups from one cell."""

@@ -78,12 +78,16 @@ class Choices:
         return sorted(found, key=lambda pair: (pair[0] * pair[1], pair))
 
     def shapes(self, base: EfficientBertConfig) -> list[tuple[int, Shape]]:
-        """All pairs of a number of layers and a shape; those at which a layer can be something.
+        """All pairs of a number of layers and a shape; those at which a layer can have attention.
 
         Args:
             base: What is not chosen.
         """
         depths = self.depths or (base.num_hidden_layers,)
-        hidden_sizes = [size for size in self.hidden_sizes or (base.hidden_size,) if self.attentions(size, base)]
+        hidden_sizes = [
+            size
+            for size in self.hidden_sizes or (base.hidden_size,)
+            if any(heads for heads, _ in self.attentions(size, base))
+        ]
         embedding_sizes = self.embedding_sizes or (base.embedding_size,)
         return [(depth, Shape(*sizes)) for depth, *sizes in itertools.product(depths, hidden_sizes, embedding_sizes)]

@@ -37,7 +37,7 @@ WIDEST_PLAIN = 64  # of the base width: more than any budget here is for
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """All architectures over a base configuration that the budgets allow.
+    """All architectures over a base configuration that the budgets allow, each with attention in one layer at least.
 
     Attributes:
         base: What no architecture decides, and the shape where it is not searched.
@@ -62,7 +62,7 @@ class SearchSpace:
     def __post_init__(self) -> None:
         if not self.shapes:
             raise InputError(
-                "hidden_sizes, head_counts: no hidden size is a multiple of a number of heads; give head_dims"
+                "hidden_sizes, head_counts: no hidden size is a multiple of a number of heads above 0; give head_dims"
             )
         for budget in self.budgets:
             if budget.metric not in self.costs:
@@ -168,7 +168,8 @@ class SearchSpace:
         """Whether an architecture is one of this space."""
         depth, hidden = len(architecture.layers), architecture.shape.hidden_size
         return (
-            (depth, architecture.shape) in self.shapes
+            architecture.attentive
+            and (depth, architecture.shape) in self.shapes
             and all(self._allows(hidden, depth, index, layer) for index, layer in enumerate(architecture.layers))
             and self._affordable(architecture)
         )
@@ -179,8 +180,8 @@ class SearchSpace:
         """A random architecture within the budgets.
 
         The depth and shape are uniform among those that can meet the budgets. Given these, the layers are distributed
-        as if all were drawn anew until the budgets are met: every stack and every width alike, every expression with
-        its probability in [`expression_pool`] at that width.
+        as if all were drawn anew until the budgets are met and a layer has attention: every stack, width and attention alike, every expression
+        with its probability in [`expression_pool`] at that width.
 
         Raises:
             InputError: if the budgets cannot be met.
@@ -262,7 +263,7 @@ class SearchSpace:
                     made[fixed] = self._options(shape, *fixed)
                 positions.append(made[fixed])
             start = [self.costs[budget.metric].embeddings(shape) for budget in self.budgets]
-            self._tables[number] = Draws(positions, start, self.budgets)
+            self._tables[number] = Draws(positions, start, self.budgets, attentive)
         return self._tables[number]
 
     def _options(
@@ -360,6 +361,11 @@ class Family(NamedTuple):
         """The choice at a part of the weights between 0 and 1."""
         index = bisect(self.cumulative, part * self.cumulative[-1], 0, len(self.cumulative) - 1)
         return LayerChoice(self.expressions[index], *self.sizes)
+
+
+def attentive(families: Sequence[Family]) -> bool:
+    """Whether any layer has attention."""
+    return any(family.sizes[2] for family in families)
 
 
 def size_of(layer: LayerChoice) -> tuple[int, int, int, int]:

@@ -180,7 +180,7 @@ class Variation:
             total = [cost(architecture) for cost in costs]
             excess = self.measure_excess(total)
             if not excess:
-                return architecture
+                return architecture if architecture.attentive else None
             if self.sizes is not None:
                 return None
             parts = [[cost.layer(shape, layer) for cost in costs] for layer in architecture.layers]

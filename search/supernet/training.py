@@ -85,14 +85,16 @@ def bounds(space: SearchSpace) -> tuple[Architecture, Architecture]:
     """The largest and the smallest architecture of a space, whatever the budgets: the bounds of a sandwich.
 
     They have the space's expressions where these are fixed, and else those of the supernet and of a plain network.
-    Where an expression fits no wider network, the largest has the widest that it fits.
+    Where an expression fits no wider network, the largest has the widest that it fits. Both have attention in all layers
+    if none is fixed.
     """
     top, choices = space.largest(), space.choices
     depth, shape = min(space.shapes, key=lambda pair: (pair[0], *astuple(pair[1])))
-    first, attention = top.layers[0], space.attentions(shape.hidden_size)[0]
+    first = top.layers[0]
     widest = (first.heads, first.head_dim)
-    largest = _bound(space, len(top.layers), top.shape, first.expression, first.stack, max, widest)
-    return largest, _bound(space, depth, shape, PLAIN, min(choices.stacks), min, attention)
+    narrowest = next(attention for attention in space.attentions(shape.hidden_size) if attention[0])
+    largest = _bound(space, len(top.layers), top.shape, first.expression, max(choices.stacks), max, widest)
+    return largest, _bound(space, depth, shape, PLAIN, min(choices.stacks), min, narrowest)
 
 
 def _bound(
@@ -182,7 +184,7 @@ def detached(captures: Captures) -> Captures:
     """Captures to learn from: without a gradient."""
 
     def cut(part: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return tuple(tensor if tensor is None else tensor.detach() for tensor in part)
+        return tuple(tensor if tensor is None else tensor.detach() for tensor in part)  # None without attention
 
     return Captures(cut(captures.hidden_states), cut(captures.queries), cut(captures.keys), cut(captures.values))
 

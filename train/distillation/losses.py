@@ -325,7 +325,7 @@ class HiddenStates(Loss):
 
 
 class AttentionScores(Loss):
-    """Squared error of the mapped layers' scores before softmax over the teacher's variance."""
+    """Squared error of the mapped layers' scores before softmax over the teacher's variance, where the student's has them."""
 
     name = "attention_scores"
     maps_layers = of_attention = by_heads = True
@@ -342,7 +342,8 @@ class AttentionScores(Loss):
         """See `Loss`."""
         losses = attention_score_losses(student, teacher, self.recipe.attention_layers, pairs, counts)
         scales = [self.scales.attention_scores[layer] for _, layer in self.recipe.attention_layers]
-        return total([loss / scale for loss, scale in zip(losses, scales)])
+        nothing = pairs.new_zeros((), dtype=torch.float32)  # where none of the mapped layers has attention
+        return total([nothing, *(loss / scale for loss, scale in zip(losses, scales))])
 
 
 class Relations(Loss):
