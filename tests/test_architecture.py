@@ -1,6 +1,9 @@
 """An architecture comes back from whatever it is turned into."""
 
 import json
+from dataclasses import replace
+
+import pytest
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
@@ -14,6 +17,14 @@ ARCHITECTURE = Architecture(
         LayerChoice("linear2(gelu(linear1(x)))", 1, 31, 3, 5),
     ),
 )
+MIXED = replace(
+    ARCHITECTURE,
+    layers=tuple(
+        replace(ARCHITECTURE.layers[1], heads=heads, head_dim=head_dim)
+        for heads, head_dim in ((3, 5), (0, 0), (4, 2), (3, 7))
+    ),
+)
+NONE = replace(MIXED, layers=MIXED.layers[1:2] * 2)
 
 
 def test_a_configuration_has_its_sizes_and_the_rest_of_the_base():
@@ -24,9 +35,19 @@ def test_a_configuration_has_its_sizes_and_the_rest_of_the_base():
     assert (config.vocab_size, config.max_position_embeddings, config.hidden_dropout_prob) == (60, 20, 0.3)
 
 
-def test_it_comes_back_from_a_configuration_and_from_json():
+def test_heads_stand_layer_by_layer_where_they_differ():
+    config = ARCHITECTURE.to_config(MIXED.to_config(BASE))
+    assert config.attention_heads is config.head_dims is None and config.attentions == [(3, 5)] * 2
+    config = MIXED.to_config(BASE)
+    assert config.attention_heads == [3, 0, 4, 3] and config.head_dims == [5, 0, 2, 7]
+    assert NONE.to_config(BASE).attentions == [(0, 0)] * 2
+    assert [one.attentive for one in (ARCHITECTURE, MIXED, NONE)] == [True, True, False]
+
+
+@pytest.mark.parametrize("architecture", [ARCHITECTURE, MIXED, NONE])
+def test_it_comes_back_from_a_configuration_and_from_json(architecture):
     for back in (
-        Architecture.from_config(ARCHITECTURE.to_config(BASE)),
-        Architecture.from_json(json.loads(json.dumps(ARCHITECTURE.to_json()))),
+        Architecture.from_config(architecture.to_config(BASE)),
+        Architecture.from_json(json.loads(json.dumps(architecture.to_json()))),
     ):
-        assert back == ARCHITECTURE and hash(back) == hash(ARCHITECTURE)
+        assert back == architecture and hash(back) == hash(architecture)

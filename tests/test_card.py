@@ -116,8 +116,8 @@ def test_the_text_tells_architecture_and_every_step(folder):
     _, text = card(folder)
     assert text.lstrip().startswith("# small-student\n")
     assert (
-        "| 1 | `tanh(linear2(gelu(linear1(x))))` | 3 | 5 |\n| 2 | `linear2(relu(mul(linear1(x), x)))` | 1 | 8 |"
-        in text
+        "| 1 | 2 heads of size 4 | `tanh(linear2(gelu(linear1(x))))` | 3 | 5 |\n"
+        "| 2 | 2 heads of size 4 | `linear2(relu(mul(linear1(x), x)))` | 1 | 8 |" in text
     )
     whole = sum(p.numel() for p in EfficientBertForMaskedLM(tiny_config()).parameters())
     encoder = sum(p.numel() for p in efficientbert.EfficientBertModel(tiny_config()).parameters())
@@ -136,6 +136,14 @@ def test_the_text_tells_architecture_and_every_step(folder):
     assert 'AutoModelForMaskedLM.from_pretrained("small-student")' in text
     assert 'AutoModelForMaskedLM.from_pretrained("small-student", trust_remote_code=True)' in text
     assert "/home" not in text and "author" not in text
+
+
+def test_the_text_tells_the_attention_of_every_layer(folder):
+    tiny_config(attention_heads=[0, 3], head_dims=[0, 5]).save_pretrained(folder)
+    write_card(folder)
+    _, text = card(folder)
+    assert "| layer | attention | feed-forward expression | stack | intermediate size |" in text
+    assert "| 1 | none | `tanh" in text and "| 2 | 3 heads of size 5 | `linear2" in text
 
 
 def test_the_tokenizer_is_loaded_where_there_is_one(folder):

@@ -114,6 +114,20 @@ def test_head_dim():
     assert (attention.output.in_features, attention.output.out_features) == (28, 50)
 
 
+def test_heads_of_every_layer():
+    sizes = {"num_hidden_layers": 3, "hidden_size": 24, "num_attention_heads": 4, "vocab_size": 10}
+    assert EfficientBertConfig(**sizes).attentions == [(4, 6)] * 3
+    assert EfficientBertConfig(**sizes, attention_heads=[1, 0, 5]).attentions == [(1, 6), (0, 0), (5, 6)]
+    assert EfficientBertConfig(**sizes, head_dims=[2, 3, 4]).attentions == [(4, 2), (4, 3), (4, 4)]
+    config = EfficientBertConfig(**sizes, attention_heads=[3, 0, 2], head_dims=[5, 9, 8])
+    assert config.attentions == [(3, 5), (0, 0), (2, 8)]
+    first, second, third = EfficientBertModel(config).layers
+    assert second.attention is second.layer_norm is None
+    assert (first.attention.qkv.out_features, third.attention.output.in_features) == (45, 16)
+    no_division = sizes | {"num_attention_heads": 7}
+    assert EfficientBertConfig(**no_division, head_dims=[5] * 3).attentions == [(7, 5)] * 3
+
+
 INVALID = [
     ({"hidden_size": 541}, "hidden_size (541) must be a multiple of num_attention_heads (12), or head_dim be given"),
     ({"num_attention_heads": 7}, "hidden_size (540) must be a multiple of num_attention_heads (7)"),
@@ -142,6 +156,16 @@ INVALID = [
     ({"attention_probs_dropout_prob": -0.1}, "must be at least 0 and below 1, not -0.1"),
     ({"classifier_dropout": 2}, "'classifier_dropout': ValueError: must be at least 0 and below 1, not 2"),
     ({"ffn_stacks": [1] * 5}, "ffn_stacks must have 6 entries, one for each layer, not 5"),
+    ({"attention_heads": [12] * 5}, "attention_heads must have 6 entries, one for each layer, not 5"),
+    ({"attention_heads": []}, "attention_heads must have 6 entries, one for each layer, not 0"),
+    ({"head_dims": [45] * 7}, "head_dims must have 6 entries, one for each layer, not 7"),
+    ({"attention_heads": [12, 12, -1, 12, 12, 12]}, "'attention_heads': ValueError: must be at least 0, not -1"),
+    ({"head_dims": [9, 9, 9, 9, 9, -2]}, "'head_dims': ValueError: must be at least 0, not -2"),
+    ({"attention_heads": 12}, "Field 'attention_heads'"),
+    (
+        {"attention_heads": [0, 12, 12, 12, 12, 12], "head_dims": [0, 45, 0, 45, 45, 45]},
+        "head_dims must be positive where a layer has heads, not 0 as in layer 2",
+    ),
     ({"ffn_stacks": []}, "ffn_stacks must have 6 entries, one for each layer, not 0"),
     ({"intermediate_sizes": [9] * 7}, "intermediate_sizes must have 6 entries, one for each layer, not 7"),
     ({"ffn_expressions": PUBLISHED_EXPRESSIONS[:5]}, "ffn_expressions must have 6 entries, one for each layer, not 5"),
@@ -201,6 +225,7 @@ def test_assignment_of_a_bad_value_is_refused_and_changes_nothing(name, value):
         ("num_hidden_layers", 3, "ffn_expressions must have 3 entries"),
         ("ffn_stacks", [1, 2], "ffn_stacks must have 6 entries"),
         ("ffn_stacks", 2, "ffn_stacks must have 6 entries, one for each layer, not 2"),
+        ("attention_heads", [12], "attention_heads must have 6 entries"),
         ("intermediate_sizes", [541] * 6, "linear2 takes width 541"),
         ("head_dim", None, "head_dim be given"),
     ],
@@ -231,6 +256,8 @@ def test_several_fields_can_be_assigned_one_by_one():
     [
         {},
         {"num_hidden_layers": 12},
+        {"num_hidden_layers": 3, "attention_heads": [12, 0, 5], "head_dims": [45, 0, 7]},
+        {"num_hidden_layers": 2, "attention_heads": [0, 0]},
         {"hidden_size": 512, "num_attention_heads": 8, "head_dim": 32, "num_labels": 5},
         {
             "num_hidden_layers": 2,

@@ -30,6 +30,10 @@ CONFIGS = {
     "free head size": EfficientBertConfig(
         hidden_size=18, num_hidden_layers=2, num_attention_heads=4, head_dim=6, ffn_expressions=GATED, **SIZES
     ),
+    "other heads in every layer": EfficientBertConfig(
+        hidden_size=20, num_hidden_layers=4, attention_heads=[5, 0, 2, 3], head_dims=[4, 0, 7, 4], head_dim=1, **SIZES
+    ),
+    "no attention": EfficientBertConfig(hidden_size=12, num_hidden_layers=2, attention_heads=[0, 0], **SIZES),
 }
 
 
@@ -77,7 +81,8 @@ def test_the_parts_of_a_cost_are_those_of_the_model(name):
         both = count_weights(model, lambda name, inside=inside: name.startswith(inside))
         shape = architecture.shape
         assert cost.networks(shape.hidden_size, layer) == networks
-        assert cost.attention(shape.hidden_size, layer.heads, layer.head_dim) == both - networks
+        if layer.heads:
+            assert cost.attention(shape.hidden_size, layer.heads, layer.head_dim) == both - networks
         assert cost.layer(shape, layer) == both
     assert cost.embeddings(shape) == count_weights(model, lambda name: name.startswith("embeddings."))
 
@@ -87,7 +92,7 @@ def test_a_kind_of_expressions_costs_the_same(cost):
     shape = Architecture.from_config(CONFIGS["published"]).shape
     texts = [GATED, "linear2(max(gate(x), linear1(x)))", "linear2(gelu(linear1(x)))", "elu(linear2(relu(linear1(x))))"]
     gated, same_gated, plain, same_plain = (
-        (cost.kind(t), cost.layer(shape, LayerChoice(t, 2, 9, 3, 4))) for t in texts
+        (cost.kind(t), cost.layer(shape, LayerChoice(t, 2, 9, 4, 6))) for t in texts
     )
     assert gated == same_gated and plain == same_plain and gated[0] != plain[0] and gated[1] > plain[1]
 

@@ -144,6 +144,28 @@ def test_every_teacher_and_shape_starts_nearer_than_random(family, sizes, teache
     assert all(parameter.isfinite().all() for parameter in student.parameters())
 
 
+@torch.no_grad()
+def test_a_layer_without_attention_starts_near_all_the_same(teacher_folder):
+    teacher = Teacher.load(teacher_folder())
+    student = make_student(teacher, num_hidden_layers=4, attention_heads=[3, 0, 2, 5], head_dims=[8, 0, 4, 6])
+    sample = make_sample(teacher)
+    valid = sample["attention_mask"].bool()
+    target = teacher(sample).hidden_states
+
+    def errors() -> list[float]:
+        mine = student(**sample).hidden_states
+        return [(a - b)[valid].square().mean().item() for a, b in zip(mine, target, strict=True)]
+
+    random_errors = errors()
+    initialize_from_teacher(student, teacher, (0, 1, 2, 3), sample)
+    assert all(parameter.isfinite().all() for parameter in student.parameters())
+    assert all(one < 0.5 * other for one, other in zip(errors(), random_errors, strict=True))
+    inner = student.encoder(**sample, output_hidden_states=True).hidden_states
+    for mine, theirs in zip(inner, target, strict=True):  # the last norm of every layer has fitted its bias
+        expected = (theirs[valid].double() @ student.projection.weight.double()).mean(0)
+        torch.testing.assert_close(mine[valid].double().mean(0), expected, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("heads", [1, 2, 4, 6, 7])
 def test_unequal_head_counts(heads, teacher_folder):
     """More heads divide a teacher head's value-output product; together they still write what it wrote."""

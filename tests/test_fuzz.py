@@ -92,6 +92,7 @@ def test_command_lines_of_any_words(words):
 
 FIELDS = ["hidden_size", "num_hidden_layers", "num_attention_heads", "head_dim", "embedding_size", "vocab_size"]
 FIELDS += ["ffn_expressions", "ffn_stacks", "intermediate_sizes", "hidden_act", "type_vocab_size", "id2label"]
+FIELDS += ["attention_heads", "head_dims"]
 EXPRESSIONS = st.text("linear12gatexmul(),. ", max_size=30) | st.just("linear2(gelu(linear1(x)))")
 CONFIG_VALUES = (
     st.integers(-2, 40) | st.floats() | st.none() | EXPRESSIONS | st.lists(st.integers(-1, 40) | EXPRESSIONS)
@@ -107,7 +108,8 @@ def test_configurations_of_any_values(tmp_path, fields):
     except (*bad_input_errors(), *LOAD_ERRORS) as error:  # what commands make one line of
         one_line(error)
         return
-    assert len(config.ffn_expressions) == len(config.ffn_stacks) == config.num_hidden_layers
+    layers = config.num_hidden_layers
+    assert len(config.ffn_expressions) == len(config.ffn_stacks) == len(config.attentions) == layers
 
 
 @pytest.mark.parametrize("text", ["", "[]", "3", "{", "null", '{"hidden_size": 1e400}', "\ufeff{}"])

@@ -103,6 +103,30 @@ def test_losses_head_by_head_need_equal_heads(loss, teacher):
     make(teacher, config, losses=["hidden_states", "qkv_relations", "masked_lm", "logits"])
 
 
+def test_losses_head_by_head_need_equal_heads_in_every_layer_that_has_some(teacher):
+    recipe = make(teacher, make_config(num_hidden_layers=3, attention_heads=[3, 0, 3]))
+    assert recipe.layers == ((0, 0), (1, 1), (2, 3)) and recipe.attention_layers == ((0, 0), (2, 3))
+    with pytest.raises(InputError, match=r"has 2 attention heads but teacher .* has 3; attention_scores"):
+        make(teacher, make_config(num_hidden_layers=3, attention_heads=[3, 2, 3]))
+
+
+@pytest.mark.parametrize("loss", ["attention_scores", "minilm_relations", "qkv_relations"])
+def test_a_student_without_any_attention_is_refused_by_losses_that_compare_it(loss, teacher):
+    config = make_config(attention_heads=[0, 0])
+    with pytest.raises(InputError) as error:
+        make(teacher, config, losses=["hidden_states", loss])
+    assert str(error.value) == "student: no layer has attention, which losses compare; use --losses hidden_states"
+    recipe = make(teacher, config, losses=["hidden_states", "masked_lm", "logits"])
+    assert recipe.attentive == frozenset() and recipe.layers == ((0, 1), (1, 3))
+
+
+def test_relations_are_of_the_last_layer_with_attention(teacher):
+    config = make_config(num_hidden_layers=4, attention_heads=[3, 2, 3, 0], head_dims=[6, 3, 4, 0])
+    recipe = make(teacher, config, losses=["qkv_relations"])
+    assert recipe.relation_layers == (2, 3) and recipe.relation_heads == 12  # of 3 x 4 channels, not of 3 x 6
+    assert recipe.attentive == {0, 1, 2}
+
+
 def test_relation_heads_divide_what_both_measure(teacher):
     """The student's queries have 18 channels, the teacher's 24."""
     assert make(teacher).relation_heads == 6

@@ -118,10 +118,9 @@ def reference_encoder(
         x = x + state["embeddings.token_type_embeddings.weight"][segments[t]]
         hidden.append(layer_norm(state, "embeddings.layer_norm", x))
     all_hidden, all_attentions = [torch.stack(hidden)], []
-    heads, size = config.num_attention_heads, config.head_dim
-    for layer, expression in enumerate(config.ffn_expressions):
+    for layer, (expression, (heads, size)) in enumerate(zip(config.ffn_expressions, config.attentions)):
         name = f"layers.{layer}"
-        qkv = [linear(state, f"{name}.attention.qkv", x) for x in hidden]
+        qkv = [linear(state, f"{name}.attention.qkv", x) if heads else None for x in hidden]
         contexts = [[] for _ in tokens]
         probabilities = torch.zeros(heads, len(ids), len(ids), dtype=torch.float64)
         for head in range(heads):
@@ -132,10 +131,12 @@ def reference_encoder(
                 weights = [math.exp(qkv[t][query] @ qkv[k][key] / math.sqrt(size)) * sees[t][k] for k in tokens]
                 probabilities[head, t] = torch.tensor(weights, dtype=torch.float64) / sum(weights)
                 contexts[t].append(sum(probabilities[head, t, k] * qkv[k][value] for k in tokens))
-        all_attentions.append(probabilities)
+        all_attentions += [probabilities] if heads else []
         for t in tokens:
-            x = hidden[t] + linear(state, f"{name}.attention.output", torch.cat(contexts[t]))
-            x = layer_norm(state, f"{name}.layer_norm", x)
+            x = hidden[t]
+            if heads:
+                x = x + linear(state, f"{name}.attention.output", torch.cat(contexts[t]))
+                x = layer_norm(state, f"{name}.layer_norm", x)
             for stack in range(config.ffn_stacks[layer]):
                 ffn = f"{name}.ffns.{stack}"
                 a, b, g = (lambda v, f=f"{ffn}.{part}": linear(state, f, v) for part in ("linear1", "linear2", "gate"))
@@ -145,14 +146,19 @@ def reference_encoder(
     return all_hidden, all_attentions
 
 
-def test_encoder_matches_the_reference():
-    model = tiny_model(attn_implementation="eager").double()
+OTHER_HEADS = {"attention_heads": [3, 0, 2], "head_dims": [4, 0, 7]}  # layer by layer, one without attention
+
+
+@pytest.mark.parametrize("fields", [{}, OTHER_HEADS, {"attention_heads": [0, 0, 0]}])
+def test_encoder_matches_the_reference(fields):
+    model = tiny_model(attn_implementation="eager", **fields).double()
     ids, segments = random_ids(2, 9), torch.tensor([[0] * 4 + [1] * 5, [1] * 2 + [0] * 7])
     mask = torch.tensor([[1] * 9, [1] * 6 + [0] * 3])
     with torch.no_grad():
         outputs = model(ids, mask, segments, output_hidden_states=True, output_attentions=True)
     assert len(outputs.hidden_states) == 4
-    assert len(outputs.attentions) == 3
+    attentive = sum(heads > 0 for heads, _ in model.config.attentions)
+    assert len(outputs.attentions or ()) == attentive
     assert torch.equal(outputs.hidden_states[-1], outputs.last_hidden_state)
     for row in range(2):
         sees = [[bool(key) for key in mask[row]] for _ in range(9)]
@@ -162,7 +168,7 @@ def test_encoder_matches_the_reference():
             torch.testing.assert_close(
                 outputs.hidden_states[layer][row][real], hidden[layer][real], rtol=0, atol=1e-10
             )
-        for layer in range(3):
+        for layer in range(attentive):
             found = outputs.attentions[layer][row][:, real]
             torch.testing.assert_close(found, attentions[layer][:, real], rtol=0, atol=1e-10)
 
@@ -245,9 +251,11 @@ def test_packed_sequences_compute_what_separate_ones_do(implementation, form):
     torch.testing.assert_close(packed, separate, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("implementation", ["sdpa", "flex_attention"])
-def test_attention_implementations_agree(implementation):
-    model = tiny_model(head_dim=16, attn_implementation="eager")
+@pytest.mark.parametrize(
+    ("implementation", "fields"), [("sdpa", {}), ("sdpa", OTHER_HEADS), ("flex_attention", {"head_dim": 16})]
+)
+def test_attention_implementations_agree(implementation, fields):
+    model = tiny_model(attn_implementation="eager", **fields)
     ids, mask = padded_batch()
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # flex attention compiles itself, for a minute
         expected = model(ids, mask).last_hidden_state
@@ -292,12 +300,33 @@ def inputs_for(model_class: type, batch: int = 4, length: int = 9) -> dict[str, 
     return inputs
 
 
+@pytest.mark.parametrize("fields", [{}, OTHER_HEADS], ids=["same heads", "other heads"])
 @pytest.mark.parametrize("model_class", HEADS)
-def test_every_parameter_is_used(model_class):
-    model = tiny_model(model_class).train()
+def test_every_parameter_is_used(model_class, fields):
+    model = tiny_model(model_class, **fields).train()
     model(**inputs_for(model_class)).loss.backward()
     unused = {name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()}
     assert unused <= {"choice_classifier.output.bias"}  # it adds the same to every choice
+
+
+def test_every_layer_has_the_weights_of_its_own_heads():
+    model = tiny_model(**OTHER_HEADS)
+    shapes = {
+        name: tuple(p.shape) for name, p in model.named_parameters() if re.search(r"attention|s\.\d\.layer_n", name)
+    }
+    assert shapes == {
+        **{f"layers.{layer}.attention.qkv.weight": (3 * inner, 24) for layer, inner in ((0, 12), (2, 14))},
+        **{f"layers.{layer}.attention.qkv.bias": (3 * inner,) for layer, inner in ((0, 12), (2, 14))},
+        **{f"layers.{layer}.attention.output.weight": (24, inner) for layer, inner in ((0, 12), (2, 14))},
+        **{f"layers.{layer}.attention.output.bias": (24,) for layer in (0, 2)},
+        **{f"layers.{layer}.layer_norm.{part}": (24,) for layer in (0, 2) for part in ("weight", "bias")},
+        **{
+            f"layers.{layer}.ffns.{index}.layer_norm.{part}": (24,)
+            for layer, stack in enumerate((2, 1, 3))
+            for index in range(stack)
+            for part in ("weight", "bias")
+        },
+    }
 
 
 def test_one_product_makes_queries_keys_and_values():

@@ -144,7 +144,7 @@ def test_states_and_scores_are_of_the_mapped_layers_over_their_variances(teacher
 
 
 def test_relations_are_of_the_last_student_layer_with_attention_and_the_chosen_teacher_layer(teacher):
-    """A student whose only layer with attention repeats the teacher's third loses nothing; one that repeats another layer does."""
+    """One whose only layer with attention repeats the teacher's third loses nothing; one that repeats another does."""
     batch = separate(make_rows())
     theirs = teacher(batch)
     objective = make_objective(teacher, "minilm_relations", "qkv_relations", layer=0)

@@ -211,7 +211,9 @@ def test_a_whole_may_have_other_heads_in_every_layer(attentions):
 
 def test_attention_where_the_whole_has_none_is_refused():
     supernet = make_supernet(with_heads((4, 7), (0, 0), *[(4, 7)] * 4))
-    with pytest.raises(ValueError, match="no part of the largest, which has no encoder.layers.1.attention.qkv.weight"):
+    with pytest.raises(
+        ValueError, match=r"no part of the largest, which has no encoder\.layers\.1\.attention\.qkv\.weight"
+    ):
         supernet.extract(LARGEST)
 
 

@@ -51,8 +51,10 @@ SCALES = Scales((0.5, 0.6, 0.7, 0.8, 0.9), (2.0, 3.0, 4.0, 5.0))
 
 def sample(rng: random.Random) -> Architecture:
     shape = Shape(rng.choice((12, 18)), rng.choice((5, 8)))
-    layers = tuple(LayerChoice(PLAIN, rng.randint(1, 2), rng.choice((5, 20)), 3, 6) for _ in range(rng.choice((2, 4))))
-    return Architecture(shape, layers)
+    attentions = [rng.choice(((0, 0), (3, 4), (3, 6))) for _ in range(rng.choice((1, 3)))] + [(3, rng.choice((4, 6)))]
+    rng.shuffle(attentions)
+    layers = (LayerChoice(PLAIN, rng.randint(1, 2), rng.choice((5, 20)), *attention) for attention in attentions)
+    return Architecture(shape, tuple(layers))
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +100,8 @@ def reference(
             error = student.hidden_states[mine][row, :length] - theirs.hidden_states[other][row, :length]
             total += error.double().square().mean(-1).sum().item() / tokens / variance
     for (mine, other), variance in zip(states[1:], score_variances, strict=True):
+        if student.queries[mine - 1] is None:
+            continue
         error = student.attention_scores(mine - 1) - theirs.attention_scores(other - 1)
         for row, length in enumerate(lengths):
             valid = error[row, :, :length, :length].double()
@@ -188,6 +192,8 @@ def fixed_losses(mine: Captures, theirs: Captures, batch: dict, states, variance
         error = (mine.hidden_states[a] - theirs.hidden_states[b]).square().mean(-1)
         total = total + (error * mask).sum() / mask.sum() / variance
     for (a, b), variance in zip(states[1:], score_variances, strict=True):
+        if mine.queries[a - 1] is None:
+            continue
         error = (mine.attention_scores(a - 1) - theirs.attention_scores(b - 1)).square().mean(1)
         total = total + 0.3 * (error * pairs).sum() / pairs.sum() / variance
     return total
@@ -212,6 +218,15 @@ def test_relations_are_learned_in_place_across_widths(teacher, supernet):
         assert (own.recipe.relation_heads, own.recipe.relation_layers) == (6, (1, 3))  # of 3 x 4 and 3 x 6 channels
         captures = [supernet(architecture, **batch) for architecture in (SMALLEST, LARGEST)]
         assert own.loss(*captures, batch, own.count(batch))[0].item() > 0
+
+
+def test_relations_are_learned_in_place_by_the_last_layer_with_attention(teacher, supernet):
+    none = LayerChoice(PLAIN, 1, 5, 0, 0)
+    architecture = replace(SMALLEST, layers=(SMALLEST.layers[0], none))
+    whole = replace(LARGEST, layers=(*LARGEST.layers[:2], replace(LARGEST.layers[0], heads=2), none))
+    objective = objectives(teacher, supernet, LossArguments(losses=["qkv_relations"]))
+    own = in_place_objective(objective(architecture), architecture, objective(whole), whole)
+    assert (own.recipe.relation_heads, own.recipe.relation_layers) == (12, (0, 2))  # of 3 x 4 and 2 x 6 channels
 
 
 def test_layers_learned_in_place_have_the_variances_of_the_teacher_layers_they_stand_for(teacher, supernet):
@@ -357,7 +372,7 @@ def test_the_bounds_of_a_space_hold_all_that_is_drawn():
 
 def test_bounds_have_the_expressions_and_sizes_that_a_stage_has_fixed():
     texts = ("linear2(relu(mul(linear1(x), x)))", "tanh(linear2(gelu(linear1(x))))")
-    found = Architecture(Shape(20, 5), (LayerChoice(texts[0], 1, 10, 2, 4), LayerChoice(texts[1], 3, 20, 2, 4)))
+    found = Architecture(Shape(20, 5), (LayerChoice(texts[0], 1, 10, 2, 4), LayerChoice(texts[1], 3, 20, 0, 0)))
     largest, smallest = bounds(SPACE.fix_expressions(found))
     sizes = [(layer.expression, layer.stack, layer.intermediate_size) for layer in largest.layers]
     assert sizes == [(texts[0], 3, 30)] * 2 + [(texts[1], 3, 30)] * 2
@@ -368,3 +383,11 @@ def test_bounds_have_the_expressions_and_sizes_that_a_stage_has_fixed():
     assert sizes == [(texts[0], 20)] * 2 + [(texts[1], 40)] * 2  # the first crops at the hidden size
     for bound in bounds(SPACE.fix_sizes(found)):
         assert [(layer.stack, layer.intermediate_size) for layer in bound.layers] == [(1, 10), (3, 20)]
+        assert [(layer.heads, layer.head_dim) for layer in bound.layers] == [(2, 4), (0, 0)]
+
+
+def test_bounds_have_attention_in_all_layers():
+    space = replace(SPACE, choices=replace(SPACE.choices, head_counts=(4, 0, 2)))
+    largest, smallest = bounds(space)
+    assert {(layer.heads, layer.head_dim) for layer in largest.layers} == {(4, 5)}
+    assert {(layer.heads, layer.head_dim) for layer in smallest.layers} == {(2, 4)} and space.contains(smallest)

@@ -81,7 +81,7 @@ class Draws(Generic[T]):
         positions: Sequence[Options[T]],
         fixed: Sequence[float],
         budgets: Sequence[Budget],
-        accepts: Callable[[list[T]], bool] = bool,
+        accepts: Callable[[list[T]], bool] = lambda values: True,
     ):
         self.positions = positions
         self.accepts = accepts

@@ -180,8 +180,8 @@ class SearchSpace:
         """A random architecture within the budgets.
 
         The depth and shape are uniform among those that can meet the budgets. Given these, the layers are distributed
-        as if all were drawn anew until the budgets are met and a layer has attention: every stack, width and attention alike, every expression
-        with its probability in [`expression_pool`] at that width.
+        as if all were drawn anew until the budgets are met and a layer has attention: every stack, width and attention
+        alike, every expression with its probability in [`expression_pool`] at that width.
 
         Raises:
             InputError: if the budgets cannot be met.
@@ -363,7 +363,7 @@ class Family(NamedTuple):
         return LayerChoice(self.expressions[index], *self.sizes)
 
 
-def attentive(families: Sequence[Family]) -> bool:
+def attentive(families: list[Family]) -> bool:
     """Whether any layer has attention."""
     return any(family.sizes[2] for family in families)
 

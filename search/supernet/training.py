@@ -85,8 +85,8 @@ def bounds(space: SearchSpace) -> tuple[Architecture, Architecture]:
     """The largest and the smallest architecture of a space, whatever the budgets: the bounds of a sandwich.
 
     They have the space's expressions where these are fixed, and else those of the supernet and of a plain network.
-    Where an expression fits no wider network, the largest has the widest that it fits. Both have attention in all layers
-    if none is fixed.
+    Where an expression fits no wider network, the largest has the widest that it fits. Both have attention in all
+    layers where it is not fixed.
     """
     top, choices = space.largest(), space.choices
     depth, shape = min(space.shapes, key=lambda pair: (pair[0], *astuple(pair[1])))

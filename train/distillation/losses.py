@@ -325,7 +325,7 @@ class HiddenStates(Loss):
 
 
 class AttentionScores(Loss):
-    """Squared error of the mapped layers' scores before softmax over the teacher's variance, where the student's has them."""
+    """Squared error of scores before softmax over the teacher's variance, of mapped layers that have attention."""
 
     name = "attention_scores"
     maps_layers = of_attention = by_heads = True
