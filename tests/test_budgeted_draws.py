@@ -64,6 +64,14 @@ def test_frequencies_are_those_of_enumeration(name, cells, monkeypatch):
         assert abs(seen[values] - count * probability) <= 4.5 * deviation + 1e-9
 
 
+def test_what_is_not_accepted_is_drawn_anew():
+    options = Options("ab", [1.0, 3.0], [(), ()])
+    draws, rng = Draws([options] * 2, (), (), lambda values: "a" in values), random.Random(0)
+    seen = Counter("".join(draws.draw(rng)) for _ in range(7000))  # 1 : 3 : 3 : 9 without the last
+    assert seen.keys() == {"aa", "ab", "ba"} and 850 < seen["aa"] < 1150
+    assert draws.possible and not Draws([options] * 2, (), (), lambda values: "c" in values).possible
+
+
 def test_draws_are_seldom_repeated_where_the_budget_is_a_sliver_of_the_range():
     options = Options(
         range(16), [1.0] * 16, [(stack * width,) for stack in range(1, 5) for width in (45, 60, 90, 180)]

@@ -336,11 +336,22 @@ def test_halving_gives_candidates_up_on_the_way(make_arguments, task_recipe):
     assert Architecture.from_config(model.config).to_json() == best["candidate"]
 
 
-@pytest.mark.parametrize("more", [{"sandwich": True, "in_place": True}, {"supernets": 2}, {"sampler": "evolution"}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"sandwich": True, "in_place": True},
+        {"sandwich": True, "in_place": True, "head_counts": [0, 3], "head_dims": [4, 6], "num_candidates": 8},
+        {"supernets": 2},
+        {"sampler": "evolution"},
+    ],
+)
 def test_ways_to_train_and_sample(make_arguments, more):
     args = make_arguments(stages=[3], **more)
     search.main(args)
-    assert all(row["state"] == "COMPLETE" for row in candidates(args, 3))
+    rows = candidates(args, 3)
+    assert all(row["state"] == "COMPLETE" for row in rows)
+    heads = [{layer["heads"] for layer in row["candidate"]["layers"]} for row in rows]
+    assert all(3 in found for found in heads) and ({0, 3} in heads) == ("head_counts" in more)
     assert (Path(args.output_dir) / "best" / "model.safetensors").exists()
 
 
@@ -383,6 +394,7 @@ def test_a_failing_candidate_is_recorded_and_the_search_goes_on(make_arguments, 
         ({"task_steps": 0}, "task_steps: must be at least 1"),
         ({"num_candidates": None}, "num_candidates, hours, patience: give at least one"),
         ({"head_counts": [2, 3]}, "attention_scores"),
+        ({"head_counts": [0]}, "no hidden size is a multiple of a number of heads above 0"),
         ({"student": "guess"}, "student 'guess': must be a preset"),
         ({"compile": True}, "compile: is not for a search"),
         ({"storage": "study.db"}, "storage 'study.db': must be the URL of a database"),
