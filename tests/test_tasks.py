@@ -194,6 +194,37 @@ def test_what_labels_are_is_read_off_them(tmp_path, tokenizer):
 
 
 @pytest.mark.parametrize(
+    ("trained", "scored", "expected"),
+    [
+        # Ids of labels: what would be 0 and 1 of each of two in itself is not.
+        ([[0], [1], [0, 1]], [[0, 1], [1, 0]], [[1, 1], [1, 1]]),
+        ([[0], [1], [0, 1]], [[1], []], [[0, 1], [0, 0]]),
+        # 0 and 1 of each of two, although all could be ids.
+        ([[0, 1], [1, 1], [0, 0]], [[1, 0], [0, 1]], [[1, 0], [0, 1]]),
+        # Names that no 0 and 1 can be.
+        ([["a"], ["b"]], [[1, 0], [1, 1]], [[1, 0], [1, 1]]),
+    ],
+)
+def test_several_labels_are_read_as_those_of_training(trained, scored, expected, tmp_path, tokenizer):
+    task, _ = load(save(tmp_path, trained), tokenizer)
+    config = EfficientBertConfig()
+    task.configure(config)
+    adopted = type(task)(
+        TaskArguments(data=str(save(tmp_path, scored, name="new.parquet")), text_column="text"), tokenizer
+    )
+    adopted.adopt(EfficientBertConfig.from_dict(config.to_dict()))
+    for one in (task.with_data(adopted.args.data), adopted):
+        assert one.load("train").features["labels"][:] == expected
+
+
+def test_labels_that_are_not_as_those_of_training_are_refused(tmp_path, tokenizer):
+    task, _ = load(save(tmp_path, [[0, 1], [1, 1], [0, 0]]), tokenizer)
+    other = task.with_data(str(save(tmp_path, [[0, 1], [1]], name="new.parquet")))
+    with pytest.raises(InputError, match=r"row 1: labels \[1\] are not 0 or 1 of each of 2, as in the training rows"):
+        other.load("train")
+
+
+@pytest.mark.parametrize(
     ("labels", "problem", "message"),
     [
         (["1.5", "2.5", "NA"], None, "row 2: label 'NA' is no finite number; with --problem single_label labels are"),
