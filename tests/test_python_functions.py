@@ -67,6 +67,11 @@ def test_a_walk(teacher_folder, corpus_file, student_file, task_file, tmp_path):
         ({"max_steps": "3"}, "max_steps: must be a whole number, not '3'"),
         ({"losses": "hidden_states"}, "losses: must be a list, not 'hidden_states'"),
         ({"batch_size": 0}, "batch_size: must be at least 1, not 0"),
+        ({"teacher": ""}, "teacher: must be text, not ''"),
+        ({"output_dir": ""}, "output_dir: must be text, not ''"),
+        ({"losses": []}, "losses: must hold one value at least"),
+        ({"layer_map": ()}, "layer_map: must hold one value at least"),
+        ({"language": []}, "language: must hold one value at least"),
     ],
 )
 def test_bad_input_raises_what_the_command_would_print(changes, message, tmp_path):

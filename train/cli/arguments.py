@@ -25,6 +25,7 @@ from efficientbert.train.cli.errors import InputError
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 NOTHING = ("", "~", "null", "Null", "NULL")  # what YAML reads as None where it stands without quotes
 KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+EMPTY_LIST = "must hold one value at least"
 UNCUT: dict[str, Any] = {"break_on_hyphens": False, "break_long_words": False}  # names stay whole
 METAVARS = {str: "TEXT", int: "N", float: "X", bool: "{true,false}"}
 
@@ -127,20 +128,24 @@ def field_kinds(arguments_class: type) -> dict[str, tuple[type, bool, bool]]:
 
 
 def check_kinds(arguments: Any) -> None:
-    """Checks that every field of a dataclass holds what its type says, and that numbers are finite.
+    """Checks that every field of a dataclass holds what its type says, that numbers are finite, and that neither a text
+    nor, unless it is the default, a list is empty.
 
     Raises:
         InputError: naming the field.
     """
+    defaults = {field.name: default_of(field) for field in dataclasses.fields(arguments)}
     for name, (kind, several, optional) in field_kinds(type(arguments)).items():
         value = getattr(arguments, name)
         if value is None and optional:
             continue
         if several and not isinstance(value, list | tuple):
             raise InputError(f"{name}: must be a list, not {value!r}")
+        if several and not value and value != defaults[name]:
+            raise InputError(f"{name}: {EMPTY_LIST}")
         for one in value if several else [value]:
             fits = isinstance(one, (int, float) if kind is float else kind) and (kind is bool or type(one) is not bool)
-            if not fits or (kind is float and not math.isfinite(one)):
+            if not fits or one == "" or (kind is float and not math.isfinite(one)):
                 raise InputError(f"{name}: must be {KINDS[kind]}, not {one!r}")
 
 
@@ -188,6 +193,8 @@ def _recipe_value(node: yaml.Node, kind: type, several: bool, optional: bool) ->
         raise argparse.ArgumentTypeError(f"must be {KINDS[kind]}, not nothing")
     if isinstance(node, yaml.SequenceNode) and not several:
         raise argparse.ArgumentTypeError("must be one value, not a list")
+    if not nodes:
+        raise argparse.ArgumentTypeError(EMPTY_LIST)
     # Words behind one another are several, as on a command line; quotes and list items keep their spaces.
     words = node.value.split() if several and plain else [one.value for one in nodes]
     values = [_reader(kind)(word) for word in words]
