@@ -14,6 +14,7 @@ import re
 import shutil
 import textwrap
 import types
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -55,11 +56,23 @@ def parse_arguments(arguments_class: type, argv: list[str], prog: str, descripti
     for word in unknown:
         raise InputError(_unknown(word, names))
     values = recipe | vars(found)
-    fields = dataclasses.fields(arguments_class)
-    missing = [f"--{field.name}" for field in fields if _required(field) and field.name not in values]
+    missing = missing_fields(arguments_class, values)
     if missing:
-        raise InputError(f"missing: {', '.join(missing)}; see --help")
+        raise InputError(f"missing: {', '.join(f'--{name}' for name in missing)}; see --help")
     return arguments_class(**values)
+
+
+def missing_fields(arguments_class: type, given: Container[str]) -> list[str]:
+    """The fields of a dataclass that must be given and are not."""
+    return [
+        field.name for field in dataclasses.fields(arguments_class) if _required(field) and field.name not in given
+    ]
+
+
+def unknown_name(name: str, names: Iterable[str], otherwise: str) -> str:
+    """What is said of an argument that is none of these names: the nearest one, or where all are told."""
+    near = difflib.get_close_matches(name, list(names), 1)
+    return f"unknown argument {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"see {otherwise}")
 
 
 def default_of(field: dataclasses.Field) -> Any:
@@ -293,6 +306,4 @@ def _unknown(word: str, names: list[str]) -> str:
     """What is said of a word that is no flag."""
     if not word.startswith("--"):
         return f"unexpected word {word!r}; flags start with --, see --help"
-    name = word[2:].partition("=")[0]
-    near = difflib.get_close_matches(name, names, 1)
-    return f"unknown argument {name!r}; " + (f"did you mean {near[0]!r}?" if near else "see --help")
+    return unknown_name(word[2:].partition("=")[0], names, "--help")
