@@ -9,7 +9,7 @@ from efficientbert.search.study.stop_rule import StopRule
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.arguments import PRESETS, GeneralArguments
 from efficientbert.train.files.output_folder import run_arguments
-from efficientbert.train.tasks.arguments import TASKS, LabelledData, labelled_sources
+from efficientbert.train.tasks.arguments import TASKS, LabelledData, check_flags_for_known, labelled_sources
 
 
 SAMPLERS = ("random", "evolution", "nsga2", "action_space", "tpe")
@@ -319,6 +319,7 @@ class SearchArguments(
 
     def _check_tasks(self) -> None:
         sources = self.task_sources()
+        check_flags_for_known(self, "task_data", "task_split")
         used = {*self.scores, *self.supernet_scores} & {"probe", "tasks"}
         if used and not sources:
             raise InputError(f"tasks: none is named, but scores {', '.join(sorted(used))} need one")

@@ -141,8 +141,8 @@ def field_kinds(arguments_class: type) -> dict[str, tuple[type, bool, bool]]:
 
 
 def check_kinds(arguments: Any) -> None:
-    """Checks that every field of a dataclass holds what its type says, that numbers are finite, and that neither a text
-    nor, unless it is the default, a list is empty.
+    """Checks that every field of a dataclass holds what its type says, that numbers are finite, that no text is empty,
+    and no list but one whose default is empty.
 
     Raises:
         InputError: naming the field.
