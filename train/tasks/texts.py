@@ -1,6 +1,7 @@
 """Classification and regression on one text or two: GLUE, and the user's own."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -374,8 +375,8 @@ def number(value: Any) -> float | None:
 
 
 def sorted_names(labels: set[Any]) -> tuple[str, ...]:
-    """Labels as names: whole numbers by size, also where they are texts, anything else by the alphabet."""
-    if all(str(label).isdecimal() for label in labels):
+    """Labels as names: whole numbers by size, below 0 too and where they are texts, anything else by the alphabet."""
+    if all(re.fullmatch(r"[+-]?\d+", str(label)) for label in labels):
         return tuple(map(str, sorted(labels, key=lambda label: (int(label), str(label)))))
     return tuple(map(str, sorted(labels)))
 
