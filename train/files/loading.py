@@ -21,7 +21,6 @@ from pyarrow import parquet
 
 from efficientbert.train.cli.errors import InputError, disk_full, one_line
 from efficientbert.train.files.data_files import FILE_FORMATS, check_source, find_files
-from efficientbert.train.files.json_texts import keep_texts
 
 
 # Only an empty field is missing: "None", "null" or "NA" is a word or a label.
@@ -116,9 +115,6 @@ def find_source(source: str, name: str | None, what: str) -> Source:
         options |= CSV_OPTIONS | {"features": Features(dict.fromkeys(columns, Value("string")))}
     elif isinstance(builder, Text):
         options["encoding"] = "utf-8-sig"  # a byte order mark is no part of the text
-    elif isinstance(builder, Json):
-        keep_texts()
-        options["parse_agent_traces"] = False  # columns stay as they are, whatever their names
     return Source(path, options, files, validates=not isinstance(builder, Json))
 
 
