@@ -343,9 +343,9 @@ def test_bad_pairs_are_refused(change, words, teacher):
 
 def test_what_cannot_be_scored_is_refused(teacher):
     rows = [{"a": "word1", "b": "word2", "score": 1.0}, {"a": "word1", "b": "word3", "score": 2.0}]
-    with pytest.raises(InputError, match="data 'd.csv': row 0: no column 'd'; it has 'a', 'b', 'score'"):
+    with pytest.raises(InputError, match=r"data 'd.csv': row 0: no column 'd'; it has 'a', 'b', 'score'"):
         pair_cosines(teacher, rows, ("a", "d", "score"), "d.csv", 8, "cpu")
-    with pytest.raises(InputError, match="data 'd.csv': a correlation needs at least 2 rows, not 1"):
+    with pytest.raises(InputError, match=r"data 'd.csv': a correlation needs at least 2 rows, not 1"):
         pair_cosines(teacher, rows[:1], ("a", "b", "score"), "d.csv", 8, "cpu")
     with pytest.raises(InputError, match="model 'nowhere/here': cannot be loaded"):
         pair_cosines("nowhere/here", rows, ("a", "b", "score"), "d.csv", 8, "cpu")
