@@ -265,7 +265,7 @@ BAD_WORDS = [
         ("{tmp}/torn.yaml", "recipe '.*torn.yaml': cannot be read"),
         ("{tmp}/list.yaml", "must hold one argument per line"),
         ("{tmp}/twice.yaml", "line 2: 'data' stands twice"),
-        ("{tmp}/gone.yaml", "recipe '.*gone.yaml': cannot be read"),
+        ("{tmp}/gone.yaml", "recipe '.*gone.yaml': does not exist"),
     )),
     *(("evaluate", words, said) for words, said in (
         ("", "has no trained head for the task; `efficientbert finetune --model"),
@@ -293,7 +293,7 @@ BAD_WORDS = [
     )),
     *(("multitask", words, said) for words, said in (
         ("--tasks mars", "tasks: 'mars' is neither a known task"),
-        ("--tasks {tmp}/gone.yaml", "recipe '.*gone.yaml': cannot be read"),
+        ("--tasks {tmp}/gone.yaml", "recipe '.*gone.yaml': does not exist"),
         ("--tasks {tmp}/nokey.yaml", "line 1: unknown argument 'datum'"),
         ("--teachers a b", "teachers: 2 for 1 tasks; give one for each with --teachers"),
         ("--names a b", "names: 2 for 1 tasks; give one for each with --names"),

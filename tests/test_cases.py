@@ -235,7 +235,7 @@ def test_several_labels_from_the_command_line(command, teacher_folder, tmp_path)
     code, said = command("evaluate", "--model", first, "--data", source, "--task", "sst2")
     assert code == 2 and "sst2 has one class a row (single_label), but the model predicts several labels" in said
     code, said = command("evaluate", "--model", first, "--data", source)
-    assert code == 2 and " has the split 'train' alone; give --split train" in said
+    assert code == 2 and " has the split 'train' alone, as any one file has; give --split train" in said
     taught = ("--teacher", first, "--distillation", "outputs", "--eval_split", "none")
     code, said = command("finetune", "--model", first, "--output_dir", second, *taught, *words)
     assert code == 0 and "held_out" not in said, said

@@ -172,7 +172,8 @@ def read_recipe(path: Path, arguments_class: type) -> dict[str, Any]:
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"recipe '{path}': cannot be read: {error}") from None
+        fault = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
+        raise InputError(f"recipe '{path}': {fault}") from None
     if not isinstance(root, yaml.MappingNode):
         raise InputError(f"recipe '{path}': must hold one argument per line, as in 'seed: 1'")
     kinds = field_kinds(arguments_class)

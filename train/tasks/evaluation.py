@@ -159,7 +159,10 @@ def evaluate_models(args: EvaluateArguments) -> tuple[list[Result], dict[str, st
     authors: dict[str, str] = {}
     for name, folder in find_models(args.model).items():
         if args.update_card and not Path(folder, "README.md").is_file():
-            raise InputError(f"model folder {folder!r}: has no model card README.md to update")
+            raise InputError(
+                f"model folder {folder!r}: has no model card README.md to update; leave out "
+                "--update_card: `efficientbert push` gives it one"
+            )
         if is_embedder(Path(folder)):
             results.append(evaluate_embedder(args, name, folder))
             continue

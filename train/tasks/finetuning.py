@@ -85,7 +85,9 @@ def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
         write_json(folder.work / "training_log.json", log)
         (folder.work / SELECTED).unlink(missing_ok=True)
         shutil.rmtree(folder.work / LABELS_ALONE, ignore_errors=True)
-        print(folder.finish())
+        finished = folder.finish()
+        if finished.name != LABELS_ALONE:  # which is not kept
+            print(finished)
     accelerator.wait_for_everyone()
     return results
 
