@@ -173,8 +173,6 @@ class Needed:
     data: str = field(metadata={"help": "Data."})
     size: int = field(default=3, metadata={"help": "A size."})
     late: float = field(default=0.5, metadata={"help": "Later."})
-    on: bool = field(default=False, metadata={"help": "Whether."})
-    other_words: list[str] | None = field(default=None, metadata={"help": "Words."})
 
 
 @pytest.mark.parametrize(
@@ -188,9 +186,6 @@ class Needed:
         (["--size", "x"], "--size: must be a whole number, not 'x'"),
         (["--late", "nan"], "--late: must be a number, not 'nan'"),
         (["--model"], "--model: expected one argument"),
-        (["--size", "1", "--model", "m", "--size=1"], "--size: stands twice; give it once"),
-        (["--on", "--on", "no"], "--on: stands twice; give it once"),
-        (["--other-words", "a", "--other_words", "b"], "--other_words: stands twice; give it once, with all its val"),
     ],
 )
 def test_mistakes_are_named_in_one_line(words, message):

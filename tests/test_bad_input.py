@@ -437,12 +437,10 @@ def tree(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def words_of(command: str, changes: str, values: dict[str, object]) -> list[str]:
-    """A right command line with changes: other values of its flags, further flags, or a recipe in front."""
-    recipe, *changed = f" {changes}".split(" --")
-    right = f" {RIGHT[command]}".split(" --")[1:]
-    flags = dict(flag.partition(" ")[::2] for flag in (*right, *changed))
-    words = [*recipe.split(), *" ".join(f"--{name} {value}" for name, value in flags.items()).split(" ")]
-    return [word.format(**values).replace("''", "") for word in words if word]
+    """A right command line with changes: flags of the same name, which win, or a recipe in front."""
+    flags = [word.format(**values).replace("''", "") for word in RIGHT[command].split()]
+    changed = [word.format(**values).replace("''", "") for word in changes.split(" ")] if changes else []
+    return [*changed, *flags] if changed and changed[0].endswith((".yaml", ".yml")) else [*flags, *changed]
 
 
 @pytest.mark.parametrize(("command", "changes", "said"), CASES)

@@ -41,7 +41,7 @@ def parse_arguments(arguments_class: type, argv: list[str], prog: str, descripti
         description: What the help says first; lines that begin with `efficientbert` are examples.
 
     Raises:
-        InputError: if the recipe cannot be read, or an argument is unknown, missing, given twice or of the wrong kind.
+        InputError: if the recipe cannot be read, or an argument is unknown, missing or of the wrong kind.
     """
     recipe = {}
     if argv and argv[0].endswith((".yaml", ".yml")):
@@ -116,7 +116,6 @@ def make_parser(arguments_class: type, prog: str, description: str = "") -> argp
             type=_reader(kind),
             metavar=METAVARS[kind],
             help=_help(field),
-            action=_Once,
             **options,
         )
     groups["first"].add_argument("-h", "--help", action="help", help="Show this and exit.")
@@ -256,16 +255,6 @@ def _wrapped(description: str) -> str:
 def _width() -> int:
     """Characters in a line of the help: as many as the terminal has, up to 119."""
     return min(119, shutil.get_terminal_size().columns - 2)
-
-
-class _Once(argparse.Action):
-    """Takes the values of a flag; raises InputError where it stands twice."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        if self.dest in vars(namespace):
-            several = ", with all its values behind it" if self.nargs == "+" else ""
-            raise InputError(f"{option_string}: stands twice; give it once{several}")
-        setattr(namespace, self.dest, values)
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
