@@ -1,6 +1,5 @@
 """Labelled data: columns, the meaning of labels, and what is refused."""
 
-import json
 import math
 from dataclasses import dataclass
 
@@ -194,22 +193,6 @@ def test_what_labels_are_is_read_off_them(tmp_path, tokenizer):
     ):
         task, _ = load(save(tmp_path, labels), tokenizer, problem=problem)
         assert (task.args.problem, task.label_names) == (problem, names), labels
-
-
-@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
-def test_dates_in_json_are_texts(suffix, tmp_path, tokenizer):
-    """As they are written, and also in lists."""
-    texts = ["2020-01-01", "2020-01-02 10:00", "2020-01-01T00:00:00"]
-    labels = ["1999-12-31", "2000-01-01", "1999-12-31"]
-    rows = [{"label": label, "text": text, "pair": [label]} for text, label in zip(texts, labels)]
-    written = json.dumps(rows) if suffix == ".json" else "\n".join(map(json.dumps, rows))
-    (tmp_path / f"dates{suffix}").write_text(written, encoding="utf-8")
-    task, data = load(tmp_path / f"dates{suffix}", tokenizer)
-    assert task.label_names == ("1999-12-31", "2000-01-01") and data.features["labels"][:] == [0, 1, 0]
-    assert data.rows.column_names == ["label", "text", "pair"]
-    assert data.rows["text"][:] == texts and data.rows["pair"][:] == [[label] for label in labels]
-    task, _ = load(tmp_path / f"dates{suffix}", tokenizer, label_column="pair")
-    assert task.label_names == ("1999-12-31", "2000-01-01") and task.multi_label
 
 
 @pytest.mark.parametrize(
