@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, get_type_hints
 
 from efficientbert.__main__ import SCRIPTS
-from efficientbert.train.cli.arguments import check_kinds
+from efficientbert.train.cli.arguments import check_kinds, missing_fields, unknown_name
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.cli.outcome import Outcome
 
@@ -42,9 +42,17 @@ def _as_function(name: str) -> Callable[..., Outcome]:
     """The function of a command, with the signature that its arguments have."""
     main, arguments_class = job_of(name)
     fields = dataclasses.fields(arguments_class)
+    names = [field.name for field in fields]
 
     def run(**arguments: Any) -> Outcome:
-        args = arguments_class(**{name: _plain(value) for name, value in arguments.items()})
+        shown = f"help(efficientbert.commands.{name})"
+        for argument in arguments:
+            if argument not in names:
+                raise InputError(unknown_name(argument, names, shown))
+        missing = missing_fields(arguments_class, arguments)
+        if missing:
+            raise InputError(f"missing: {', '.join(missing)}; see {shown}")
+        args = arguments_class(**{argument: _plain(value) for argument, value in arguments.items()})
         check_kinds(args)
         return main(args)
 

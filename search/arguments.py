@@ -9,7 +9,7 @@ from efficientbert.search.study.stop_rule import StopRule
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.arguments import PRESETS, GeneralArguments
 from efficientbert.train.files.output_folder import run_arguments
-from efficientbert.train.tasks.arguments import TASKS, LabelledData, labelled_sources
+from efficientbert.train.tasks.arguments import TASKS, LabelledData, check_flags_for_known, labelled_sources
 
 
 SAMPLERS = ("random", "evolution", "nsga2", "action_space", "tpe")
@@ -288,7 +288,7 @@ class SearchArguments(
                 raise InputError(f"{name}: must be at least 1, not {getattr(self, name)}")
 
     def _check_stages(self) -> None:
-        if not self.stages or self.stages != sorted(set(self.stages)) or not set(self.stages) <= {1, 2, 3}:
+        if self.stages != sorted(set(self.stages)) or not set(self.stages) <= {1, 2, 3}:
             raise InputError(f"stages: must be some of 1 2 3, in order, not {self.stages}")
         if self.only_stage is not None and self.only_stage not in self.stages:
             raise InputError(f"only_stage: must be one of the stages {self.stages}, not {self.only_stage}")
@@ -319,11 +319,12 @@ class SearchArguments(
             raise InputError("scores, supernet_scores: several are for successive halving: give --reduction_factor 3")
         for name, known in (("scores", TRAINING_SCORES), ("supernet_scores", SUPERNET_SCORES)):
             words = getattr(self, name)
-            if not words or len(set(words)) != len(words) or not set(words) <= set(known):
+            if len(set(words)) != len(words) or not set(words) <= set(known):
                 raise InputError(f"{name}: must be some of {', '.join(known)}, not {' '.join(words)!r}")
 
     def _check_tasks(self) -> None:
         sources = self.task_sources()
+        check_flags_for_known(self, "task_data", "task_split")
         used = {*self.scores, *self.supernet_scores} & {"probe", "tasks"}
         if used and not sources:
             raise InputError(f"tasks: none is named, but scores {', '.join(sorted(used))} need one")

@@ -65,7 +65,7 @@ def main(args: SearchArguments) -> Outcome:
             inputs[f"data of task {task.task.args.title()!r}"] = digest(*rows)
         record = folder / "run.json"
         if record.exists():
-            check_inputs(record, inputs, f"delete {folder.name} or give another --output_dir")
+            check_inputs(record, INPUTS, inputs, f"delete {folder.name} or give another --output_dir")
         folder.mkdir(parents=True, exist_ok=True)
         write_json(record, arguments | {INPUTS: inputs})
     accelerator.wait_for_everyone()

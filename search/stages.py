@@ -107,6 +107,8 @@ class Stages:
             complete = sum(record.losses is not None for record in records)
             print(f"stage {stage}: {complete} of {len(records)} candidates complete, best loss {best[1][0]:.4f}")
             print(f"report: {report}")
+            if stage == args.stages[-1]:
+                print(*result_folders(material), sep="\n")
         return winner
 
     def _search(

@@ -241,6 +241,8 @@ for number, path in enumerate({list(map(str, outputs))}, 1):
     os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
 os.environ.update({environment})
 sys.argv[1:] = {list(map(str, words))}
+# Code of models that this process has loaded is found through its path.
+sys.path[:] = [place for place in sys.path if not os.path.isdir(os.path.join(place, "transformers_modules"))]
 """
         (folder / "program.py").write_text(started + program, encoding="utf-8")
         process = FRESH.Process(target=runpy.run_path, args=(str(folder / "program.py"),))

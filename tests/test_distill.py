@@ -22,7 +22,7 @@ from efficientbert.train.model_folder.record import read_provenance
 from efficientbert.train.start.student_start import load_model
 
 
-TEXT = ["--max_length", "24", "--held_out", "8", "--init_sequences", "16", "--batch_size", "4", "--max_steps", "4"]
+TEXT = {"--max_length": 24, "--held_out": 8, "--init_sequences": 16, "--batch_size": 4}
 ODD = '{"hidden_size": 16, "num_hidden_layers": 5, "num_attention_heads": 2, "embedding_size": 8}'
 
 
@@ -44,13 +44,14 @@ def masked_lm_folder(teacher_folder, tmp_path_factory):
 
 
 def arguments(teacher: str, corpus: str, student: str, output: Path, *more: object) -> list[str]:
-    given = ["--teacher", teacher, "--corpus", corpus, "--student", student, "--output_dir", output, *TEXT, *more]
-    return list(map(str, given))
+    right = {"--teacher": teacher, "--corpus": corpus, "--student": student, "--output_dir": output, **TEXT}
+    kept = [word for flag, value in right.items() if flag not in more for word in (flag, value)]
+    return list(map(str, [*kept, *more]))
 
 
 def call(*given: object) -> dict:
     """Runs the command and gives the figures it recorded."""
-    argv = arguments(*given)
+    argv = arguments(*given, *(() if "--max_steps" in given else ("--max_steps", 4)))
     run_command(distill.main, distill.DistillArguments, "distill", argv)
     return read_provenance(Path(argv[argv.index("--output_dir") + 1]))[-1]["result"]
 
@@ -195,7 +196,7 @@ def test_losses_and_layers_of_a_yaml_recipe(masked_lm_folder, corpus_file, stude
     ):
         recipe = tmp_path / f"{index}.yaml"
         recipe.write_text(f"losses: {losses}\nlayer_map: {layers}\n", encoding="utf-8")
-        argv = arguments(masked_lm_folder(), corpus_file, student_file, tmp_path / str(index))
+        argv = arguments(masked_lm_folder(), corpus_file, student_file, tmp_path / str(index), "--max_steps", 4)
         run_command(distill.main, distill.DistillArguments, "distill", [str(recipe), *argv])
         weights.append(load_file(tmp_path / str(index) / "model.safetensors"))
     assert all(torch.equal(tensor, weights[1][key]) for key, tensor in weights[0].items())
@@ -224,19 +225,16 @@ def test_bad_recipes_get_one_line_and_write_nothing(
     command, more, message, teacher_folder, corpus_file, student_file, tmp_path, capsys
 ):
     (tmp_path / "odd.json").write_text(ODD.replace('"num_hidden_layers": 5', '"num_hidden_layers": 2'))
-    argv = arguments(teacher_folder(), corpus_file, student_file, tmp_path / "out")
-    if command == "search":
-        argv = argv[: argv.index("--max_steps")]
-        if "logits" in more:
-            message = "masked_lm and logits need a head, which no supernet has"
+    more = [word.format(odd=tmp_path / "odd.json") for word in more]
+    argv = arguments(teacher_folder(), corpus_file, student_file, tmp_path / "out", *more)
+    if command == "search" and "logits" in more:
+        message = "masked_lm and logits need a head, which no supernet has"
     module, arguments_class = {
         "distill": (distill, distill.DistillArguments),
         "search": (search, search.SearchArguments),
     }[command]
     with pytest.raises(SystemExit) as ended:
-        run_command(
-            module.main, arguments_class, "test", [*argv, *(w.format(odd=tmp_path / "odd.json") for w in more)]
-        )
+        run_command(module.main, arguments_class, "test", argv)
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert ended.value.code == 2 and re.search(message, last), last
     assert [path.name for path in tmp_path.iterdir()] == ["odd.json"]

@@ -74,9 +74,10 @@ def sentences(tmp_path_factory) -> str:
 
 
 def arguments(teacher: str, corpus: str, student: str, output: Path, *more: str) -> list[str]:
-    found = ["--teacher", teacher, "--corpus", corpus, "--student", student, "--output_dir", str(output)]
-    found += ["--max_length", "24", "--held_out", "16", "--init_sequences", "64", "--batch_size", "8"]
-    return [*found, "--max_steps", "6", "--checkpoint_steps", "2", "--learning_rate", "3e-3", *more]
+    right = {"--teacher": teacher, "--corpus": corpus, "--student": student, "--output_dir": str(output)}
+    right |= {"--max_length": "24", "--held_out": "16", "--init_sequences": "64", "--batch_size": "8"}
+    right |= {"--max_steps": "6", "--checkpoint_steps": "2", "--learning_rate": "3e-3"}
+    return [*(word for flag, value in right.items() if flag not in more for word in (flag, value)), *more]
 
 
 def call(*argv: str) -> None:
@@ -320,7 +321,7 @@ def test_similarity_is_scored_as_scipy_does(embedder):
     labels = [row["score"] for row in rows]
     expected = {"pearson": pearsonr(cosines, labels).statistic, "spearmanr": spearmanr(cosines, labels).statistic}
     for given in (rows, Dataset.from_list(rows)):
-        found_cosines, numbers = pair_cosines(teacher, given, ("a", "b", "score"), 8, "cpu")
+        found_cosines, numbers = pair_cosines(teacher, given, ("a", "b", "score"), "d.csv", 8, "cpu")
         found = compute_metric("stsb", found_cosines, numbers)
         assert found == pytest.approx(expected, abs=1e-5)
     assert abs(expected["pearson"]) > 1e-3
@@ -329,25 +330,25 @@ def test_similarity_is_scored_as_scipy_does(embedder):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"score": "high"}, "row 1, column 'score': must be a number, not 'high'"),
-        ({"score": float("nan")}, "row 1, column 'score': must be a number, not nan"),
-        ({"a": 7}, "row 1, column 'a': must be text, not 7"),
+        ({"score": "high"}, "data 'd.csv': row 1: 'score' is 'high', no finite number"),
+        ({"score": float("nan")}, "data 'd.csv': row 1: 'score' is nan, no finite number"),
+        ({"a": 7}, "data 'd.csv': row 1: 'a' is 7, not a text"),
     ],
 )
 def test_bad_pairs_are_refused(change, words, teacher):
     rows = [{"a": "word1", "b": "word2", "score": 1.0}, {"a": "word1", "b": "word3", "score": 2.0} | change]
     with pytest.raises(InputError, match=words):
-        pair_cosines(teacher, rows, ("a", "b", "score"), 8, "cpu")
+        pair_cosines(teacher, rows, ("a", "b", "score"), "d.csv", 8, "cpu")
 
 
 def test_what_cannot_be_scored_is_refused(teacher):
     rows = [{"a": "word1", "b": "word2", "score": 1.0}, {"a": "word1", "b": "word3", "score": 2.0}]
-    with pytest.raises(InputError, match="no column 'd' in row 0; it has 'a', 'b', 'score'"):
-        pair_cosines(teacher, rows, ("a", "d", "score"), 8, "cpu")
-    with pytest.raises(InputError, match="at least 2 rows, not 1"):
-        pair_cosines(teacher, rows[:1], ("a", "b", "score"), 8, "cpu")
+    with pytest.raises(InputError, match=r"data 'd.csv': row 0: no column 'd'; it has 'a', 'b', 'score'"):
+        pair_cosines(teacher, rows, ("a", "d", "score"), "d.csv", 8, "cpu")
+    with pytest.raises(InputError, match=r"data 'd.csv': a correlation needs at least 2 rows, not 1"):
+        pair_cosines(teacher, rows[:1], ("a", "b", "score"), "d.csv", 8, "cpu")
     with pytest.raises(InputError, match="model 'nowhere/here': cannot be loaded"):
-        pair_cosines("nowhere/here", rows, ("a", "b", "score"), 8, "cpu")
+        pair_cosines("nowhere/here", rows, ("a", "b", "score"), "d.csv", 8, "cpu")
 
 
 def test_the_package_must_be_there(teacher, sentences, student_file, tmp_path, monkeypatch, capsys):

@@ -122,7 +122,7 @@ def test_the_learning_rate_where_none_is_given():
 def test_what_is_said_of_a_students_gain():
     results = {"dev": {"accuracy": 0.75}, "dev, labels alone": {"accuracy": 0.75}}
     assert described_gain("dev", results, "accuracy") == (
-        "dev: the student does not gain by its teacher: 0.7500 under it, 0.7500 on labels alone"
+        "dev: the student is as good with its teacher as without: 0.7500 under it, 0.7500 on labels alone"
     )
     results["dev"] = {"accuracy": 0.8}
     assert described_gain("dev", results, "accuracy") == (

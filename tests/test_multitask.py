@@ -249,4 +249,6 @@ def test_what_is_refused(student_folder, task_files, tmp_path):
         multitask.main(make_arguments(student_folder, task_files, output, names=["x"]))
     with pytest.raises(InputError, match="sampling: must be between 0 and 1"):
         multitask.main(make_arguments(student_folder, task_files, output, sampling=2.0))
+    with pytest.raises(InputError, match=r"data: for known tasks, such as 'rte', and none of --tasks is one; a .yaml"):
+        multitask.main(make_arguments(student_folder, task_files, output, data="glue"))
     assert not list(tmp_path.glob("out*"))

@@ -67,6 +67,11 @@ def test_a_walk(teacher_folder, corpus_file, student_file, task_file, tmp_path):
         ({"max_steps": "3"}, "max_steps: must be a whole number, not '3'"),
         ({"losses": "hidden_states"}, "losses: must be a list, not 'hidden_states'"),
         ({"batch_size": 0}, "batch_size: must be at least 1, not 0"),
+        ({"teacher": ""}, "teacher: must be text, not ''"),
+        ({"output_dir": ""}, "output_dir: must be text, not ''"),
+        ({"losses": []}, "losses: must hold one value at least"),
+        ({"layer_map": ()}, "layer_map: must hold one value at least"),
+        ({"language": []}, "language: must hold one value at least"),
     ],
 )
 def test_bad_input_raises_what_the_command_would_print(changes, message, tmp_path):
@@ -76,8 +81,16 @@ def test_bad_input_raises_what_the_command_would_print(changes, message, tmp_pat
     assert not list(Path(tmp_path).iterdir())
 
 
-def test_unknown_and_missing_arguments_are_those_of_any_function():
-    with pytest.raises(TypeError, match="teecher"):
-        commands.distill(teecher="t")
-    with pytest.raises(TypeError, match="output_dir"):
-        commands.distill(teacher="t", corpus="c")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epochs": 3}, "unknown argument 'epochs'; did you mean 'num_epochs'?"),
+        ({"model": "m", "zzzzzz": 1}, "unknown argument 'zzzzzz'; see help(efficientbert.commands.finetune)"),
+        ({"model": "m"}, "missing: output_dir; see help(efficientbert.commands.finetune)"),
+        ({"data": "d.csv"}, "missing: output_dir, model; see help(efficientbert.commands.finetune)"),
+    ],
+)
+def test_unknown_and_missing_arguments_are_bad_input(arguments, message):
+    with pytest.raises(InputError) as raised:
+        commands.finetune(**arguments)
+    assert str(raised.value) == message

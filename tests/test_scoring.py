@@ -304,6 +304,28 @@ def test_embedder(teacher_folder, glue, tmp_path, capsys):
     assert "embeds texts; score it with --task stsb" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--label_column", "label"], "data 'pairs.jsonl': row 0: 'label' is 'high', no finite number"),
+        (["--metric", "f1"], "metric: not for model 'embedder', which embeds texts: it is scored by the correlation"),
+        (["--max_length", "16", "--kind", "text-classification"], "kind, max_length: not for model 'embedder', which"),
+        (["--problem", "regression"], "problem: not for model 'embedder', which embeds texts"),
+        (["--task", "stsb", "--label_column", "label"], "data 'pairs.jsonl': row 0: 'label' is 'high', no finite"),
+    ],
+)
+def test_what_an_embedder_is_not_scored_by(teacher_folder, tmp_path, monkeypatch, capsys, flags, message):
+    package = pytest.importorskip("sentence_transformers")
+    monkeypatch.chdir(tmp_path)
+    package.SentenceTransformer(teacher_folder(), device="cpu").save("embedder")
+    rows = [{"a": "word1", "b": "word2", "label": label} for label in ("high", "low")]
+    Path("pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    pairs = ["--data", "pairs.jsonl", "--split", "train", "--text_column", "a", "--text_pair_column", "b"]
+    with pytest.raises(SystemExit):
+        evaluate("--model", "embedder", *pairs, *flags)
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
 def results_of(folder, interval=(0.7, 0.9), value=0.8, **arguments):
     result = Result("m", str(folder), TaskArguments(**arguments), "text-classification", "validation", 9, {}, {})
     return card_results(

@@ -418,6 +418,20 @@ def test_a_folder_of_another_search_is_refused(make_arguments):
         search.main(make_arguments(stages=[3], num_candidates=1, sampled_steps=0, warmup_steps=1))
 
 
+@pytest.mark.parametrize(
+    ("changes", "flags"),
+    [
+        ({"task_data": "glue"}, "task_data"),
+        ({"task_data": "glue", "task_split": "train[:9]"}, "task_data, task_split"),
+    ],
+)
+def test_flags_for_known_tasks_are_refused_where_there_is_none(make_arguments, task_recipe, changes, flags):
+    args = make_arguments(tasks=[task_recipe], scores=["probe"], **changes)
+    with pytest.raises(InputError, match=f"^{flags}: for known tasks, such as 'rte', and none of --tasks is one"):
+        search.main(args)
+    assert not Path(args.output_dir).exists()
+
+
 def test_a_task_teacher_of_another_width_is_refused(make_arguments, teacher_folder, task_file, task_recipe, tmp_path):
     encoder = BertModel(
         BertConfig(

@@ -1,5 +1,7 @@
 """Students in training: projection, masked-LM head, what is saved of them, and layers of unequal number."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -11,7 +13,7 @@ from efficientbert.slicing_efficientbert import nearest_layers
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.layer_map import uniform_layer_map
 from efficientbert.train.distillation.projection import load_projection, save_projection
-from efficientbert.train.distillation.student import Student, choose_attention
+from efficientbert.train.distillation.student import Student, choose_attention, read_config
 from efficientbert.train.distillation.teacher import Teacher
 
 
@@ -32,6 +34,30 @@ def make_batch() -> dict[str, torch.Tensor]:
     labels = torch.full_like(ids, -100)
     labels[0, 2], labels[2, 6], labels[2, 1] = 7, 8, 9
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"intermediate_size": 96}, "unknown field 'intermediate_size'; did you mean 'intermediate_sizes'?"),
+        ({"num_hidden_layer": 2}, "unknown field 'num_hidden_layer'; did you mean 'num_hidden_layers'?"),
+        ({"spam": 2}, "unknown field 'spam'"),
+        ({"model_type": "bert", "hidden_act": "gelu"}, "is of model type 'bert', not 'efficientbert'"),
+    ],
+)
+def test_fields_that_no_configuration_has_are_refused(fields, message, tmp_path):
+    path = tmp_path / "student.json"
+    path.write_text(json.dumps({"hidden_size": 48, "num_attention_heads": 4} | fields), encoding="utf-8")
+    with pytest.raises(InputError) as told:
+        read_config(path)
+    assert str(told.value) == f"config {str(path)!r}: {message}"
+
+
+def test_what_a_model_saves_of_its_configuration_is_read(tmp_path):
+    config = EfficientBertConfig(hidden_size=48, num_attention_heads=4, num_labels=3, problem_type="regression")
+    config.no_answer_threshold, config.finetuning_task, config.label_indicators = 0.3, "squad_v2", True
+    EfficientBertModel(config).save_pretrained(tmp_path)
+    assert read_config(tmp_path / "config.json").hidden_size == 48
 
 
 def test_captures_are_projected_and_without_dropout():

@@ -176,6 +176,20 @@ def test_a_teachers_labels_may_stand_in_another_order(task, tokenizer, tmp_path)
     torch.testing.assert_close(scored, expected[:, [1, 2, 0]])
 
 
+def test_labels_that_differ_by_case_alone_are_told_apart(task, tokenizer, tmp_path):
+    task.label_names = ("IT", "it", "maybe")
+    name = save_teacher(tmp_path / "teacher", task, tokenizer)
+    inputs = task.collate(list(task.load("train", labelled=False).features))
+    with torch.no_grad():
+        expected = AutoModelForSequenceClassification.from_pretrained(name)(**inputs).logits
+    task.label_names = ("it", "maybe", "IT")
+    found = TaskTeacher.load(name, task, False, torch.device("cpu"))
+    torch.testing.assert_close(found(inputs)[0].logits, expected[:, [1, 2, 0]])
+    task.label_names = ("It", "maybe", "IT")
+    with pytest.raises(InputError, match="has labels 'IT', 'it', 'maybe'; the task's are 'It', 'maybe', 'IT'"):
+        TaskTeacher.load(name, task, False, torch.device("cpu"))
+
+
 def test_sequences_longer_than_a_model(task):
     model, data = make_student(task).model, task.load("train")
     for tokens in (64, 65):

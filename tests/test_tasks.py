@@ -171,6 +171,8 @@ def test_what_labels_are_is_read_off_them(tmp_path, tokenizer):
         (["1E5", "2E7", "1E5"], "single_label", ("1E5", "2E7")),
         (["01", "1", "10", "9"], "single_label", ("01", "1", "9", "10")),  # by size, not by the alphabet
         (["1.5", "2", "3"], "regression", None),
+        (["0", "10", "-1", "9", "-10"], "single_label", ("-10", "-1", "0", "9", "10")),
+        ([["10"], ["-2", "9"]], "multi_label", ("-2", "9", "10")),
         (["1.5", "a", "b", "2"], "single_label", ("1.5", "2", "a", "b")),  # half of them only are numbers
         ([1.0, 0.0], "regression", None),
         ([1, 0], "single_label", ("0", "1")),
@@ -191,6 +193,37 @@ def test_what_labels_are_is_read_off_them(tmp_path, tokenizer):
     ):
         task, _ = load(save(tmp_path, labels), tokenizer, problem=problem)
         assert (task.args.problem, task.label_names) == (problem, names), labels
+
+
+@pytest.mark.parametrize(
+    ("trained", "scored", "expected"),
+    [
+        # Ids of labels: what would be 0 and 1 of each of two in itself is not.
+        ([[0], [1], [0, 1]], [[0, 1], [1, 0]], [[1, 1], [1, 1]]),
+        ([[0], [1], [0, 1]], [[1], []], [[0, 1], [0, 0]]),
+        # 0 and 1 of each of two, although all could be ids.
+        ([[0, 1], [1, 1], [0, 0]], [[1, 0], [0, 1]], [[1, 0], [0, 1]]),
+        # Names that no 0 and 1 can be.
+        ([["a"], ["b"]], [[1, 0], [1, 1]], [[1, 0], [1, 1]]),
+    ],
+)
+def test_several_labels_are_read_as_those_of_training(trained, scored, expected, tmp_path, tokenizer):
+    task, _ = load(save(tmp_path, trained), tokenizer)
+    config = EfficientBertConfig()
+    task.configure(config)
+    adopted = type(task)(
+        TaskArguments(data=str(save(tmp_path, scored, name="new.parquet")), text_column="text"), tokenizer
+    )
+    adopted.adopt(EfficientBertConfig.from_dict(config.to_dict()))
+    for one in (task.with_data(adopted.args.data), adopted):
+        assert one.load("train").features["labels"][:] == expected
+
+
+def test_labels_that_are_not_as_those_of_training_are_refused(tmp_path, tokenizer):
+    task, _ = load(save(tmp_path, [[0, 1], [1, 1], [0, 0]]), tokenizer)
+    other = task.with_data(str(save(tmp_path, [[0, 1], [1]], name="new.parquet")))
+    with pytest.raises(InputError, match=r"row 1: labels \[1\] are not 0 or 1 of each of 2, as in the training rows"):
+        other.load("train")
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,8 @@ def test_tags_of_numbers_are_no_entities(tmp_path):
     task, data = load(path, piece_tokenizer())
     assert task.label_names == ("2", "11") and task.metric() == "tags"
     assert data.features["labels"][0] == [-100, 1, 0, 1, -100] and task.references(data) == [["11", "2", "11"]]
+    task, _ = load(save(tmp_path, [["a", "b", "c"]], [["11", "2", "11"]], Value("string")), piece_tokenizer())
+    assert task.label_names == ("2", "11")
 
 
 def test_losses_are_sums_over_words(tmp_path):

@@ -18,7 +18,7 @@ def main(args: AugmentArguments) -> Outcome:
     from pyarrow.parquet import read_metadata
     from tqdm.auto import tqdm
 
-    from efficientbert.train.files.digests import digest_rows
+    from efficientbert.train.files.digests import digest_model, digest_rows
     from efficientbert.train.tasks.augmentation import (
         BLOCK_ROWS,
         DECIDES,
@@ -40,6 +40,7 @@ def main(args: AugmentArguments) -> Outcome:
             if not isinstance(text, str):
                 raise InputError(f"data {args.source()!r}: row {index}: {column!r} is {text!r}, not a text")
     record = {name: getattr(args, name) for name in DECIDES} | {"rows": digest_rows(rows)}
+    record |= {"weights": digest_model(args.model)}
     file = AugmentedFile(Path(args.output_file), record)
     if file.complete:
         print(f"{file.path} is complete already")

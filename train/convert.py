@@ -57,6 +57,7 @@ def main(args: ConvertArguments) -> Outcome:
     from transformers.utils import logging
 
     from efficientbert.train.distillation.projection import PROJECTION_FILE
+    from efficientbert.train.files.digests import digest_local
     from efficientbert.train.model_folder.record import read_result
     from efficientbert.train.model_folder.release_checkpoint import (
         Checkpoint,
@@ -80,7 +81,7 @@ def main(args: ConvertArguments) -> Outcome:
         "task": task,
         "tokenizer": args.tokenizer,
     }
-    folder = OutputFolder(args.output_dir, record)
+    folder = OutputFolder(args.output_dir, record, digest_local(args, "tokenizer"))
     if folder.complete:
         print(f"{folder.path} holds this conversion already")
         return Outcome(folder.path, read_result(folder.path))

@@ -23,7 +23,7 @@ def main(args: DistillArguments) -> Outcome:
     from efficientbert.train.distillation.teacher import Teacher
     from efficientbert.train.engine.accelerator import make_accelerator
     from efficientbert.train.engine.loop import train
-    from efficientbert.train.files.digests import digest_models
+    from efficientbert.train.files.digests import digest_local, digest_models
     from efficientbert.train.model_folder.record import read_result
     from efficientbert.train.model_folder.write import write_checkpoint
     from efficientbert.train.start.student_start import load_model, make_student
@@ -31,7 +31,8 @@ def main(args: DistillArguments) -> Outcome:
     from efficientbert.train.text.preparation import prepare_text
 
     args.check()
-    folder = OutputFolder(args.output_dir, run_arguments(args))
+    named = ("teacher", "student", "initialization")
+    folder = OutputFolder(args.output_dir, run_arguments(args), digest_local(args, *named, "corpus"))
     if folder.complete:
         print(f"{folder.path} is complete already")
         return Outcome(folder.path, read_result(folder.path))
@@ -46,8 +47,7 @@ def main(args: DistillArguments) -> Outcome:
     masking = WholeWordMasking(text.collator, teacher.tokenizer, args.seed) if recipe.masks else None
     student = make_student(args, model, fresh, recipe, teacher, text, accelerator.device)
     if accelerator.is_main_process:
-        models = digest_models(args, "teacher", "student", "initialization")
-        folder.open(models | {f"corpus {args.corpus!r}": text.digest(args)})
+        folder.open(digest_models(args, *named) | {f"corpus {args.corpus!r}": text.digest(args)})
     accelerator.wait_for_everyone()
     with accelerator.main_process_first():
         scales = teacher_scales(teacher, text, folder.work, accelerator.device)

@@ -25,7 +25,7 @@ def main(args: EmbedArguments) -> Outcome:
     )
     from efficientbert.train.engine.accelerator import make_accelerator
     from efficientbert.train.engine.loop import train
-    from efficientbert.train.files.digests import digest_models
+    from efficientbert.train.files.digests import digest_local, digest_models
     from efficientbert.train.model_folder.record import read_result
     from efficientbert.train.model_folder.write import write_checkpoint
     from efficientbert.train.start.embedder_start import make_student
@@ -33,7 +33,8 @@ def main(args: EmbedArguments) -> Outcome:
     from efficientbert.train.text.preparation import prepare_passages
 
     args.check()
-    folder = OutputFolder(args.output_dir, run_arguments(args))
+    named = ("teacher", "student")
+    folder = OutputFolder(args.output_dir, run_arguments(args), digest_local(args, *named, "corpus"))
     if folder.complete:
         print(f"{folder.path} is complete already")
         return Outcome(folder.path, read_result(folder.path))
@@ -45,8 +46,7 @@ def main(args: EmbedArguments) -> Outcome:
         text = prepare_passages(args, teacher, args.batch_size * accelerator.num_processes)
     student = make_student(args, teacher, text, device)
     if accelerator.is_main_process:
-        models = digest_models(args, "teacher", "student")
-        folder.open(models | {f"corpus {args.corpus!r}": text.digest(args)})
+        folder.open(digest_models(args, *named) | {f"corpus {args.corpus!r}": text.digest(args)})
     accelerator.wait_for_everyone()
     with accelerator.main_process_first():
         variance = teacher_variance(teacher, batches(text.sample, 32, text.collator, device), folder.work)

@@ -143,6 +143,11 @@ def _job_table(jobs: Sequence[Job]) -> str:
 
 def _stage_section(stage: Stage, folder: Path, cost: str | None) -> str:
     parts = [f"## {stage.name}", f"Minimised: {', '.join(stage.objectives)}."]
+    if "loss" in stage.objectives:
+        parts.append(
+            "`loss` is what the score gives (`--scores`, `--supernet_scores`). It does not compare with the loss of "
+            "`efficientbert distill`, which is a sum over all layers."
+        )
     stem = stage.name.rpartition("/")[2]
     if stage.records:
         plot_history(stage.records, stage.objectives[0], folder / f"{stem}-history.png")

@@ -135,8 +135,9 @@ class StageStudy(Generic[C]):
         ) as bar:
             failed = len(self._records)
             while True:
-                bar.update(self._catch_up())
+                new = self._catch_up()
                 self._show(bar, stop)
+                bar.update(new)
                 self._check_failures(len(self._records) - failed)
                 if abandoned := self.attempts.abandoned():
                     with self._timed("storage"):

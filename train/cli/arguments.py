@@ -14,6 +14,7 @@ import re
 import shutil
 import textwrap
 import types
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -25,6 +26,7 @@ from efficientbert.train.cli.errors import InputError
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 NOTHING = ("", "~", "null", "Null", "NULL")  # what YAML reads as None where it stands without quotes
 KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+EMPTY_LIST = "must hold one value at least"
 UNCUT: dict[str, Any] = {"break_on_hyphens": False, "break_long_words": False}  # names stay whole
 METAVARS = {str: "TEXT", int: "N", float: "X", bool: "{true,false}"}
 
@@ -54,11 +56,23 @@ def parse_arguments(arguments_class: type, argv: list[str], prog: str, descripti
     for word in unknown:
         raise InputError(_unknown(word, names))
     values = recipe | vars(found)
-    fields = dataclasses.fields(arguments_class)
-    missing = [f"--{field.name}" for field in fields if _required(field) and field.name not in values]
+    missing = missing_fields(arguments_class, values)
     if missing:
-        raise InputError(f"missing: {', '.join(missing)}; see --help")
+        raise InputError(f"missing: {', '.join(f'--{name}' for name in missing)}; see --help")
     return arguments_class(**values)
+
+
+def missing_fields(arguments_class: type, given: Container[str]) -> list[str]:
+    """The fields of a dataclass that must be given and are not."""
+    return [
+        field.name for field in dataclasses.fields(arguments_class) if _required(field) and field.name not in given
+    ]
+
+
+def unknown_name(name: str, names: Iterable[str], otherwise: str) -> str:
+    """What is said of an argument that is none of these names: the nearest one, or where all are told."""
+    near = difflib.get_close_matches(name, list(names), 1)
+    return f"unknown argument {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"see {otherwise}")
 
 
 def default_of(field: dataclasses.Field) -> Any:
@@ -126,20 +140,24 @@ def field_kinds(arguments_class: type) -> dict[str, tuple[type, bool, bool]]:
 
 
 def check_kinds(arguments: Any) -> None:
-    """Checks that every field of a dataclass holds what its type says, and that numbers are finite.
+    """Checks that every field of a dataclass holds what its type says, that numbers are finite, that no text is empty,
+    and no list but one whose default is empty.
 
     Raises:
         InputError: naming the field.
     """
+    defaults = {field.name: default_of(field) for field in dataclasses.fields(arguments)}
     for name, (kind, several, optional) in field_kinds(type(arguments)).items():
         value = getattr(arguments, name)
         if value is None and optional:
             continue
         if several and not isinstance(value, list | tuple):
             raise InputError(f"{name}: must be a list, not {value!r}")
+        if several and not value and value != defaults[name]:
+            raise InputError(f"{name}: {EMPTY_LIST}")
         for one in value if several else [value]:
             fits = isinstance(one, (int, float) if kind is float else kind) and (kind is bool or type(one) is not bool)
-            if not fits or (kind is float and not math.isfinite(one)):
+            if not fits or one == "" or (kind is float and not math.isfinite(one)):
                 raise InputError(f"{name}: must be {KINDS[kind]}, not {one!r}")
 
 
@@ -153,7 +171,8 @@ def read_recipe(path: Path, arguments_class: type) -> dict[str, Any]:
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"recipe '{path}': cannot be read: {error}") from None
+        fault = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
+        raise InputError(f"recipe '{path}': {fault}") from None
     if not isinstance(root, yaml.MappingNode):
         raise InputError(f"recipe '{path}': must hold one argument per line, as in 'seed: 1'")
     kinds = field_kinds(arguments_class)
@@ -187,6 +206,8 @@ def _recipe_value(node: yaml.Node, kind: type, several: bool, optional: bool) ->
         raise argparse.ArgumentTypeError(f"must be {KINDS[kind]}, not nothing")
     if isinstance(node, yaml.SequenceNode) and not several:
         raise argparse.ArgumentTypeError("must be one value, not a list")
+    if not nodes:
+        raise argparse.ArgumentTypeError(EMPTY_LIST)
     # Words behind one another are several, as on a command line; quotes and list items keep their spaces.
     words = node.value.split() if several and plain else [one.value for one in nodes]
     values = [_reader(kind)(word) for word in words]
@@ -275,6 +296,4 @@ def _unknown(word: str, names: list[str]) -> str:
     """What is said of a word that is no flag."""
     if not word.startswith("--"):
         return f"unexpected word {word!r}; flags start with --, see --help"
-    name = word[2:].partition("=")[0]
-    near = difflib.get_close_matches(name, names, 1)
-    return f"unknown argument {name!r}; " + (f"did you mean {near[0]!r}?" if near else "see --help")
+    return unknown_name(word[2:].partition("=")[0], names, "--help")

@@ -311,6 +311,7 @@ def pair_cosines(
     folder_or_name: str,
     rows: Iterable[Mapping[str, Any]],
     columns: tuple[str, str, str],
+    source: str,
     batch_size: int,
     device: torch.device | str,
 ) -> tuple[list[float], list[float]]:
@@ -320,6 +321,7 @@ def pair_cosines(
         folder_or_name: What `SentenceTransformer` loads.
         rows: Pairs of texts with a number.
         columns: Names of the first text, the second text and the number.
+        source: Where the rows come from, for messages.
         batch_size: Texts at a time.
         device: Where to compute.
 
@@ -331,15 +333,17 @@ def pair_cosines(
     for index, row in enumerate(rows):
         for column in columns:
             if column not in row:
-                raise InputError(f"data: no column {column!r} in row {index}; it has {', '.join(map(repr, row))}")
+                raise InputError(
+                    f"data {source!r}: row {index}: no column {column!r}; it has {', '.join(map(repr, row))}"
+                )
         for column in (first, second):
             if not isinstance(row[column], str):
-                raise InputError(f"data: row {index}, column {column!r}: must be text, not {row[column]!r}")
+                raise InputError(f"data {source!r}: row {index}: {column!r} is {row[column]!r}, not a text")
         value = row[number]
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise InputError(f"data: row {index}, column {number!r}: must be a number, not {value!r}")
+            raise InputError(f"data {source!r}: row {index}: {number!r} is {value!r}, no finite number")
     if len(rows) < 2:
-        raise InputError(f"data: a correlation needs at least 2 rows, not {len(rows)}")
+        raise InputError(f"data {source!r}: a correlation needs at least 2 rows, not {len(rows)}")
     embedder = load_embedder(folder_or_name, device, "model")
     options = {"batch_size": batch_size, "convert_to_tensor": True, "show_progress_bar": False}
     left, right = (embedder.encode([row[column] for row in rows], **options).double() for column in (first, second))

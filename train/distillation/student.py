@@ -1,5 +1,8 @@
 """A student in training: the encoder, and the projection to the teacher's width that is not shipped with it."""
 
+import dataclasses
+import difflib
+import json
 from pathlib import Path
 
 import torch
@@ -18,6 +21,11 @@ from efficientbert.train.cli.errors import LOAD_ERRORS, InputError, bad_input_er
 from efficientbert.train.distillation.capture import Captures, student_recorder
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.text.batches import encoder_inputs
+
+
+# Fields of a configuration that no class declares: those of transformers, and what fine-tuning notes in a model.
+UNDECLARED = {"_name_or_path", "auto_map", "model_type", "output_attentions", "num_labels", "torch_dtype"}
+UNDECLARED |= {"finetuning_task", "no_answer_threshold", "label_indicators"}
 
 
 class Student(nn.Module):
@@ -101,6 +109,16 @@ def read_config(path: Path) -> EfficientBertConfig:
         InputError: if it cannot be read or is invalid.
     """
     try:
-        return EfficientBertConfig.from_json_file(path)
+        config, found = EfficientBertConfig.from_json_file(path), json.loads(path.read_text(encoding="utf-8"))
     except LOAD_ERRORS + bad_input_errors() as error:
         raise InputError(f"config {str(path)!r}: {one_line(error)}") from None
+    if found.get("model_type", EfficientBertConfig.model_type) != EfficientBertConfig.model_type:
+        raise InputError(
+            f"config {str(path)!r}: is of model type {found['model_type']!r}, not {EfficientBertConfig.model_type!r}"
+        )
+    known = {entry.name for entry in dataclasses.fields(config)} | UNDECLARED
+    for name in found.keys() - known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"config {str(path)!r}: unknown field {name!r}{hint}")
+    return config

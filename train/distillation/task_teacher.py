@@ -122,8 +122,10 @@ def _order(found: tuple[str, ...] | None, task: Task, teacher: str) -> list[int]
     if is_unnamed(found) and len(found or ()) == len(task.label_names or ()):
         print(f"teacher {teacher!r}: names no labels; its outputs are taken as {', '.join(map(repr, task.classes))}")
         return None
-    theirs, mine = ([name.casefold() for name in names or ()] for names in (found, task.label_names))
+    theirs, mine = (list(names or ()) for names in (found, task.label_names))
     if sorted(theirs) != sorted(mine):
+        theirs, mine = ([name.casefold() for name in names] for names in (theirs, mine))
+    if len(set(mine)) < len(mine) or sorted(theirs) != sorted(mine):
         listed = ["none" if names is None else ", ".join(map(repr, names)) for names in (found, task.label_names)]
         said = "predicts no classes of the task's kind" if found is None else f"has labels {listed[0]}"
         raise InputError(

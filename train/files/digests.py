@@ -12,8 +12,11 @@ import pyarrow.compute as pc
 from datasets import Dataset
 from huggingface_hub import try_to_load_from_cache
 
+from efficientbert.train.files.data_files import find_files
+
 
 BLOCK = 1000  # rows
+READ_WHOLE = 2**30  # bytes of data; of more, sizes and times alone are looked at
 # What of a model's folder is loaded; the last two are of the modules of sentence-transformers.
 MODEL_FILES: tuple[str, ...] = ("config.json", "modules.json", "tokenizer*", "vocab*", "*.safetensors", "*.bin")
 MODEL_FILES += ("[0-9]*_*/config.json", "[0-9]*_*/*.safetensors")
@@ -66,17 +69,23 @@ def digest_model(name: str) -> str:
     """
     path = Path(name)
     if path.is_file():
-        return digest(path.read_bytes())
+        return digest_file(path)
     if path.is_dir():
         total = hashlib.blake2b(digest_size=16)
         for file in sorted({file for pattern in MODEL_FILES for file in path.glob(pattern) if file.is_file()}):
-            total.update(file.relative_to(path).as_posix().encode())
-            with open(file, "rb") as opened:
-                for block in iter(lambda: opened.read(1 << 20), b""):
-                    total.update(block)
+            total.update((file.relative_to(path).as_posix() + digest_file(file)).encode())
         return total.hexdigest()
     cached = try_to_load_from_cache(name, "config.json") if name.count("/") == 1 else None
     return Path(cached).parent.name if isinstance(cached, str) else digest(name)
+
+
+def digest_file(path: Path) -> str:
+    """A checksum of what a file holds."""
+    total = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            total.update(block)
+    return total.hexdigest()
 
 
 def digest_models(args: Any, *names: str) -> dict[str, str]:
@@ -100,3 +109,27 @@ def digest_files(source: str) -> str:
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     stats = [(file, file.stat()) for file in files]
     return digest(*(f"{file.relative_to(path)} {stat.st_size} {stat.st_mtime_ns}" for file, stat in stats))
+
+
+def digest_local(args: Any, *names: str) -> dict[str, str]:
+    """The checksums of the models and data that arguments name and that lie here, as `OutputFolder` takes them.
+
+    Args:
+        args: Dataclass of a command's arguments.
+        names: Its fields; each holds a file, a pattern of files, a folder or a Hub id, several, or None.
+    """
+    found = {}
+    for name in names:
+        value = getattr(args, name)
+        for source in [value] if isinstance(value, str) else value or ():
+            if any(Path(source, file).is_file() for file in ("config.json", "modules.json")):
+                found[f"{name} {source!r}"] = digest_model(source)
+                continue
+            paths = [Path(source)] if Path(source).is_dir() else list(map(Path, find_files(source)))
+            inside = (file for path in paths for file in ([path] if path.is_file() else path.rglob("*")))
+            files = sorted(file for file in inside if file.is_file())
+            if sum(file.stat().st_size for file in files) > READ_WHOLE:
+                found[f"{name} {source!r}"] = digest(*(digest_files(str(path)) for path in paths))
+            elif files:
+                found[f"{name} {source!r}"] = digest(*map(digest_file, files))
+    return found

@@ -14,7 +14,7 @@ from efficientbert.train.files.writing import write_json
 
 
 LOCK = ".lock"
-INPUTS = "inputs"  # among the arguments in `run.json`
+INPUTS, FILES = "inputs", "files"  # among the arguments in `run.json`
 # How and where a run is done and what its card says, not what comes of it.
 UNDECISIVE = ("max_skipped_steps", "tracker", "log_steps", "device", "license", "language")
 
@@ -29,20 +29,26 @@ class OutputFolder:
     Args:
         path: The final folder.
         arguments: What decides the result, as JSON values. Kept in `work/run.json` and compared on the next start.
+        files: Checksums of the models and files that arguments name and that lie here, by what they are; see
+            `digests`. Kept beside the arguments: a finished folder is that of these alone. What is gone is not asked
+            for.
 
     Raises:
-        InputError: if the folder is in use: not empty, worked on by another process, or begun with other arguments; or
-            if none can be made there.
+        InputError: if the folder is in use: not empty, worked on by another process, or made or begun with other
+            arguments or from other models and files; or if none can be made there.
     """
 
-    def __init__(self, path: str | Path, arguments: dict[str, Any]):
+    def __init__(self, path: str | Path, arguments: dict[str, Any], files: Mapping[str, str] | None = None):
         self.path = Path(path).absolute()
         check_place(self.path, "output folder")
         self.work = self.path.with_name(self.path.name + ".partial")
-        self.arguments = json.loads(json.dumps(arguments))
+        self.arguments, self.files = json.loads(json.dumps(arguments)), dict(files or {})
         self.lock: TextIO  # from opening on
         self.complete = holds_run(self.path, self.arguments)
         if self.complete:
+            check_inputs(
+                self.path / "run.json", FILES, self.files, f"delete {self.path.name} or give another --output_dir"
+            )
             self._clear()  # a run may have been killed behind its move
         elif not self._untouched():
             holds_run(self.work, self.arguments)
@@ -55,7 +61,7 @@ class OutputFolder:
         """Makes the work folder, or takes up the one of a killed run; one process at a time.
 
         Args:
-            inputs: Checksums of what the run reads, by what it is; see `digests`. Kept beside the arguments.
+            inputs: Checksums of what the run reads of models and files, by what it is; see `digests`. Kept, too.
 
         Raises:
             InputError: if another process works on it, it cannot be made, or what the run reads is no longer what it
@@ -73,11 +79,12 @@ class OutputFolder:
         record = self.work / "run.json"
         if inputs is not None and record.exists() and not self._untouched():
             try:
-                check_inputs(record, inputs, f"delete {self.work.name} or give another --output_dir")
+                check_inputs(record, INPUTS, inputs, f"delete {self.work.name} or give another --output_dir")
             except InputError:
                 self.lock.close()
                 raise
-        write_json(record, self.arguments | ({} if inputs is None else {INPUTS: dict(inputs)}))
+        read = {INPUTS: None if inputs is None else dict(inputs), FILES: self.files}
+        write_json(record, self.arguments | {name: found for name, found in read.items() if found})
         return self
 
     def finish(self) -> Path:
@@ -136,7 +143,8 @@ def holds_run(folder: Path, arguments: dict[str, Any]) -> bool:
     if not record.exists():
         raise InputError(f"output folder '{folder}': is not empty; choose another --output_dir or empty it")
     earlier = json.loads(record.read_text(encoding="utf-8"))
-    earlier.pop(INPUTS, None)
+    for name in (INPUTS, FILES):
+        earlier.pop(name, None)
     for key in sorted(earlier.keys() | arguments.keys()):
         if key not in earlier and not arguments[key]:
             continue  # a choice that an earlier version did not have, and that is not made
@@ -148,18 +156,19 @@ def holds_run(folder: Path, arguments: dict[str, Any]) -> bool:
     return True
 
 
-def check_inputs(record: Path, inputs: Mapping[str, str], remedy: str) -> None:
+def check_inputs(record: Path, key: str, inputs: Mapping[str, str], remedy: str) -> None:
     """Holds what a run reads against what it read when it began.
 
     Args:
         record: Of the run, `run.json`.
+        key: `INPUTS` or `FILES`.
         inputs: Checksums by what they are of.
         remedy: What the user can do.
 
     Raises:
         InputError: naming what has changed.
     """
-    earlier = json.loads(record.read_text(encoding="utf-8")).get(INPUTS)
+    earlier = json.loads(record.read_text(encoding="utf-8")).get(key)
     for name, checksum in {} if earlier is None else inputs.items():  # version 0.1.0 kept none
         if earlier.get(name) != checksum:
             raise InputError(f"{name}: has changed since the run began; {remedy}")

@@ -5,32 +5,13 @@ from pathlib import Path
 import torch
 
 from efficientbert.slicing_efficientbert import nearest_layers
-from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.arguments import EmbedArguments
 from efficientbert.train.distillation.embeddings import EmbeddingStudent, EmbeddingTeacher, start_dense
 from efficientbert.train.distillation.projection import fit_projection, load_projection
 from efficientbert.train.distillation.student import Student, choose_attention
-from efficientbert.train.model_folder.loading import load_tokenizer
 from efficientbert.train.start.from_teacher import initialize_from_teacher
 from efficientbert.train.start.student_start import load_model
 from efficientbert.train.text.preparation import Text
-
-
-def check_tokenizer(student: str, teacher: EmbeddingTeacher) -> None:
-    """A checkpoint that brings a tokenizer must bring the teacher's: both read the same ids.
-
-    Raises:
-        InputError: if they differ.
-    """
-    if not Path(student, "tokenizer_config.json").is_file():
-        return
-    mine, theirs = load_tokenizer(student, "student").get_vocab(), teacher.tokenizer.get_vocab()
-    if mine != theirs:
-        odd = min(mine.items() ^ theirs.items())[0]
-        raise InputError(
-            f"student {student!r}: its tokenizer is not that of teacher {teacher.name!r}: token {odd!r} is "
-            f"{mine.get(odd)} here and {theirs.get(odd)} there; distil a student from this teacher first"
-        )
 
 
 def make_student(
@@ -39,9 +20,8 @@ def make_student(
     """A student with its starting weights: from a checkpoint, from the teacher, or random.
 
     Raises:
-        InputError: as `load_model`, or if its tokenizer is not the teacher's.
+        InputError: as `load_model`.
     """
-    check_tokenizer(args.student, teacher)
     source = teacher.as_teacher()
     model, fresh = load_model(args, source)
     encoder = model.efficientbert

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from transformers.utils import cached_file
 
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForMaskedLM
@@ -46,7 +47,7 @@ def load_checkpoint(name: str, argument: str, otherwise: str, teacher: Teacher) 
 
     Raises:
         InputError: if it cannot be loaded, naming the `argument` and, in the words `otherwise`, what it was to be; or
-            if its vocabulary is not the teacher's.
+            if its vocabulary or tokenizer is not the teacher's.
     """
     kind, model = loading.load_config(name, argument, otherwise).model_type, None
     missing: list[str] = []
@@ -60,7 +61,26 @@ def load_checkpoint(name: str, argument: str, otherwise: str, teacher: Teacher) 
             f"{argument} {name!r}: has a vocabulary of {model.config.vocab_size} but teacher {teacher.name!r} of "
             f"{teacher.vocab_size}"
         )
+    check_tokenizer(name, argument, teacher)
     return model
+
+
+def check_tokenizer(name: str, argument: str, teacher: Teacher) -> None:
+    """A checkpoint that brings a tokenizer must bring the teacher's: both read the same ids.
+
+    Raises:
+        InputError: if they differ.
+    """
+    missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    if cached_file(name, "tokenizer_config.json", **missing) is None:
+        return
+    mine, theirs = loading.load_tokenizer(name, argument).get_vocab(), teacher.tokenizer.get_vocab()
+    if mine != theirs:
+        odd = min(mine.items() ^ theirs.items())[0]
+        raise InputError(
+            f"{argument} {name!r}: its tokenizer is not that of teacher {teacher.name!r}: token {odd!r} is "
+            f"{mine.get(odd)} here and {theirs.get(odd)} there; distil a student from this teacher first"
+        )
 
 
 def make_student(

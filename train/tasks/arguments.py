@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
-from efficientbert.train.cli.arguments import parse_arguments
+from efficientbert.train.cli.arguments import changed_arguments, parse_arguments
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.arguments import LossArguments, parse_losses
 from efficientbert.train.engine.arguments import DeviceArguments, LoopArguments, check_seed
@@ -231,6 +232,20 @@ def labelled_sources(tasks: list[str], data: str | None, train_split: str = "tra
     return sources
 
 
+def check_flags_for_known(args: Any, *names: str) -> None:
+    """Refuses flags for the known ones among --tasks where all are YAML files, which name their data themselves.
+
+    Raises:
+        InputError: naming the flags.
+    """
+    given = [name for name in names if name in changed_arguments(args)]
+    if given and args.tasks and not set(args.tasks) & set(TASKS):
+        raise InputError(
+            f"{', '.join(given)}: for known tasks, such as 'rte', and none of --tasks is one; a .yaml names its data "
+            "itself"
+        )
+
+
 # What a run on several tasks writes beside the folders of the tasks.
 RESERVED = ("checkpoints", "encoder", "logs", "results.json", "run.json", "selected.safetensors", "training_log.json")
 
@@ -422,8 +437,9 @@ class MultitaskArguments(TaskTrainingArguments):
             raise InputError(f"sampling: must be between 0 and 1, not {self.sampling}")
 
     def sources(self) -> dict[str, LabelledData]:
-        """The data of every task by its name; see `labelled_sources` and `check_names`."""
+        """The data of every task by its name; see `labelled_sources`, `check_flags_for_known` and `check_names`."""
         sources = labelled_sources(self.tasks, self.data)
+        check_flags_for_known(self, "data")
         names = self.names or [source.title() for source in sources]
         check_names(names)
         return dict(zip(names, sources, strict=True))

@@ -107,7 +107,7 @@ def splits_to_score(args: TaskArguments) -> tuple[str, ...]:
         names = split_names(args.source(), args.configuration(), "data")
         if len(names) == 1 and names[0] not in splits:
             raise InputError(
-                f"split: {args.source()!r} has the split {names[0]!r} alone; give --split {names[0]} for all rows, or "
-                f"--split {HELD_OUT} for the tenth of them that `efficientbert finetune` keeps aside"
+                f"split: {args.source()!r} has the split {names[0]!r} alone, as any one file has; give --split "
+                f"{names[0]} for all rows, or --split {HELD_OUT} for those that `efficientbert finetune` keeps aside"
             )
     return splits

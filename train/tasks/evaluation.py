@@ -22,7 +22,11 @@ from efficientbert.train.tasks.loading import load_split
 from efficientbert.train.tasks.prediction import check_length, predict
 from efficientbert.train.tasks.task import Task
 from efficientbert.train.tasks.texts import TextTask, number
-from efficientbert.train.tasks.trained import find_models, is_embedder, load_trained
+from efficientbert.train.tasks.trained import SIZES, find_models, is_embedder, load_trained
+
+
+# Flags that say what is predicted and how; a sentence embedder predicts nothing.
+NOT_FOR_EMBEDDERS = ("kind", "choice_columns", "problem", "metric", *SIZES)
 
 
 @dataclass(frozen=True)
@@ -98,12 +102,19 @@ def evaluate_embedder(args: EvaluateArguments, name: str, folder: str) -> Result
     """Scores a sentence embedder by the cosines of pairs of texts, Spearman's correlation first.
 
     Raises:
-        InputError: if the data is no pairs of texts with a number.
+        InputError: if the data is no pairs of texts with a number, or a flag is given that is not for embedders.
     """
-    task = args.task or ("stsb" if args.text_column is None else None)
+    unused = [name for name in NOT_FOR_EMBEDDERS if getattr(args, name) is not None]
+    if unused:
+        raise InputError(
+            f"{', '.join(unused)}: not for model {folder!r}, which embeds texts: it is scored by the correlation of "
+            "cosines with numbers, and cuts texts as sentence-transformers does"
+        )
+    named = (args.text_column, args.text_pair_column)
+    task = args.task or ("stsb" if named == (None, None) else None)
     data = TaskArguments(task=task, data=args.data, data_name=args.data_name)
     data.check_task()
-    first, second = GLUE_COLUMNS["stsb"] if task == "stsb" else (args.text_column, args.text_pair_column)
+    first, second = GLUE_COLUMNS["stsb"] if named == (None, None) else named
     if task not in (None, "stsb") or first is None or second is None:
         raise InputError(
             f"model {folder!r}: embeds texts; score it with --task stsb, or with --data, --text_column, "
@@ -115,7 +126,7 @@ def evaluate_embedder(args: EvaluateArguments, name: str, folder: str) -> Result
     for row in rows:  # of a CSV, numbers are texts
         found = number(row[columns[-1]])
         row[columns[-1]] = row[columns[-1]] if found is None else found
-    cosines, numbers = pair_cosines(folder, rows, columns, args.batch_size, find_device(args.device))
+    cosines, numbers = pair_cosines(folder, rows, columns, data.source(), args.batch_size, find_device(args.device))
     figures = compute_metric("stsb", cosines, numbers)
     intervals = bootstrap("stsb", cosines, numbers, args.bootstrap, args.seed) if args.bootstrap else {}
     metrics = {name: figures[name] for name in ("spearmanr", "pearson")}
@@ -148,7 +159,10 @@ def evaluate_models(args: EvaluateArguments) -> tuple[list[Result], dict[str, st
     authors: dict[str, str] = {}
     for name, folder in find_models(args.model).items():
         if args.update_card and not Path(folder, "README.md").is_file():
-            raise InputError(f"model folder {folder!r}: has no model card README.md to update")
+            raise InputError(
+                f"model folder {folder!r}: has no model card README.md to update; leave out "
+                "--update_card: `efficientbert push` gives it one"
+            )
         if is_embedder(Path(folder)):
             results.append(evaluate_embedder(args, name, folder))
             continue

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from efficientbert.train.engine.accelerator import make_accelerator
 from efficientbert.train.engine.loop import train
-from efficientbert.train.files.digests import digest_models
+from efficientbert.train.files.digests import digest_local, digest_models
 from efficientbert.train.files.output_folder import OutputFolder, run_arguments
 from efficientbert.train.files.writing import write_json
 from efficientbert.train.model_folder.loading import load_tokenizer
@@ -32,7 +32,7 @@ LABELS_ALONE = "labels-alone"  # folder of the model that a student under a teac
 def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
     """One run, from arguments to a finished folder; returns the figures of every scored split."""
     asked, args = args, replace(args, learning_rate=args.rate(args.teacher is not None))
-    folder = OutputFolder(args.output_dir, run_arguments(args))
+    folder = OutputFolder(args.output_dir, run_arguments(args), digest_sources(args))
     if folder.complete:
         print(f"{folder.path} is complete already")
         return read_results(folder.path)
@@ -75,6 +75,7 @@ def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
             results["selection"] = dict(zip(("step", "score"), selection.restore()))
         results |= final_figures(prepared, model, args.batch_size)
     if args.labels_alone:
+        accelerator.print("now once more on the labels alone, from the same start")
         alone = run(without_teacher(asked, folder.work / LABELS_ALONE))
         for part in prepared.scored if accelerator.is_main_process else ():
             results[f"{part.split}, labels alone"] = alone[part.split]
@@ -84,9 +85,16 @@ def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
         write_json(folder.work / "training_log.json", log)
         (folder.work / SELECTED).unlink(missing_ok=True)
         shutil.rmtree(folder.work / LABELS_ALONE, ignore_errors=True)
-        print(folder.finish())
+        finished = folder.finish()
+        if finished.name != LABELS_ALONE:  # which is not kept
+            print(finished)
     accelerator.wait_for_everyone()
     return results
+
+
+def digest_sources(args: FinetuneArguments) -> dict[str, str]:
+    """Checksums of what the arguments name, for `OutputFolder`."""
+    return digest_local(args, "model", "teacher", "data", "augmented_data")
 
 
 def inputs(args: FinetuneArguments, prepared: Prepared) -> dict[str, str]:
@@ -101,7 +109,7 @@ def without_teacher(args: FinetuneArguments, output: Path) -> FinetuneArguments:
 
 def run_seeds(args: FinetuneArguments) -> dict[str, dict[str, float]]:
     """One run a seed, each in a folder of its own, and the mean and standard deviation of their figures."""
-    folder = OutputFolder(args.output_dir, run_arguments(args))
+    folder = OutputFolder(args.output_dir, run_arguments(args), digest_sources(args))
     if folder.complete:
         print(f"{folder.path} is complete already")
         return read_results(folder.path)

@@ -137,7 +137,7 @@ def prepare(
         scored = scored_data(source, task)
     if scored and scored[0].split == HELD_OUT:
         accelerator.print(
-            f"data {source.source()!r}: has one split; a tenth of it, {len(scored[0].rows)} rows, is kept aside and "
+            f"data {source.source()!r}: has one split; {len(scored[0].rows)} of its rows are kept aside and "
             f"scored as {HELD_OUT!r}"
         )
     check_rows(data, args.batch_size * accelerator.num_processes, source)

@@ -67,6 +67,8 @@ def described_gain(split: str, results: dict[str, dict[str, float]], metric: str
     """Whether a student gains by its teacher on a split, by the number that weights are chosen by, in one line."""
     under, alone = main_score(results[split], metric), main_score(results[f"{split}, labels alone"], metric)
     verdict = "gains by its teacher" if under > alone else "does not gain by its teacher"
+    if under == alone:
+        verdict = "is as good with its teacher as without"
     return f"{split}: the student {verdict}: {under:.4f} under it, {alone:.4f} on labels alone"
 
 

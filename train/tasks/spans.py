@@ -114,6 +114,9 @@ class SpanTask(Task):
         """The contexts: questions about one text resemble each other."""
         return rows[self.context_column][:]
 
+    def contents(self, rows: Dataset) -> list[str]:
+        return self.groups(rows)
+
     def encode(self, rows: Dataset, labelled: bool) -> Dataset:
         """One feature a window.
 

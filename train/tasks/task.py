@@ -172,8 +172,13 @@ class Task(ABC):
         """What rows have in common, one value a row: rows of one group stay on one side when data is divided."""
         return list(range(len(rows)))
 
+    def contents(self, rows: Dataset) -> list[str]:
+        """What decides which rows are held out, one text a row."""
+        columns = [rows[column][:] for column in self.text_columns()]
+        return [json.dumps(texts) for texts in zip(*columns)]
+
     def strata(self, rows: Dataset) -> list[Any]:
-        """What both sides get their share of when data is divided, one value a row, such as its class."""
+        """What both sides shall have some of when data is divided, one value a row, such as its class."""
         return [0] * len(rows)
 
     def divide(self, rows: Dataset) -> tuple[Dataset, Dataset]:
@@ -182,8 +187,8 @@ class Task(ABC):
         Raises:
             InputError: if they are too few.
         """
-        kept, aside = divide(self.groups(rows), self.strata(rows))
-        if not kept:
+        kept, aside = divide(self.contents(rows), self.strata(rows))
+        if not kept or not aside:
             raise InputError(
                 f"data {self.args.source()!r}: of {len(rows)} rows none can be kept aside for scoring; give "
                 "--eval_split, such as 'none' to score nothing"

@@ -1,6 +1,7 @@
 """Classification and regression on one text or two: GLUE, and the user's own."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import ClassLabel, Dataset, LargeList, List
+from datasets.fingerprint import Hasher
 from scipy.special import expit
 from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig
@@ -36,6 +38,8 @@ class TextTask(Task):
 
     auto_class = AutoModelForSequenceClassification
     default_label_column = "label"
+    # Whether several labels are given as 0 or 1 of each, rather than by names or ids; None where nothing has told yet.
+    indicators: bool | None = None
 
     @property
     def problem(self) -> str:
@@ -58,7 +62,9 @@ class TextTask(Task):
         known = GLUE_COLUMNS.get(self.args.task or "")
         if first is None:
             if known is None or second is not None:
-                raise InputError("text_column: must name the column of the text in data of your own")
+                raise InputError(
+                    "text_column: must name the column of the text in data of your own: give --text_column"
+                )
             first, second = known
         elif known is not None and (known[1] is None) != (second is None):
             columns = "--text_column alone" if second else "both --text_column and --text_pair_column"
@@ -152,11 +158,13 @@ class TextTask(Task):
         feature = rows.features[self.label_column]
         item = feature.feature if self.multi_label else feature
         if isinstance(item, ClassLabel):
+            self.indicators = False
             return tuple(item.names)
         if not self.multi_label:
             return sorted_names(set(rows.unique(self.label_column)))
         lists = rows[self.label_column][:]
         width = self._indicator_width(lists)
+        self.indicators = width is not None
         if width is not None:
             return tuple(map(str, range(width)))
         return sorted_names({label for labels in lists for label in labels})
@@ -201,6 +209,7 @@ class TextTask(Task):
                 f"predicts {PREDICTS[found]} ({found})"
             )
         self.args = replace(self.args, problem=found)
+        self.indicators = getattr(config, "label_indicators", None)
         super().adopt(config)
 
     def strata(self, rows: Dataset) -> list[Any]:
@@ -214,6 +223,8 @@ class TextTask(Task):
     def configure(self, config: PreTrainedConfig) -> None:
         super().configure(config)
         config.problem_type = PROBLEM_TYPES[self.problem]
+        if self.multi_label:
+            config.label_indicators = self.indicators
         if self.regression:
             config.num_labels = 1
 
@@ -237,6 +248,10 @@ class TextTask(Task):
             return kept
 
         return map_rows(rows, encode_batch, self.fingerprint(rows, labelled))
+
+    def fingerprint(self, rows: Dataset, labelled: bool) -> str | None:
+        found = super().fingerprint(rows, labelled)
+        return None if found is None else Hasher.hash([found, self.indicators])
 
     def _label_reader(self, rows: Dataset) -> Callable[[Any, int], int | float | list[float]]:
         """What reads the label of a row, given with the row's number: a class id, a number, or 0 or 1 of every label.
@@ -267,10 +282,19 @@ class TextTask(Task):
             present = {id_of(value, index) for value in values}
             return [float(label in present) for label in range(len(self.classes))]
 
+        def zeros_and_ones(values: list[Any], index: int) -> list[float]:
+            if len(values) != len(self.classes) or not all(value in (0, 1) for value in values):
+                count = len(self.classes)
+                raise self._fault(index, f"labels {values} are not 0 or 1 of each of {count}, as in the training rows")
+            return list(map(float, values))
+
         if not self.multi_label:
             return number_of if self.regression else id_of
-        width = None if isinstance(item, ClassLabel) else self._indicator_width(rows[self.label_column][:])
-        return (lambda values, _: list(map(float, values))) if width == len(self.classes) else indicators_of
+        indicators = self.indicators
+        if indicators is None or not {"0", "1"} & set(self.classes):  # of such names no 0 and 1 can be ids
+            lists = not isinstance(item, ClassLabel)
+            indicators = lists and self._indicator_width(rows[self.label_column][:]) == len(self.classes)
+        return zeros_and_ones if indicators else indicators_of
 
     def collate(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """`MODEL_INPUTS` of shape `(B, L)`; `labels` of shape `(B,)`, class ids or numbers, or of shape `(B, labels)`,
@@ -351,8 +375,8 @@ def number(value: Any) -> float | None:
 
 
 def sorted_names(labels: set[Any]) -> tuple[str, ...]:
-    """Labels as names: whole numbers by size, also where they are texts, anything else by the alphabet."""
-    if all(str(label).isdecimal() for label in labels):
+    """Labels as names: whole numbers by size, below 0 too and where they are texts, anything else by the alphabet."""
+    if all(re.fullmatch(r"[+-]?\d+", str(label)) for label in labels):
         return tuple(map(str, sorted(labels, key=lambda label: (int(label), str(label)))))
     return tuple(map(str, sorted(labels)))
 

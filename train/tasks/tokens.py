@@ -15,6 +15,7 @@ from efficientbert.train.cli.errors import InputError
 from efficientbert.train.metrics.entities import SCHEMES, why_no_entities
 from efficientbert.train.tasks.arguments import TaskArguments
 from efficientbert.train.tasks.task import Task, TaskData, map_rows, pad_inputs, soft_cross_entropy
+from efficientbert.train.tasks.texts import sorted_names
 from efficientbert.train.text.batches import pad
 
 
@@ -68,7 +69,7 @@ class TokenTask(Task):
         found = {tag for tags in rows[self.label_column] for tag in tags or () if tag is not None}
         if not found:
             raise InputError(f"data {self.args.source()!r}: column {self.label_column!r} holds no tags")
-        return tuple(map(str, sorted(found)))
+        return sorted_names(found)
 
     def read_rows(self, rows: Dataset) -> None:
         super().read_rows(rows)
