@@ -13,7 +13,7 @@ from efficientbert.search.samplers import SAMPLERS, Sampler
 from efficientbert.search.score_choice import make_score
 from efficientbert.search.scores.score import Score
 from efficientbert.search.scores.trained_candidates import TrainedCandidates
-from efficientbert.search.space.architecture import Architecture
+from efficientbert.search.space.architecture import FORMAT, Architecture
 from efficientbert.search.space.neighbourhood import Neighbourhood
 from efficientbert.search.space.space import SearchSpace
 from efficientbert.search.study.record import Record
@@ -133,7 +133,7 @@ class Stages:
             from_json=Architecture.from_json,
             objectives=tuple(args.objectives),
             seed=args.seed,
-            settings={key: value for key, value in args.decisive().items() if key not in PLACES},
+            settings={key: value for key, value in args.decisive().items() if key not in PLACES} | {"format": FORMAT},
             first=first,
             numbers=numbers,
             pruner=None if factor is None else SuccessiveHalvingPruner(1, factor),

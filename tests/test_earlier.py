@@ -62,9 +62,13 @@ def test_a_killed_run_goes_on_to_the_same_weights(earlier):
             torch.testing.assert_close(now[key], tensor, rtol=1e-4, atol=1e-6)  # processors round differently
 
 
-def test_a_finished_search_is_known_as_finished(earlier, capsys):
+def test_a_search_of_another_format_is_refused_in_one_line(earlier, capsys):
     before = {path: path.stat().st_mtime_ns for path in Path("searched", "best").iterdir()}
     words = [*TEXT, "--warmup_steps", "2", "--general_steps", "2", "--sampled_steps", "2", "--num_candidates", "2"]
     words += ["--initial", "1", "--stages", "1", "--output_dir", "searched"]
-    run_command(search.main, SearchArguments, "search", words)
+    with pytest.raises(SystemExit) as ended:
+        run_command(search.main, SearchArguments, "search", words)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert ended.value.code == 2 and line.startswith("efficientbert search: error: study ")
+    assert line.endswith("was begun with format=None, not 2; choose another folder or name")
     assert {path: path.stat().st_mtime_ns for path in Path("searched", "best").iterdir()} == before

@@ -147,10 +147,10 @@ def test_a_missing_capture_is_an_error_not_a_zero():
             return Outputs()
 
     silent = Silent()
-    recorder = Recorder(silent, [list(silent.unused)], num_heads=2)
+    recorder = Recorder(silent, [list(silent.unused)], [2])
     with pytest.raises(CaptureError, match="layer 0"):
         recorder.record(silent)
-    two_layers = Recorder(silent, [list(silent.unused)] * 2, num_heads=2)
+    two_layers = Recorder(silent, [list(silent.unused)] * 2, [2, 2])
     with pytest.raises(CaptureError, match="2 hidden states of an encoder with 2 layers"):
         two_layers.record(silent)
 

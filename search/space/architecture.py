@@ -7,6 +7,9 @@ from typing import Any
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 
 
+FORMAT = 2  # of an architecture in a study: layers hold their attention
+
+
 @dataclass(frozen=True)
 class Shape:
     """What all layers share."""
