@@ -1,10 +1,10 @@
 """The command `efficientbert`: one subcommand per script."""
 
-import difflib
 import importlib
 import sys
 
 from efficientbert import __version__
+from efficientbert.train.cli.errors import did_you_mean
 
 
 SCRIPTS = {
@@ -38,9 +38,8 @@ def main() -> None:
         sys.exit(0)
     command = sys.argv.pop(1)
     if command not in SCRIPTS:
-        near = difflib.get_close_matches(command, SCRIPTS, 1)
-        known = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(SCRIPTS)}"
-        print(f"efficientbert: error: unknown command {command!r}; {known}", file=sys.stderr)
+        known = did_you_mean(command, SCRIPTS) or f"; known are {', '.join(SCRIPTS)}"
+        print(f"efficientbert: error: unknown command {command!r}{known}", file=sys.stderr)
         sys.exit(2)
     importlib.import_module(SCRIPTS[command][0]).cli()
 

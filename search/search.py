@@ -18,7 +18,7 @@ from pathlib import Path
 from efficientbert.search.arguments import SearchArguments
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.outcome import Outcome
-from efficientbert.train.files.output_folder import INPUTS, check_inputs, check_place, holds_run
+from efficientbert.train.files.output_folder import INPUTS, RECORD, check_inputs, check_place, holds_run, read_record
 from efficientbert.train.files.writing import write_json
 
 
@@ -63,11 +63,10 @@ def main(args: SearchArguments) -> Outcome:
         for task in tasks:
             rows = [digest_rows(data.features) for data in (task.data, task.held_out)]
             inputs[f"data of task {task.task.args.title()!r}"] = digest(*rows)
-        record = folder / "run.json"
-        if record.exists():
-            check_inputs(record, INPUTS, inputs, f"delete {folder.name} or give another --output_dir")
+        if (folder / RECORD).exists():
+            check_inputs(read_record(folder).get(INPUTS), inputs, f"delete {folder.name} or give another --output_dir")
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(record, arguments | {INPUTS: inputs})
+        write_json(folder / RECORD, arguments | {INPUTS: inputs})
     accelerator.wait_for_everyone()
     storage = open_storage(folder) if database is None else database
     args = replace(args, storage=None)  # what is recorded of them goes with checkpoints: no password in it

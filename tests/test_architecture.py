@@ -41,7 +41,7 @@ def test_heads_stand_layer_by_layer_where_they_differ():
     config = MIXED.to_config(BASE)
     assert config.attention_heads == [3, 0, 4, 3] and config.head_dims == [5, 0, 2, 7]
     assert NONE.to_config(BASE).attentions == [(0, 0)] * 2
-    assert [one.attentive for one in (ARCHITECTURE, MIXED, NONE)] == [True, True, False]
+    assert [one.attentive for one in (ARCHITECTURE, MIXED, NONE)] == [(0, 1), (0, 2, 3), ()]
 
 
 @pytest.mark.parametrize("architecture", [ARCHITECTURE, MIXED, NONE])

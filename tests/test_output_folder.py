@@ -165,3 +165,29 @@ def test_a_killed_run_goes_on_only_with_what_it_read(tmp_path):
 def test_a_run_that_made_nothing_yet_may_read_something_else(tmp_path):
     OutputFolder(tmp_path / "out", {"seed": 1}).open({"corpus 'c'": "1"}).lock.close()
     OutputFolder(tmp_path / "out", {"seed": 1}).open({"corpus 'c'": "2"}).finish()
+
+
+def test_a_finished_folder_is_that_of_its_models_and_data(tmp_path):
+    models, data = {"model 'm'": "1"}, {"data 'd'": "2"}
+
+    def folder(models: dict[str, str], data: dict[str, str]) -> OutputFolder:
+        return OutputFolder(tmp_path / "out", {"seed": 1}, lambda: models, lambda: data)
+
+    folder(models, data).open({"rows": "3"}).finish()
+    assert folder(models, data).complete and folder({}, {}).complete  # what is gone is not asked for
+    for changed, name in (
+        ((models | {"model 'm'": "4"}, data), "model 'm'"),
+        ((models, {"data 'd'": "5"}), "data 'd'"),
+    ):
+        with pytest.raises(InputError) as told:
+            folder(*changed)
+        assert str(told.value) == f"{name}: has changed since the run began; delete out or give another --output_dir"
+
+
+def test_the_same_rows_in_other_files_go_on(tmp_path):
+    begun = OutputFolder(tmp_path / "out", {"seed": 1}, data=lambda: {"data 'd'": "1"}).open({"rows": "3"})
+    (begun.work / "made.txt").write_text("x", encoding="utf-8")
+    begun.lock.close()
+    begun = OutputFolder(tmp_path / "out", {"seed": 1}, data=lambda: {"data 'd'": "2"})
+    begun.open({"rows": "3"}).finish()
+    assert OutputFolder(tmp_path / "out", {"seed": 1}, data=lambda: {"data 'd'": "2"}).complete

@@ -4,6 +4,7 @@ efficientbert augment --task rte --model google-bert/bert-base-uncased --output_
 efficientbert finetune --task rte --augmented_data rte-augmented.parquet --model my-student --output_dir my-rte
 """
 
+from functools import partial
 from pathlib import Path
 
 from efficientbert.train.cli.command import run_command
@@ -18,7 +19,7 @@ def main(args: AugmentArguments) -> Outcome:
     from pyarrow.parquet import read_metadata
     from tqdm.auto import tqdm
 
-    from efficientbert.train.files.digests import digest_model, digest_rows
+    from efficientbert.train.files.digests import digest_models, digest_rows
     from efficientbert.train.tasks.augmentation import (
         BLOCK_ROWS,
         DECIDES,
@@ -40,8 +41,7 @@ def main(args: AugmentArguments) -> Outcome:
             if not isinstance(text, str):
                 raise InputError(f"data {args.source()!r}: row {index}: {column!r} is {text!r}, not a text")
     record = {name: getattr(args, name) for name in DECIDES} | {"rows": digest_rows(rows)}
-    record |= {"weights": digest_model(args.model)}
-    file = AugmentedFile(Path(args.output_file), record)
+    file = AugmentedFile(Path(args.output_file), record, partial(digest_models, args, "model"))
     if file.complete:
         print(f"{file.path} is complete already")
         return Outcome(file.path, {"rows": read_metadata(file.path).num_rows})

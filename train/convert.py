@@ -6,6 +6,7 @@
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import partial
 
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.outcome import Outcome
@@ -57,7 +58,7 @@ def main(args: ConvertArguments) -> Outcome:
     from transformers.utils import logging
 
     from efficientbert.train.distillation.projection import PROJECTION_FILE
-    from efficientbert.train.files.digests import digest_local
+    from efficientbert.train.files.digests import digest_models
     from efficientbert.train.model_folder.record import read_result
     from efficientbert.train.model_folder.release_checkpoint import (
         Checkpoint,
@@ -81,7 +82,7 @@ def main(args: ConvertArguments) -> Outcome:
         "task": task,
         "tokenizer": args.tokenizer,
     }
-    folder = OutputFolder(args.output_dir, record, digest_local(args, "tokenizer"))
+    folder = OutputFolder(args.output_dir, record, partial(digest_models, args, "tokenizer"))
     if folder.complete:
         print(f"{folder.path} holds this conversion already")
         return Outcome(folder.path, read_result(folder.path))

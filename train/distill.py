@@ -6,6 +6,8 @@
 The folder that it writes loads in transformers, and is what `efficientbert finetune --model` starts from.
 """
 
+from functools import partial
+
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.outcome import Outcome
 from efficientbert.train.distillation.arguments import DistillArguments, parse_losses
@@ -23,7 +25,7 @@ def main(args: DistillArguments) -> Outcome:
     from efficientbert.train.distillation.teacher import Teacher
     from efficientbert.train.engine.accelerator import make_accelerator
     from efficientbert.train.engine.loop import train
-    from efficientbert.train.files.digests import digest_local, digest_models
+    from efficientbert.train.files.digests import digest_data, digest_models
     from efficientbert.train.model_folder.record import read_result
     from efficientbert.train.model_folder.write import write_checkpoint
     from efficientbert.train.start.student_start import load_model, make_student
@@ -31,8 +33,12 @@ def main(args: DistillArguments) -> Outcome:
     from efficientbert.train.text.preparation import prepare_text
 
     args.check()
-    named = ("teacher", "student", "initialization")
-    folder = OutputFolder(args.output_dir, run_arguments(args), digest_local(args, *named, "corpus"))
+    folder = OutputFolder(
+        args.output_dir,
+        run_arguments(args),
+        partial(digest_models, args, "teacher", "student", "initialization"),
+        partial(digest_data, "corpus", args.corpus),
+    )
     if folder.complete:
         print(f"{folder.path} is complete already")
         return Outcome(folder.path, read_result(folder.path))
@@ -47,7 +53,7 @@ def main(args: DistillArguments) -> Outcome:
     masking = WholeWordMasking(text.collator, teacher.tokenizer, args.seed) if recipe.masks else None
     student = make_student(args, model, fresh, recipe, teacher, text, accelerator.device)
     if accelerator.is_main_process:
-        folder.open(digest_models(args, *named) | {f"corpus {args.corpus!r}": text.digest(args)})
+        folder.open({f"corpus {args.corpus!r}": text.digest(args)})
     accelerator.wait_for_everyone()
     with accelerator.main_process_first():
         scales = teacher_scales(teacher, text, folder.work, accelerator.device)

@@ -6,6 +6,8 @@
 The folder that it writes loads in sentence-transformers, which must be installed.
 """
 
+from functools import partial
+
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.outcome import Outcome
 from efficientbert.train.distillation.arguments import EmbedArguments
@@ -25,7 +27,7 @@ def main(args: EmbedArguments) -> Outcome:
     )
     from efficientbert.train.engine.accelerator import make_accelerator
     from efficientbert.train.engine.loop import train
-    from efficientbert.train.files.digests import digest_local, digest_models
+    from efficientbert.train.files.digests import digest_data, digest_models
     from efficientbert.train.model_folder.record import read_result
     from efficientbert.train.model_folder.write import write_checkpoint
     from efficientbert.train.start.embedder_start import make_student
@@ -33,8 +35,12 @@ def main(args: EmbedArguments) -> Outcome:
     from efficientbert.train.text.preparation import prepare_passages
 
     args.check()
-    named = ("teacher", "student")
-    folder = OutputFolder(args.output_dir, run_arguments(args), digest_local(args, *named, "corpus"))
+    folder = OutputFolder(
+        args.output_dir,
+        run_arguments(args),
+        partial(digest_models, args, "teacher", "student"),
+        partial(digest_data, "corpus", args.corpus),
+    )
     if folder.complete:
         print(f"{folder.path} is complete already")
         return Outcome(folder.path, read_result(folder.path))
@@ -46,7 +52,7 @@ def main(args: EmbedArguments) -> Outcome:
         text = prepare_passages(args, teacher, args.batch_size * accelerator.num_processes)
     student = make_student(args, teacher, text, device)
     if accelerator.is_main_process:
-        folder.open(digest_models(args, *named) | {f"corpus {args.corpus!r}": text.digest(args)})
+        folder.open({f"corpus {args.corpus!r}": text.digest(args)})
     accelerator.wait_for_everyone()
     with accelerator.main_process_first():
         variance = teacher_variance(teacher, batches(text.sample, 32, text.collator, device), folder.work)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 
@@ -16,6 +16,15 @@ class Shape:
 
     hidden_size: int
     embedding_size: int
+
+
+class Sizes(NamedTuple):
+    """The sizes of a layer, see `LayerChoice`."""
+
+    stack: int
+    intermediate_size: int
+    heads: int
+    head_dim: int
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,11 @@ class LayerChoice:
     heads: int
     head_dim: int
 
+    @property
+    def sizes(self) -> Sizes:
+        """All but the expression."""
+        return Sizes(self.stack, self.intermediate_size, self.heads, self.head_dim)
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -45,9 +59,9 @@ class Architecture:
     layers: tuple[LayerChoice, ...]
 
     @property
-    def attentive(self) -> bool:
-        """Whether any layer has attention."""
-        return any(layer.heads for layer in self.layers)
+    def attentive(self) -> tuple[int, ...]:
+        """The layers that have attention, counted from 0."""
+        return tuple(index for index, layer in enumerate(self.layers) if layer.heads)
 
     def to_config(self, base: EfficientBertConfig) -> EfficientBertConfig:
         """The configuration of this candidate; vocabulary, dropout and the like are those of `base`."""

@@ -15,7 +15,7 @@ from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.ffn_efficientbert import ExpressionError, parse, uses_gate
 from efficientbert.search.costs.budget import Budget
 from efficientbert.search.costs.cost import Cost, linears_to_intermediate
-from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
+from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape, Sizes
 from efficientbert.search.space.budgeted_draws import Draws, Options
 from efficientbert.search.space.expressions import (
     GATED,
@@ -44,7 +44,7 @@ class SearchSpace:
         choices: What may be chosen.
         budgets: What a candidate may cost; every one must be met.
         costs: The costs by metric, at least those of the budgets.
-        sizes: If given, stack, inner width, heads and width of a head are these in every layer (stage 2).
+        sizes: If given, those of every layer (stage 2).
         expressions: If given, the layers' expressions are these, at any other depth those of
             the layers at the same part of the depth, as a supernet shares its weights (stage 3).
 
@@ -56,7 +56,7 @@ class SearchSpace:
     choices: Choices = field(default_factory=Choices)
     budgets: tuple[Budget, ...] = ()
     costs: Mapping[str, Cost] = field(default_factory=dict)
-    sizes: tuple[tuple[int, int, int, int], ...] | None = None
+    sizes: tuple[Sizes, ...] | None = None
     expressions: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -84,7 +84,7 @@ class SearchSpace:
         attentions = {pair for shape in shapes for pair in self.attentions(shape.hidden_size)}
         heads, head_dim = map(max, zip(*attentions))
         depth = max(depth for depth, _ in self.shapes)
-        sizes = self.sizes or ((max(self.choices.stacks), width, heads, head_dim),) * depth
+        sizes = self.sizes or (Sizes(max(self.choices.stacks), width, heads, head_dim),) * depth
         return Architecture(shape, tuple(LayerChoice(GATED if gate else PLAIN, *size) for size in sizes))
 
     def plain(self, expression: str = PLAIN) -> Architecture:
@@ -99,7 +99,9 @@ class SearchSpace:
         base, multiple = Architecture.from_config(self.base), self.choices.width_multiple
 
         def plain(width: int) -> Architecture:
-            layers = (LayerChoice(expression, 1, width * multiple, *size_of(layer)[2:]) for layer in base.layers)
+            layers = (
+                LayerChoice(expression, 1, width * multiple, layer.heads, layer.head_dim) for layer in base.layers
+            )
             return replace(base, layers=tuple(layers))
 
         def affordable(architecture: Architecture) -> bool:
@@ -158,7 +160,7 @@ class SearchSpace:
             hidden_sizes=(shape.hidden_size,),
             embedding_sizes=(shape.embedding_size,),
         )
-        return replace(self, choices=choices, sizes=tuple(map(size_of, layers)))
+        return replace(self, choices=choices, sizes=tuple(layer.sizes for layer in layers))
 
     def fix_expressions(self, architecture: Architecture) -> "SearchSpace":
         """The space of stage 3: stacks, widths and shapes are free, the expressions are those of an architecture."""
@@ -168,7 +170,7 @@ class SearchSpace:
         """Whether an architecture is one of this space."""
         depth, hidden = len(architecture.layers), architecture.shape.hidden_size
         return (
-            architecture.attentive
+            bool(architecture.attentive)
             and (depth, architecture.shape) in self.shapes
             and all(self._allows(hidden, depth, index, layer) for index, layer in enumerate(architecture.layers))
             and self._affordable(architecture)
@@ -242,7 +244,7 @@ class SearchSpace:
         for layer in architecture.layers:
             linears = linears_to_intermediate(layer.expression)
             weights = layer.stack * layer.intermediate_size * (linears + 1)
-            row += [*size_of(layer), weights, linears - 1, *operator_counts(layer.expression)]
+            row += [*layer.sizes, weights, linears - 1, *operator_counts(layer.expression)]
         return np.array(row + [0] * (len(self.columns) - len(row)), dtype=np.float64)
 
     # Parts
@@ -266,13 +268,11 @@ class SearchSpace:
             self._tables[number] = Draws(positions, start, self.budgets, attentive)
         return self._tables[number]
 
-    def _options(
-        self, shape: Shape, size: tuple[int, int, int, int] | None, expression: str | None
-    ) -> Options["Family"]:
+    def _options(self, shape: Shape, size: Sizes | None, expression: str | None) -> Options["Family"]:
         """What a layer may be, with fixed sizes or a fixed expression, if any."""
         families = []
         for sizes in [size] if size else self._sizes(shape.hidden_size):
-            wide = sizes[1] > shape.hidden_size
+            wide = sizes.intermediate_size > shape.hidden_size
             if expression is None:
                 families += [Family(sizes, *kind) for kind in self._kinds[wide]]
             elif fits(expression, wide):
@@ -310,11 +310,10 @@ class SearchSpace:
         hidden_sizes = ((shape, shape.hidden_size) for shape in shapes)
         return [(shape, self.attentions(size), self.choices.widths(size)) for shape, size in hidden_sizes]
 
-    def _sizes(self, hidden_size: int) -> list[tuple[int, int, int, int]]:
-        """What `sizes` may hold of a layer, where it is not fixed."""
-        networks = itertools.product(self.choices.stacks, self.choices.widths(hidden_size))
-        pairs = itertools.product(networks, self.attentions(hidden_size))
-        return [(*network, *attention) for network, attention in pairs]
+    def _sizes(self, hidden_size: int) -> list[Sizes]:
+        """The sizes that a layer may have, where they are not fixed."""
+        parts = itertools.product(self.choices.stacks, self.choices.widths(hidden_size), self.attentions(hidden_size))
+        return [Sizes(stack, width, *attention) for stack, width, attention in parts]
 
     def _allows(self, hidden_size: int, depth: int, index: int, layer: LayerChoice) -> bool:
         """Whether a layer may be this at a hidden size, number of layers and position."""
@@ -322,13 +321,12 @@ class SearchSpace:
             canonical = str(parse(layer.expression)) == layer.expression
         except ExpressionError:
             return False
-        size = size_of(layer)
         fixed = self.expression(depth, index)
         return (
             canonical
             and (self.choices.gate or not _gated(layer.expression))
             and fits(layer.expression, layer.intermediate_size > hidden_size)
-            and size in (self._sizes(hidden_size) if self.sizes is None else [self.sizes[index]])
+            and layer.sizes in (self._sizes(hidden_size) if self.sizes is None else [self.sizes[index]])
             and (fixed is None or layer.expression == fixed)
         )
 
@@ -353,7 +351,7 @@ class SearchSpace:
 class Family(NamedTuple):
     """Choices of a layer that cost the same: sizes, and expressions with their cumulative weights."""
 
-    sizes: tuple[int, int, int, int]
+    sizes: Sizes
     expressions: list[str]
     cumulative: list[float]
 
@@ -365,12 +363,7 @@ class Family(NamedTuple):
 
 def attentive(families: list[Family]) -> bool:
     """Whether any layer has attention."""
-    return any(family.sizes[2] for family in families)
-
-
-def size_of(layer: LayerChoice) -> tuple[int, int, int, int]:
-    """Stack, inner width, heads and width of a head."""
-    return (layer.stack, layer.intermediate_size, layer.heads, layer.head_dim)
+    return any(family.sizes.heads for family in families)
 
 
 def _gated(expression: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search.costs.budget import Budget
 from efficientbert.search.costs.cost import Cost
-from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
+from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape, Sizes
 from efficientbert.search.space.expressions import fits, function_key, mutate_expression, spread_expressions
 from efficientbert.search.space.sizes import Choices
 from efficientbert.slicing_efficientbert import nearest_layers
@@ -18,7 +18,7 @@ from efficientbert.slicing_efficientbert import nearest_layers
 
 ATTEMPTS = 100  # changes tried before a mutation or crossover is given up
 REPAIRS = 100  # stacks and widths changed to bring one architecture back into the budgets
-SIZES = ("stack", "intermediate_size", "attention")
+LAYER_DIMENSIONS = ("stack", "intermediate_size", "attention")
 Size = TypeVar("Size", int, tuple[int, int])
 DIMENSIONS = ("num_layers", *(entry.name for entry in fields(Shape)))
 
@@ -33,7 +33,7 @@ class Variation:
         shapes: All pairs of a number of layers and a shape.
         budgets: What an architecture may cost.
         costs: The costs by metric.
-        sizes: If given, stack, inner width and attention of every layer.
+        sizes: If given, those of every layer.
         expressions: If given, the layers' expressions.
     """
 
@@ -42,7 +42,7 @@ class Variation:
     shapes: Sequence[tuple[int, Shape]]
     budgets: Sequence[Budget]
     costs: Mapping[str, Cost]
-    sizes: tuple[tuple[int, int, int, int], ...] | None
+    sizes: tuple[Sizes, ...] | None
     expressions: tuple[str, ...] | None
 
     def mutate(self, architecture: Architecture, rng: random.Random) -> Architecture | None:
@@ -58,7 +58,7 @@ class Variation:
         if self.expressions is None:
             changes.append(partial(self.change_expression, architecture, rng))
         if self.sizes is None:
-            changes += [partial(self.change_size, architecture, name, rng) for name in self.searched_sizes()]
+            changes += [partial(self.change_size, architecture, name, rng) for name in self.searched_of_layers()]
         changes += [partial(self.change_shape, architecture, name, rng) for name in self.searched()]
         known = function_key(architecture)
         for _ in range(ATTEMPTS if changes else 0):
@@ -98,12 +98,12 @@ class Variation:
         return with_layer(architecture, index, replace(layer, expression=text))
 
     def change_size(self, architecture: Architecture, name: str, rng: random.Random) -> Architecture | None:
-        """One layer with another size of a name in `SIZES`, if there is one that its expression fits."""
+        """One layer changed in one of `LAYER_DIMENSIONS`, if there is a change that its expression fits."""
         moves = self.list_moves(architecture, name)
         return with_layer(architecture, *rng.choice(moves)) if moves else None
 
     def list_moves(self, architecture: Architecture, name: str) -> list[tuple[int, LayerChoice]]:
-        """All other sizes of a name in `SIZES` that a layer may have, with the layer's number."""
+        """All that a layer changed in one of `LAYER_DIMENSIONS` may be, with its number."""
         hidden = architecture.shape.hidden_size
         changes: list[dict[str, Any]]
         if name == "stack":
@@ -122,11 +122,11 @@ class Variation:
             if layer != architecture.layers[index] and fits(layer.expression, layer.intermediate_size > hidden)
         ]
 
-    def searched_sizes(self) -> list[str]:
-        """The names in `SIZES` of which a layer has a choice."""
+    def searched_of_layers(self) -> list[str]:
+        """Those of `LAYER_DIMENSIONS` that are searched."""
         hidden_sizes = {shape.hidden_size for _, shape in self.shapes}
         choice = any(len(self.choices.attentions(size, self.base)) > 1 for size in hidden_sizes)
-        return [name for name in SIZES if choice or name != "attention"]
+        return [name for name in LAYER_DIMENSIONS if choice or name != "attention"]
 
     def searched(self) -> list[str]:
         """The dimensions of the shape that are searched, the number of layers among them."""
@@ -185,7 +185,7 @@ class Variation:
                 return None
             parts = [[cost.layer(shape, layer) for cost in costs] for layer in architecture.layers]
             better = []
-            moves = [move for name in self.searched_sizes() for move in self.list_moves(architecture, name)]
+            moves = [move for name in self.searched_of_layers() for move in self.list_moves(architecture, name)]
             for index, layer in moves:
                 changed = [
                     all_layers + cost.layer(shape, layer) - part

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
+from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape, Sizes
 from efficientbert.search.space.expressions import PLAIN, fits, spread_expressions
 from efficientbert.search.space.space import SearchSpace
 from efficientbert.slicing_efficientbert import nearest_layers
@@ -90,11 +90,10 @@ def bounds(space: SearchSpace) -> tuple[Architecture, Architecture]:
     """
     top, choices = space.largest(), space.choices
     depth, shape = min(space.shapes, key=lambda pair: (pair[0], *astuple(pair[1])))
-    first = top.layers[0]
-    widest = (first.heads, first.head_dim)
-    narrowest = next(attention for attention in space.attentions(shape.hidden_size) if attention[0])
-    largest = _bound(space, len(top.layers), top.shape, first.expression, max(choices.stacks), max, widest)
-    return largest, _bound(space, depth, shape, PLAIN, min(choices.stacks), min, narrowest)
+    first, attention = top.layers[0], next(pair for pair in space.attentions(shape.hidden_size) if pair[0])
+    smallest = Sizes(min(choices.stacks), min(choices.widths(shape.hidden_size)), *attention)
+    largest = _bound(space, len(top.layers), top.shape, first.expression, first.sizes, max)
+    return largest, _bound(space, depth, shape, PLAIN, smallest, min)
 
 
 def _bound(
@@ -102,19 +101,18 @@ def _bound(
     depth: int,
     shape: Shape,
     expression: str,
-    stack: int,
+    sizes: Sizes,
     choose: Callable[[list[int]], int],
-    attention: tuple[int, int],
 ) -> Architecture:
-    """One of the bounds: what is given and the width that is chosen of all stand where nothing is fixed."""
+    """One of the bounds: `expression`, `sizes` and, of all that fit, the width that is chosen, where none is fixed."""
     texts = [expression] * depth
     if space.expressions:
         texts = spread_expressions(space.expressions, depth)
     layers = []
     for index, text in enumerate(texts):
         widths = [width for width in space.choices.widths(shape.hidden_size) if fits(text, width > shape.hidden_size)]
-        size = space.sizes[index] if space.sizes else (stack, choose(widths), *attention)
-        layers.append(LayerChoice(text, *size))
+        own = space.sizes[index] if space.sizes else sizes._replace(intermediate_size=choose(widths))
+        layers.append(LayerChoice(text, *own))
     return Architecture(shape, tuple(layers))
 
 
@@ -213,18 +211,11 @@ def in_place_objective(
         variances.attention_scores[taught[state] - 1] if state in taught else 1.0
         for state in range(1, len(largest.layers) + 1)
     )
-    last = [_last_attention(one) for one in (architecture, largest)]
-    sizes = [one.layers[index].heads * one.layers[index].head_dim for one, index in zip((architecture, largest), last)]
+    mine, theirs = architecture.attentive[-1], largest.attentive[-1]
+    sizes = [layer.heads * layer.head_dim for layer in (architecture.layers[mine], largest.layers[theirs])]
     relation_heads = max(n for n in range(1, MOST_RELATION_HEADS + 1) if all(size % n == 0 for size in sizes))
-    recipe = replace(
-        objective.recipe, states=states, relation_heads=relation_heads, relation_layers=(last[0], last[1])
-    )
+    recipe = replace(objective.recipe, states=states, relation_heads=relation_heads, relation_layers=(mine, theirs))
     return GeneralDistillation(objective.teacher, Scales(hidden_states, attention_scores), recipe)
-
-
-def _last_attention(architecture: Architecture) -> int:
-    """The last layer with attention, counted from 0; 0 if there is none."""
-    return max((index for index, layer in enumerate(architecture.layers) if layer.heads), default=0)
 
 
 class TaskSupernetDistillation:

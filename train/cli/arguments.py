@@ -7,7 +7,6 @@ lead, with the required ones; the others stand in groups: `group` names that of 
 
 import argparse
 import dataclasses
-import difflib
 import inspect
 import math
 import re
@@ -20,7 +19,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
-from efficientbert.train.cli.errors import InputError
+from efficientbert.train.cli.errors import InputError, did_you_mean
 
 
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -71,8 +70,7 @@ def missing_fields(arguments_class: type, given: Container[str]) -> list[str]:
 
 def unknown_name(name: str, names: Iterable[str], otherwise: str) -> str:
     """What is said of an argument that is none of these names: the nearest one, or where all are told."""
-    near = difflib.get_close_matches(name, list(names), 1)
-    return f"unknown argument {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"see {otherwise}")
+    return f"unknown argument {name!r}" + (did_you_mean(name, names) or f"; see {otherwise}")
 
 
 def default_of(field: dataclasses.Field) -> Any:

@@ -1,6 +1,8 @@
 """What bad input raises, and what is told of other errors."""
 
+import difflib
 import errno
+from collections.abc import Iterable
 
 from safetensors import SafetensorError
 
@@ -37,6 +39,12 @@ def bad_input_errors() -> tuple[type[Exception], ...]:
 def one_line(error: BaseException, longest: int = 300) -> str:
     """What an error says, in one line; its kind where it says nothing."""
     return " ".join(str(error).split())[:longest] or type(error).__name__
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """What a message on an unknown name ends with: a question for the nearest of the known ones, if any is near."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def disk_full(error: BaseException) -> bool:

@@ -1,7 +1,6 @@
 """A student in training: the encoder, and the projection to the teacher's width that is not shipped with it."""
 
 import dataclasses
-import difflib
 import json
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from efficientbert.modeling_efficientbert import (
     EfficientBertModel,
     EfficientBertPreTrainedModel,
 )
-from efficientbert.train.cli.errors import LOAD_ERRORS, InputError, bad_input_errors, one_line
+from efficientbert.train.cli.errors import LOAD_ERRORS, InputError, bad_input_errors, did_you_mean, one_line
 from efficientbert.train.distillation.capture import Captures, student_recorder
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.text.batches import encoder_inputs
@@ -117,8 +116,7 @@ def read_config(path: Path) -> EfficientBertConfig:
             f"config {str(path)!r}: is of model type {found['model_type']!r}, not {EfficientBertConfig.model_type!r}"
         )
     known = {entry.name for entry in dataclasses.fields(config)} | UNDECLARED
-    for name in found.keys() - known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"config {str(path)!r}: unknown field {name!r}{hint}")
+    for name in found:
+        if name not in known:
+            raise InputError(f"config {str(path)!r}: unknown field {name!r}{did_you_mean(name, sorted(known))}")
     return config

@@ -1,6 +1,5 @@
 """Data files of users: which are read, and what is refused before any is opened."""
 
-import difflib
 import errno
 import glob
 import os
@@ -8,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from efficientbert.train.cli.errors import InputError, one_line
+from efficientbert.train.cli.errors import InputError, did_you_mean, one_line
 from efficientbert.train.files.local_paths import looks_local
 
 
@@ -62,9 +61,8 @@ def check_column(column: str, columns: Iterable[str], what: str) -> None:
     columns = list(columns)
     if column in columns:
         return
-    near = difflib.get_close_matches(column, columns, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise InputError(f"{what}: no column {column!r}; it has {', '.join(map(repr, columns)) or 'none'}{hint}")
+    listed = f"it has {', '.join(map(repr, columns)) or 'none'}"
+    raise InputError(f"{what}: no column {column!r}; {listed}{did_you_mean(column, columns)}")
 
 
 @contextmanager

@@ -61,8 +61,10 @@ def _update(total: Any, array: pa.Array) -> None:
         total.update(json.dumps(array.to_pylist(), default=str).encode())
 
 
-def digest_model(name: str) -> str:
+def digest_model(name: str) -> str | None:
     """A checksum of a model, its tokenizer and what lies beside them: of a folder the files, of a Hub id the commit.
+
+    None where nothing of it is here, as of a Hub id before it is loaded, or of what the package brings.
 
     Args:
         name: Folder or Hub id of a model, a file, or the name of something that the package brings.
@@ -76,7 +78,7 @@ def digest_model(name: str) -> str:
             total.update((file.relative_to(path).as_posix() + digest_file(file)).encode())
         return total.hexdigest()
     cached = try_to_load_from_cache(name, "config.json") if name.count("/") == 1 else None
-    return Path(cached).parent.name if isinstance(cached, str) else digest(name)
+    return Path(cached).parent.name if isinstance(cached, str) else None
 
 
 def digest_file(path: Path) -> str:
@@ -89,7 +91,7 @@ def digest_file(path: Path) -> str:
 
 
 def digest_models(args: Any, *names: str) -> dict[str, str]:
-    """The checksums of the models that arguments name, as `OutputFolder.open` takes them.
+    """The checksums of the models that arguments name and that are here, as `OutputFolder` takes them.
 
     Args:
         args: Dataclass of a command's arguments.
@@ -99,7 +101,9 @@ def digest_models(args: Any, *names: str) -> dict[str, str]:
     for name in names:
         value = getattr(args, name)
         for one in [value] if isinstance(value, str) else value or ():
-            found[f"{name} {one!r}"] = digest_model(one)
+            checksum = digest_model(one)
+            if checksum is not None:
+                found[f"{name} {one!r}"] = checksum
     return found
 
 
@@ -111,25 +115,19 @@ def digest_files(source: str) -> str:
     return digest(*(f"{file.relative_to(path)} {stat.st_size} {stat.st_mtime_ns}" for file, stat in stats))
 
 
-def digest_local(args: Any, *names: str) -> dict[str, str]:
-    """The checksums of the models and data that arguments name and that lie here, as `OutputFolder` takes them.
+def digest_data(what: str, *sources: str | None) -> dict[str, str]:
+    """The checksums of data that lies here, as `OutputFolder` takes them.
 
     Args:
-        args: Dataclass of a command's arguments.
-        names: Its fields; each holds a file, a pattern of files, a folder or a Hub id, several, or None.
+        what: What the data is to be, for messages.
+        sources: Files, patterns of files, folders and Hub ids.
     """
     found = {}
-    for name in names:
-        value = getattr(args, name)
-        for source in [value] if isinstance(value, str) else value or ():
-            if any(Path(source, file).is_file() for file in ("config.json", "modules.json")):
-                found[f"{name} {source!r}"] = digest_model(source)
-                continue
-            paths = [Path(source)] if Path(source).is_dir() else list(map(Path, find_files(source)))
-            inside = (file for path in paths for file in ([path] if path.is_file() else path.rglob("*")))
-            files = sorted(file for file in inside if file.is_file())
-            if sum(file.stat().st_size for file in files) > READ_WHOLE:
-                found[f"{name} {source!r}"] = digest(*(digest_files(str(path)) for path in paths))
-            elif files:
-                found[f"{name} {source!r}"] = digest(*map(digest_file, files))
+    for source in filter(None, sources):
+        paths = Path(source).rglob("*") if Path(source).is_dir() else map(Path, find_files(source))
+        files = sorted(path for path in paths if path.is_file())
+        if sum(file.stat().st_size for file in files) > READ_WHOLE:
+            found[f"{what} {source!r}"] = digest(*(digest_files(str(file)) for file in files))
+        elif files:
+            found[f"{what} {source!r}"] = digest(*map(digest_file, files))
     return found

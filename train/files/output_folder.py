@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,7 +14,8 @@ from efficientbert.train.files.writing import write_json
 
 
 LOCK = ".lock"
-INPUTS, FILES = "inputs", "files"  # among the arguments in `run.json`
+RECORD = "run.json"  # the arguments of a run, with two entries more:
+INPUTS, FILES = "inputs", "files"  # checksums of models and rows, and of the files of data
 # How and where a run is done and what its card says, not what comes of it.
 UNDECISIVE = ("max_skipped_steps", "tracker", "log_steps", "device", "license", "language")
 
@@ -29,39 +30,47 @@ class OutputFolder:
     Args:
         path: The final folder.
         arguments: What decides the result, as JSON values. Kept in `work/run.json` and compared on the next start.
-        files: Checksums of the models and files that arguments name and that lie here, by what they are; see
-            `digests`. Kept beside the arguments: a finished folder is that of these alone. What is gone is not asked
-            for.
+        models, data: Give the checksums of the models and of the data that arguments name, of as many as are here, by
+            what they are; see `digests`. Kept beside the arguments: a finished folder is that of these alone.
 
     Raises:
         InputError: if the folder is in use: not empty, worked on by another process, or made or begun with other
-            arguments or from other models and files; or if none can be made there.
+            arguments or from other models or data; or if none can be made there.
     """
 
-    def __init__(self, path: str | Path, arguments: dict[str, Any], files: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        path: str | Path,
+        arguments: dict[str, Any],
+        models: Callable[[], dict[str, str]] = dict,
+        data: Callable[[], dict[str, str]] = dict,
+    ):
         self.path = Path(path).absolute()
         check_place(self.path, "output folder")
         self.work = self.path.with_name(self.path.name + ".partial")
-        self.arguments, self.files = json.loads(json.dumps(arguments)), dict(files or {})
+        self.arguments = json.loads(json.dumps(arguments))
+        self.models, self.data = models, data
         self.lock: TextIO  # from opening on
         self.complete = holds_run(self.path, self.arguments)
         if self.complete:
-            check_inputs(
-                self.path / "run.json", FILES, self.files, f"delete {self.path.name} or give another --output_dir"
-            )
+            remedy = f"delete {self.path.name} or give another --output_dir"
+            record = read_record(self.path)
+            check_inputs(record.get(INPUTS), models(), remedy)
+            check_inputs(record.get(FILES), data(), remedy)
             self._clear()  # a run may have been killed behind its move
         elif not self._untouched():
             holds_run(self.work, self.arguments)
 
     def _untouched(self) -> bool:
         """Whether the work folder is there and nothing was made in it yet."""
-        return self.work.is_dir() and {path.name for path in self.work.iterdir()} <= {"run.json", LOCK}
+        return self.work.is_dir() and {path.name for path in self.work.iterdir()} <= {RECORD, LOCK}
 
-    def open(self, inputs: Mapping[str, str] | None = None) -> "OutputFolder":
+    def open(self, rows: Mapping[str, str] | None = None) -> "OutputFolder":
         """Makes the work folder, or takes up the one of a killed run; one process at a time.
 
         Args:
-            inputs: Checksums of what the run reads of models and files, by what it is; see `digests`. Kept, too.
+            rows: Checksums of the rows that the run reads, by what they are of; see `digests`. They are compared in
+                the place of the data, where the same rows may have come into other files.
 
         Raises:
             InputError: if another process works on it, it cannot be made, or what the run reads is no longer what it
@@ -76,15 +85,15 @@ class OutputFolder:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"output folder '{self.work}': another process is working on it") from None
-        record = self.work / "run.json"
-        if inputs is not None and record.exists() and not self._untouched():
+        inputs = self.models() | dict(rows or {})
+        if (self.work / RECORD).exists() and not self._untouched():
             try:
-                check_inputs(record, INPUTS, inputs, f"delete {self.work.name} or give another --output_dir")
+                earlier = read_record(self.work).get(INPUTS)
+                check_inputs(earlier, inputs, f"delete {self.work.name} or give another --output_dir")
             except InputError:
                 self.lock.close()
                 raise
-        read = {INPUTS: None if inputs is None else dict(inputs), FILES: self.files}
-        write_json(record, self.arguments | {name: found for name, found in read.items() if found})
+        write_json(self.work / RECORD, self.arguments | {INPUTS: inputs, FILES: self.data()})
         return self
 
     def finish(self) -> Path:
@@ -139,10 +148,9 @@ def holds_run(folder: Path, arguments: dict[str, Any]) -> bool:
         raise InputError(f"output folder '{folder}': is a file; choose another --output_dir")
     if not folder.exists() or not any(folder.iterdir()):
         return False
-    record = folder / "run.json"
-    if not record.exists():
+    if not (folder / RECORD).exists():
         raise InputError(f"output folder '{folder}': is not empty; choose another --output_dir or empty it")
-    earlier = json.loads(record.read_text(encoding="utf-8"))
+    earlier = read_record(folder)
     for name in (INPUTS, FILES):
         earlier.pop(name, None)
     for key in sorted(earlier.keys() | arguments.keys()):
@@ -156,21 +164,24 @@ def holds_run(folder: Path, arguments: dict[str, Any]) -> bool:
     return True
 
 
-def check_inputs(record: Path, key: str, inputs: Mapping[str, str], remedy: str) -> None:
+def read_record(folder: Path) -> dict[str, Any]:
+    """The arguments in a run's folder, with `INPUTS` and `FILES`."""
+    return json.loads((folder / RECORD).read_text(encoding="utf-8"))
+
+
+def check_inputs(earlier: Mapping[str, str] | None, inputs: Mapping[str, str], remedy: str) -> None:
     """Holds what a run reads against what it read when it began.
 
     Args:
-        record: Of the run, `run.json`.
-        key: `INPUTS` or `FILES`.
-        inputs: Checksums by what they are of.
+        earlier: Checksums by what they are of; None of a run of version 0.1.0, which kept none.
+        inputs: The same now.
         remedy: What the user can do.
 
     Raises:
         InputError: naming what has changed.
     """
-    earlier = json.loads(record.read_text(encoding="utf-8")).get(key)
-    for name, checksum in {} if earlier is None else inputs.items():  # version 0.1.0 kept none
-        if earlier.get(name) != checksum:
+    for name, checksum in inputs.items():
+        if earlier is not None and earlier.get(name) != checksum:
             raise InputError(f"{name}: has changed since the run began; {remedy}")
 
 

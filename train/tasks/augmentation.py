@@ -3,6 +3,7 @@
 import fcntl
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,7 +15,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokeni
 
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.engine.device import find_device
-from efficientbert.train.files.output_folder import check_place
+from efficientbert.train.files.output_folder import INPUTS, check_inputs, check_place
 from efficientbert.train.files.writing import write_json, writing
 from efficientbert.train.model_folder.loading import load_model, load_tokenizer
 from efficientbert.train.model_folder.tokenizer_check import check_tokenizer
@@ -63,16 +64,17 @@ class AugmentedFile:
     Args:
         path: The file.
         record: What decides its rows, as JSON values. Kept in the file, and compared on the next start.
+        models: Gives the checksum of the model, if it is here; see `digests`. Kept and compared, too.
 
     Raises:
-        InputError: if it exists, or was begun, with another record, or is no such file.
+        InputError: if it exists, or was begun, with another record or model, or is no such file.
     """
 
-    def __init__(self, path: Path, record: dict[str, Any]):
+    def __init__(self, path: Path, record: dict[str, Any], models: Callable[[], dict[str, str]]):
         self.path = path.absolute()
         check_place(self.path, "output file")
         self.work = self.path.with_name(self.path.name + ".partial")
-        self.record = json.loads(json.dumps(record))
+        self.record, self.models = json.loads(json.dumps(record)), models
         self.lock: TextIO  # from opening on
         self.complete = self.path.exists()
         if self.complete:
@@ -88,11 +90,13 @@ class AugmentedFile:
             raise InputError(f"output_file '{path}': '{self.work}' is in the way; delete it or choose another")
 
     def _compare(self, earlier: dict[str, Any], state: str) -> None:
+        remedy = f"choose another --output_file or delete {(self.path if self.complete else self.work).name}"
+        check_inputs(earlier.pop(INPUTS, None), self.models(), remedy)
         for key in sorted(earlier.keys() | self.record.keys()):
             if earlier.get(key) != self.record.get(key):
                 raise InputError(
                     f"output_file '{self.path}': {state} {key}={earlier.get(key)!r}, not {self.record.get(key)!r}; "
-                    f"choose another --output_file or delete {(self.path if self.complete else self.work).name}"
+                    f"{remedy}"
                 )
 
     def open(self) -> None:
@@ -110,6 +114,7 @@ class AugmentedFile:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"output_file '{self.path}': another process is working on it") from None
+        self.record |= {INPUTS: self.models()}
         write_json(self.work / "run.json", self.record)
 
     def block(self, first: int) -> Path:

@@ -3,17 +3,18 @@
 import shutil
 import statistics
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from efficientbert.train.engine.accelerator import make_accelerator
 from efficientbert.train.engine.loop import train
-from efficientbert.train.files.digests import digest_local, digest_models
+from efficientbert.train.files.digests import digest_data, digest_models
 from efficientbert.train.files.output_folder import OutputFolder, run_arguments
 from efficientbert.train.files.writing import write_json
 from efficientbert.train.model_folder.loading import load_tokenizer
 from efficientbert.train.tasks.arguments import FinetuneArguments
 from efficientbert.train.tasks.prediction import length, main_score, predict, score
-from efficientbert.train.tasks.preparation import Prepared, make_objective, prepare
+from efficientbert.train.tasks.preparation import make_objective, prepare
 from efficientbert.train.tasks.run import (
     SELECTED,
     count_steps,
@@ -29,10 +30,15 @@ from efficientbert.train.tasks.run import (
 LABELS_ALONE = "labels-alone"  # folder of the model that a student under a teacher is held against; it is not kept
 
 
-def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
-    """One run, from arguments to a finished folder; returns the figures of every scored split."""
+def run(args: FinetuneArguments, nested: bool = False) -> dict[str, dict[str, float]]:
+    """One run, from arguments to a finished folder; returns the figures of every scored split.
+
+    Args:
+        args: The arguments.
+        nested: Whether it is part of another run, in whose folder it is written.
+    """
     asked, args = args, replace(args, learning_rate=args.rate(args.teacher is not None))
-    folder = OutputFolder(args.output_dir, run_arguments(args), digest_sources(args))
+    folder = output_folder(args)
     if folder.complete:
         print(f"{folder.path} is complete already")
         return read_results(folder.path)
@@ -44,7 +50,7 @@ def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
     if prepared.kept_aside is None and task.metric() == "squad_v2":
         print("no-answer threshold: 0.5; with --selection 0.1 it is chosen on a tenth of the training rows")
     if accelerator.is_main_process:
-        folder.open(inputs(args, prepared))
+        folder.open({f"data of task {args.title()!r}": prepared.digest()})
     accelerator.wait_for_everyone()
     steps = count_steps(args, len(data.features), accelerator.num_processes)
     trained, objective = make_objective(args, prepared, steps[0], accelerator, folder.work)
@@ -76,7 +82,7 @@ def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
         results |= final_figures(prepared, model, args.batch_size)
     if args.labels_alone:
         accelerator.print("now once more on the labels alone, from the same start")
-        alone = run(without_teacher(asked, folder.work / LABELS_ALONE))
+        alone = run(without_teacher(asked, folder.work / LABELS_ALONE), nested=True)
         for part in prepared.scored if accelerator.is_main_process else ():
             results[f"{part.split}, labels alone"] = alone[part.split]
             print(described_gain(part.split, results, task.metric()))
@@ -86,20 +92,17 @@ def run(args: FinetuneArguments) -> dict[str, dict[str, float]]:
         (folder.work / SELECTED).unlink(missing_ok=True)
         shutil.rmtree(folder.work / LABELS_ALONE, ignore_errors=True)
         finished = folder.finish()
-        if finished.name != LABELS_ALONE:  # which is not kept
+        if not nested:
             print(finished)
     accelerator.wait_for_everyone()
     return results
 
 
-def digest_sources(args: FinetuneArguments) -> dict[str, str]:
-    """Checksums of what the arguments name, for `OutputFolder`."""
-    return digest_local(args, "model", "teacher", "data", "augmented_data")
-
-
-def inputs(args: FinetuneArguments, prepared: Prepared) -> dict[str, str]:
-    """Checksums of what a run reads, for `OutputFolder.open`."""
-    return digest_models(args, "model", "teacher") | {f"data of task {args.title()!r}": prepared.digest()}
+def output_folder(args: FinetuneArguments) -> OutputFolder:
+    """The folder of a run."""
+    models = partial(digest_models, args, "model", "teacher")
+    data = partial(digest_data, "data", args.data, args.augmented_data)
+    return OutputFolder(args.output_dir, run_arguments(args), models, data)
 
 
 def without_teacher(args: FinetuneArguments, output: Path) -> FinetuneArguments:
@@ -109,7 +112,7 @@ def without_teacher(args: FinetuneArguments, output: Path) -> FinetuneArguments:
 
 def run_seeds(args: FinetuneArguments) -> dict[str, dict[str, float]]:
     """One run a seed, each in a folder of its own, and the mean and standard deviation of their figures."""
-    folder = OutputFolder(args.output_dir, run_arguments(args), digest_sources(args))
+    folder = output_folder(args)
     if folder.complete:
         print(f"{folder.path} is complete already")
         return read_results(folder.path)
@@ -118,10 +121,10 @@ def run_seeds(args: FinetuneArguments) -> dict[str, dict[str, float]]:
     # Refuses before anything is written.
     prepared = prepare(args, args, args.teacher, load_tokenizer(args.model), accelerator)
     if accelerator.is_main_process:
-        folder.open(inputs(args, prepared))
+        folder.open({f"data of task {args.title()!r}": prepared.digest()})
     accelerator.wait_for_everyone()
     runs = [
-        run(replace(args, seed=seed, seeds=None, output_dir=str(folder.work / f"seed-{seed}")))
+        run(replace(args, seed=seed, seeds=None, output_dir=str(folder.work / f"seed-{seed}")), nested=True)
         for seed in args.seeds or ()
     ]
     if not accelerator.is_main_process:

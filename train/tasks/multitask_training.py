@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.multitask_objective import (
@@ -15,7 +16,7 @@ from efficientbert.train.distillation.projection import save_projection
 from efficientbert.train.distillation.task_objective import TaskStudent
 from efficientbert.train.engine.accelerator import make_accelerator
 from efficientbert.train.engine.loop import train
-from efficientbert.train.files.digests import digest_local, digest_models
+from efficientbert.train.files.digests import digest_data, digest_models
 from efficientbert.train.files.output_folder import OutputFolder, run_arguments
 from efficientbert.train.files.writing import write_json
 from efficientbert.train.model_folder.loading import load_tokenizer
@@ -37,11 +38,12 @@ def run(args: MultitaskArguments) -> dict[str, dict[str, dict[str, float]]]:
     """One run, from arguments to a finished folder; returns the figures of every task by split."""
     sources = args.sources()
     args = replace(args, learning_rate=args.rate(args.teachers is not None))
-    named = ("model", "teachers", "tasks")
-    files = digest_local(args, *named)
-    for source in sources.values():
-        files |= digest_local(source, "data")
-    folder = OutputFolder(args.output_dir, run_arguments(args), files)
+    folder = OutputFolder(
+        args.output_dir,
+        run_arguments(args),
+        partial(digest_models, args, "model", "teachers", "tasks"),
+        partial(digest_data, "data", *(source.data for source in sources.values())),
+    )
     if folder.complete:
         print(f"{folder.path} is complete already")
         return read_results(folder.path)
@@ -62,7 +64,7 @@ def run(args: MultitaskArguments) -> dict[str, dict[str, dict[str, float]]]:
         )
     if accelerator.is_main_process:
         data = {f"data of task {name!r}": task.digest() for name, task in tasks.items()}
-        folder.open(digest_models(args, *named) | data)
+        folder.open(data)
     accelerator.wait_for_everyone()
     rows = [task.data.features for task in tasks.values()]
     steps = count_steps(args, sum(map(len, rows)), accelerator.num_processes)

@@ -62,9 +62,7 @@ class TextTask(Task):
         known = GLUE_COLUMNS.get(self.args.task or "")
         if first is None:
             if known is None or second is not None:
-                raise InputError(
-                    "text_column: must name the column of the text in data of your own: give --text_column"
-                )
+                raise InputError("text_column: must name the column of the text in data of your own")
             first, second = known
         elif known is not None and (known[1] is None) != (second is None):
             columns = "--text_column alone" if second else "both --text_column and --text_pair_column"
