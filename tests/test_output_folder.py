@@ -46,7 +46,11 @@ def test_a_run_that_made_nothing_yet_does_not_stand_in_the_way(tmp_path):
         OutputFolder(tmp_path / "out", {"seed": 2}).open()
     begun.lock.close()
     OutputFolder(tmp_path / "out", {"seed": 2}).open().finish()
-    assert json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8")) == {"seed": 2}
+    assert json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8")) == {
+        "seed": 2,
+        "inputs": {},
+        "files": {},
+    }
 
 
 def test_a_kill_while_finishing_loses_nothing(tmp_path, monkeypatch):
@@ -159,7 +163,11 @@ def test_a_killed_run_goes_on_only_with_what_it_read(tmp_path):
     finished = OutputFolder(tmp_path / "out", {"seed": 1}).open(read)
     finished.finish()
     assert OutputFolder(tmp_path / "out", {"seed": 1}).complete  # the data may be gone by then
-    assert json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8")) == {"seed": 1, "inputs": read}
+    assert json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8")) == {
+        "seed": 1,
+        "inputs": read,
+        "files": {},
+    }
 
 
 def test_a_run_that_made_nothing_yet_may_read_something_else(tmp_path):

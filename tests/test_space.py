@@ -15,7 +15,7 @@ from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.search.costs.budget import Budget
 from efficientbert.search.costs.cost import Cost, Flops, Parameters, count_parameters
 from efficientbert.search.space import space as module
-from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
+from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape, Sizes
 from efficientbert.search.space.expressions import GATED, PLAIN, expression_pool
 from efficientbert.search.space.sizes import Choices
 from efficientbert.search.space.space import SearchSpace
@@ -54,6 +54,10 @@ COSTS = {cost.metric: cost for cost in (Parameters(BASE), Flops(BASE, 16), Opera
 
 def make_space(*budgets, choices=None, **kwargs) -> SearchSpace:
     return SearchSpace(BASE, choices or Choices(), budgets, COSTS, **kwargs)
+
+
+def sizes_of(architecture: Architecture) -> list[Sizes]:
+    return [layer.sizes for layer in architecture.layers]
 
 
 SPACES = {
@@ -137,9 +141,7 @@ def test_the_largest_has_the_most_heads_and_the_widest_in_every_layer():
     space = make_space(choices=Choices(hidden_sizes=(24, 36), head_counts=(0, 2, 4)))
     assert [(layer.heads, layer.head_dim) for layer in space.largest().layers] == [(4, 18)] * 3
     mixed = space.sample(random.Random(0))
-    assert list(map(module.size_of, space.fix_sizes(mixed).largest().layers)) == list(
-        map(module.size_of, mixed.layers)
-    )
+    assert sizes_of(space.fix_sizes(mixed).largest()) == sizes_of(mixed)
 
 
 def test_what_layers_may_be_is_listed_for_every_shape():
@@ -277,10 +279,8 @@ def test_stage_two_leaves_the_expressions_free():
     one, rng = best, random.Random(6)
     for candidate in [*(stage.sample(rng) for _ in range(20)), *(one := stage.mutate(one, rng) for _ in range(20))]:
         assert stage.contains(candidate) and space.contains(candidate) and candidate.shape == best.shape
-        assert [module.size_of(layer) for layer in candidate.layers] == [
-            module.size_of(layer) for layer in best.layers
-        ]
-    assert list(map(module.size_of, stage.largest().layers)) == list(map(module.size_of, best.layers))
+        assert sizes_of(candidate) == sizes_of(best)
+    assert sizes_of(stage.largest()) == sizes_of(best)
     assert len({layer.heads for layer in best.layers}) > 1
     assert len({stage.sample(rng) for _ in range(20)}) > 15
 
