@@ -8,6 +8,7 @@ from efficientbert.train.cli.errors import did_you_mean
 
 
 SCRIPTS = {
+    "compress": ("efficientbert.search.compress", "make the best model for a number of milliseconds from a teacher"),
     "search": ("efficientbert.search.search", "search an architecture for a teacher, a corpus and a budget"),
     "distill": ("efficientbert.train.distill", "distil a teacher into a student on unlabelled text"),
     "embed": ("efficientbert.train.embed", "distil a sentence-transformers teacher's embeddings on unlabelled text"),

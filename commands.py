@@ -69,7 +69,19 @@ def _as_function(name: str) -> Callable[..., Outcome]:
     return run
 
 
-(search, distill, embed, augment, finetune, multitask, evaluate, convert, push, benchmark) = map(
+(compress, search, distill, embed, augment, finetune, multitask, evaluate, convert, push, benchmark) = map(
     _as_function,
-    ("search", "distill", "embed", "augment", "finetune", "multitask", "evaluate", "convert", "push", "benchmark"),
+    (
+        "compress",
+        "search",
+        "distill",
+        "embed",
+        "augment",
+        "finetune",
+        "multitask",
+        "evaluate",
+        "convert",
+        "push",
+        "benchmark",
+    ),
 )

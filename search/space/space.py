@@ -151,6 +151,16 @@ class SearchSpace:
         """Whether the budgets can be met."""
         return any(self._draws(number).possible for number in range(len(self.shapes)))
 
+    def least(self, metric: str) -> float:
+        """What the cheapest architecture of plain networks costs, whatever the budgets."""
+        cost, found = self.costs[metric], []
+        for depth, shape in self.shapes:
+            layers = [LayerChoice(PLAIN, *sizes) for sizes in self._sizes(shape.hidden_size)]
+            costs = [(cost.layer(shape, layer), layer.heads) for layer in layers]
+            attentive = min(value for value, heads in costs if heads)
+            found.append(cost.embeddings(shape) + attentive + (depth - 1) * min(value for value, _ in costs))
+        return min(found)
+
     def fix_sizes(self, architecture: Architecture) -> "SearchSpace":
         """The space of stage 2: the expressions alone are free, all else is as in an architecture."""
         shape, layers = architecture.shape, architecture.layers

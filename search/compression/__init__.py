@@ -1,0 +1,1 @@
+"""From a teacher and a number of milliseconds to a finished small model."""

@@ -1,0 +1,86 @@
+"""The user's own rows: as text to learn from, and labelled by the teacher where they have no labels."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from efficientbert.search.compression.arguments import CompressArguments
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.files.writing import writing
+from efficientbert.train.tasks.arguments import TaskArguments
+from efficientbert.train.tasks.kinds import TASK_CLASSES
+from efficientbert.train.tasks.prediction import check_length, predict
+from efficientbert.train.tasks.task import Task
+from efficientbert.train.tasks.trained import load_trained
+
+
+COLUMN = "text"  # of the file of texts
+PREDICTED = "label"  # the column that a teacher's labels stand in
+
+
+def make_task(args: TaskArguments, kind: str, tokenizer: PreTrainedTokenizerBase) -> Task:
+    """The task of the arguments, with nothing taken from data yet."""
+    return TASK_CLASSES[kind](replace(args.task_arguments(), kind=kind), tokenizer)
+
+
+def write_texts(rows: Dataset, columns: tuple[str, ...], path: Path) -> int:
+    """Writes the texts of some columns as a corpus, every text once, and returns how many there are.
+
+    Args:
+        rows: Rows of a task.
+        columns: Those with text; a list of words is one text.
+        path: A JSON lines file to write, with the column `COLUMN`.
+    """
+    texts: dict[str, None] = {}
+    for row in rows.select_columns(list(columns)):
+        for value in row.values():
+            text = " ".join(map(str, value)) if isinstance(value, list) else value
+            if isinstance(text, str) and text.strip():
+                texts.setdefault(text)
+    with writing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for text in texts:
+            file.write(json.dumps({COLUMN: text}) + "\n")
+    return len(texts)
+
+
+def write_labelled(args: CompressArguments, path: Path, device: Any) -> CompressArguments:
+    """Writes the rows to train on with what the teacher says of them, and returns arguments that name the file.
+
+    Args:
+        args: Arguments whose data has no labels.
+        path: A JSON lines file to write.
+        device: Where the teacher computes.
+
+    Raises:
+        InputError: if the teacher is for anything but text-classification.
+    """
+    task, teacher = load_trained(args.teacher, args.task_arguments(), device, args.train_split)
+    if task.args.task_kind() != "text-classification":
+        raise InputError(
+            f"data {args.source()!r}: has no column {task.label_column!r}, and the teacher can stand in for labels of "
+            "text-classification alone; give labels"
+        )
+    data = task.load(args.train_split, labelled=False)
+    check_length(teacher, data, f"teacher {args.teacher!r}")
+    predicted = task.predict(predict(teacher, task, data, 64), data)
+    columns = task.text_columns()
+    with writing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for row, value in zip(data.rows, predicted):
+            label = value if task.label_names is None else named(value, task.label_names)
+            file.write(json.dumps({column: row[column] for column in columns} | {PREDICTED: label}) + "\n")
+    print(f"data {args.source()!r}: has no labels; those of the teacher stand in, also where models are scored")
+    return replace(
+        args, task=None, data=str(path), data_name=None, train_split="train", label_column=PREDICTED, eval_split=None,
+        text_column=columns[0], text_pair_column=columns[1] if len(columns) > 1 else None,
+    )  # fmt: skip
+
+
+def named(value: Any, names: tuple[str, ...]) -> Any:
+    """A predicted class by its name; of several labels, 0 or 1 of each, the names of those that are there."""
+    if isinstance(value, int):
+        return names[value]
+    return [name for name, there in zip(names, value) if there]

@@ -1,0 +1,212 @@
+"""What a compression will make: which architectures, and how long each is trained."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from efficientbert.configuration_efficientbert import EfficientBertConfig
+from efficientbert.search.compression.arguments import CompressArguments
+from efficientbert.search.costs.budget import Budget
+from efficientbert.search.costs.cost import Parameters
+from efficientbert.search.costs.latency import Latency, LatencySettings
+from efficientbert.search.known.choice import choose
+from efficientbert.search.known.surrogate import Surrogate, TeacherSizes
+from efficientbert.search.space.architecture import Architecture
+from efficientbert.search.space.open_space import open_choices
+from efficientbert.search.space.space import SearchSpace
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.student import fit_config
+from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.files.writing import write_json
+
+
+PLAN = "plan.json"
+BYTES = 4  # of a weight in float32
+SHARES = {"half": 1 / 2, "quarter": 1 / 4, "tenth": 1 / 10}  # of the teacher's time, where no goal is given
+SLACK = 0.8  # of a goal that an architecture uses at least
+STEPS = 1000  # on text, where no hours are given
+BATCH_SIZE = 16  # sequences of a step on text
+TRAINING = 3  # a step on a text costs so many forwards of what is trained
+OF_HOURS = 0.9  # of the hours that is planned; measuring and scoring take the rest
+OF_DATA = 0.5  # of the planned time at most that goes to the passes over the data
+
+
+@dataclass(frozen=True)
+class Part:
+    """One model that will be made.
+
+    Attributes:
+        name: Of its folder.
+        architecture: As of `Architecture.to_json`.
+        latency_ms: What the table of parts says that one text takes.
+        quality: What the surrogate expects, see `Surrogate`.
+        steps: On text.
+        epochs: Over the data; 0 where there is none.
+    """
+
+    name: str
+    architecture: dict[str, Any]
+    latency_ms: float
+    quality: float
+    steps: int
+    epochs: float
+
+    def config(self, base: EfficientBertConfig) -> EfficientBertConfig:
+        """Its configuration; what it does not decide is that of `base`."""
+        return Architecture.from_json(self.architecture).to_config(base)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All models that will be made, and what they are measured against.
+
+    Attributes:
+        teacher_ms: What one text takes the teacher.
+        threads: CPU threads of all times.
+        parts: The models, slowest first.
+    """
+
+    teacher_ms: float
+    threads: int
+    parts: tuple[Part, ...]
+
+    def write(self, folder: Path) -> None:
+        """Keeps the plan for a run that goes on."""
+        write_json(folder / PLAN, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Plan | None":
+        """The plan of a folder, if it has one."""
+        if not (folder / PLAN).exists():
+            return None
+        found = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+        return cls(**found | {"parts": tuple(Part(**part) for part in found["parts"])})
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What one model must meet.
+
+    Attributes:
+        name: Of the model's folder.
+        latency: Milliseconds, or None.
+        size: Megabytes of the weights, or None.
+    """
+
+    name: str
+    latency: float | None
+    size: float | None
+
+    def budgets(self) -> tuple[Budget, ...]:
+        """The ranges that an architecture's costs must lie in."""
+        found = []
+        if self.latency is not None:
+            found.append(Budget("latency", SLACK * self.latency, self.latency))
+        if self.size is not None:
+            most = self.size * 1e6 / BYTES
+            found.append(Budget("parameters", 0 if self.latency else SLACK * most, most))
+        return tuple(found)
+
+
+def find_goals(args: CompressArguments, teacher_ms: float) -> list[Goal]:
+    """The goals of the arguments.
+
+    Args:
+        args: Arguments of the run.
+        teacher_ms: What one text takes the teacher.
+
+    Raises:
+        InputError: if the teacher meets the latency already.
+    """
+    if args.latency is None and args.size is None:
+        return [Goal(name, share * teacher_ms, None) for name, share in SHARES.items()]
+    if args.latency is not None and args.latency >= teacher_ms:
+        raise InputError(f"latency: the teacher itself takes {teacher_ms:.1f} ms here, no more than {args.latency:g}")
+    return [Goal("model", args.latency, args.size)]
+
+
+def make_space(teacher: Teacher, args: CompressArguments, threads: int, folder: Path) -> SearchSpace:
+    """The open space of a teacher, with its costs; latencies are measured where they are missing.
+
+    Args:
+        teacher: The teacher.
+        args: Arguments of the run.
+        threads: CPU threads.
+        folder: Where the table of latencies is kept.
+    """
+    base = fit_config(EfficientBertConfig(), teacher)
+    latency = Latency(base, folder / "latency.json", LatencySettings(1, args.max_length, threads=threads))
+    choices = open_choices(teacher.hidden_size, teacher.num_layers, teacher.num_heads)
+    space = SearchSpace(base, choices, costs={"latency": latency, "parameters": Parameters(base)})
+    latency.prepare(space.layer_sizes())
+    return space
+
+
+def find_architectures(
+    space: SearchSpace, goals: Sequence[Goal], teacher: TeacherSizes, seed: int
+) -> list[tuple[Goal, Architecture, float]]:
+    """The best architecture for every goal that can be reached, with the quality that is expected of it.
+
+    Raises:
+        InputError: if none can.
+    """
+    surrogate = Surrogate.shipped()
+    found, faults = [], []
+    for goal in goals:
+        fault = unreachable(space, goal)
+        if fault is not None:
+            faults.append(fault)
+            continue
+        architecture, quality = choose(space, goal.budgets(), surrogate, teacher, seed)
+        found.append((goal, architecture, quality))
+    for fault in faults:
+        if not found:
+            raise InputError(fault)
+        print(f"left out: {fault}")
+    return found
+
+
+def unreachable(space: SearchSpace, goal: Goal) -> str | None:
+    """Why nothing in the space can meet a goal; None where something can."""
+    latency, size = space.least("latency"), space.least("parameters") * BYTES / 1e6
+    if goal.latency is not None and goal.latency < latency:
+        return f"latency: {goal.latency:.3g} ms is out of reach; the fastest in the space takes {latency:.1f} ms here"
+    if goal.size is not None and goal.size < size:
+        return f"size: {goal.size:g} MB is out of reach; the smallest in the space takes {size:.3g} MB"
+    return None
+
+
+def plan_lengths(
+    args: CompressArguments, teacher_ms: float, latencies: Sequence[float], rows: int
+) -> list[tuple[int, float]]:
+    """Steps on text and epochs over the data of every model, within the hours.
+
+    Args:
+        args: Arguments of the run.
+        teacher_ms: What one text takes the teacher.
+        latencies: What one takes every model.
+        rows: Rows of the data; 0 without any.
+    """
+    found = []
+    for milliseconds in latencies:
+        step, epoch = cost_of_step(teacher_ms, milliseconds), cost_of_epoch(teacher_ms, milliseconds, rows)
+        steps, epochs = STEPS, args.num_epochs if rows else 0.0
+        if args.hours is not None:
+            seconds = OF_HOURS * 3600 * args.hours / len(latencies)
+            epochs = min(epochs, OF_DATA * seconds / epoch) if rows else 0.0
+            steps = max(1, math.floor((seconds - epochs * epoch) / step))
+        found.append((steps, epochs))
+    return found
+
+
+def cost_of_step(teacher_ms: float, milliseconds: float) -> float:
+    """About how many seconds a step on text takes: a forward of the teacher, forward and backward of the student."""
+    return BATCH_SIZE * (teacher_ms + TRAINING * milliseconds) / 1000
+
+
+def cost_of_epoch(teacher_ms: float, milliseconds: float, rows: int) -> float:
+    """About how many seconds a pass over the data takes, under the teacher and once more without it."""
+    return rows * (teacher_ms + 2 * TRAINING * milliseconds) / 1000

@@ -1,0 +1,1 @@
+"""What is known before any training: small encoders that were trained once, and what they tell of others."""
