@@ -27,6 +27,7 @@ RIGHT = {  # what a case changes
     "distill": TEXT,
     "embed": TEXT,
     "search": TEXT,
+    "compress": "--teacher {model} --corpus {corpus} --max_length 24 --latency 100000 --output_dir {out}",
     "finetune": f"{TASK} --output_dir {{out}} --num_epochs 1 --batch_size 8 --max_length 16",
     "multitask": "--model {model} --tasks {tmp}/mine.yaml --output_dir {out} --batch_size 8",
     "evaluate": f"{TASK} --split train",
@@ -345,6 +346,24 @@ BAD_WORDS = [
         ("--repo_id a/b/c", "repo_id 'a/b/c': "),
         ("--repo_id ''", "--repo_id: must be text, not ''"),
     )),
+    *(("compress", words, said) for words, said in (
+        ("", "latency: the teacher itself takes .* ms here, no more than 100000"),
+        ("--latency 0", "latency: must be a number above 0, not 0"),
+        ("--latency nan", "--latency: must be a number, not .nan."),
+        ("--size -1", "size: must be a number above 0, not -1"),
+        ("--hours 0", "hours: must be a number above 0, not 0"),
+        ("--threads 0", "threads: must be at least 1, not 0"),
+        ("--seed -1", "seed: must be between 0 and"),
+        ("--output_dir /", "output folder '/': is the root"),
+        ("--max_length 65", "max_length: must be between 8 and the 64 tokens of teacher"),
+        ("--corpus_column body", "no column 'body'"),
+        ("--data {task} --text_column text", "is a bare encoder, which predicts nothing for --data"),
+        ("--teacher {tmp}/others", "is for text-classification; give --data with texts for it"),
+        ("--teacher {tmp}/others --data {task}", "text_column: must name the column of the text"),
+        ("--teacher {tmp}/others --data {tmp}/gone.csv", "data '.*gone.csv': does not exist"),
+        ("--teacher {tmp}/others --data {task} --text_column body", "no column 'body'"),
+        ("--task rre", "task 'rre': unknown; known are"),
+    )),
     *(("benchmark", words, said) for words, said in (
         ("--models {tmp}/gone", "model '.*gone': cannot be found"),
         ("--models {tmp}/folder", "model '.*folder': "),
@@ -361,7 +380,7 @@ BAD_WORDS = [
 CASES = [
     *((command, f"--corpus {{tmp}}/{name}", said) for name, said in BAD_CORPORA.items() for command in ("distill",)),
     *((command, f"--corpus {{tmp}}/{name}", BAD_CORPORA[name]) for name in ("gone.txt", "latin.txt", "cut.jsonl")
-      for command in ("embed", "search")),
+      for command in ("embed", "search", "compress")),
     *(("finetune", f"--data {{tmp}}/{name}", said) for name, said in BAD_DATA.items()),
     *(("augment", f"--data {{tmp}}/{name}", BAD_DATA[name])
       for name in ("empty.csv", "gap.csv", "twice.csv", "folder")),
@@ -371,7 +390,8 @@ CASES = [
     *((command, f"--student {{tmp}}/{name}", BAD_STUDENTS[name]) for name in ("torn.json", "layers.json")
       for command in ("embed", "search")),
     *((command, f"--teacher {{tmp}}/{name}", said) for name, said in BAD_MODELS.items() for command in ("distill",)),
-    *(("embed", f"--teacher {{tmp}}/{name}", BAD_MODELS[name]) for name in ("layerless", "cut_weights", "no_config")),
+    *((command, f"--teacher {{tmp}}/{name}", BAD_MODELS[name]) for name in ("layerless", "cut_weights", "no_config")
+      for command in ("embed", "compress")),
     *((command, f"--model {{tmp}}/{name}", said) for name, said in BAD_MODELS.items()
       for command in ("finetune", "augment")),
     *((command, words, said) for words, said in BAD_TRAINING.items() for command in ("finetune", "distill")),

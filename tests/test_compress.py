@@ -202,7 +202,7 @@ def test_what_cannot_be_is_refused_in_one_line(classifier, teacher_folder, corpu
             "is for text-classification, not for",
         ),
         (classifier, {"latency": 15} | data | {"text_column": "review"}, "no column 'review'"),
-        (classifier, {"latency": 15, "max_length": 80} | data, "max_length: must be at most the 64 tokens of teacher"),
+        (classifier, {"latency": 15, "max_length": 80} | data, "max_length: must be between 8 and the 64 tokens"),
         (classifier, {"latency": -1} | data, "latency: must be a number above 0, not -1"),
         (classifier, {"hours": 0.0} | data, "hours: must be a number above 0, not 0"),
         (classifier, {"threads": 0} | data, "threads: must be at least 1, not 0"),

@@ -11,9 +11,6 @@ from efficientbert.train.model_folder.arguments import OutputArguments
 from efficientbert.train.tasks.arguments import LabelledData
 
 
-LEAST_LENGTH = 8  # tokens
-
-
 @dataclass(kw_only=True)
 class CompressArguments(OutputArguments, LabelledData, DeviceArguments):
     """Finds the best model for a number of milliseconds on this machine, and makes it from a teacher of yours."""
@@ -81,8 +78,6 @@ class CompressArguments(OutputArguments, LabelledData, DeviceArguments):
             self.check_task()
         elif self.corpus is None:
             raise InputError("corpus: there is no text to learn from; give --corpus, or --data or --task")
-        if self.max_length < LEAST_LENGTH:
-            raise InputError(f"max_length: must be at least {LEAST_LENGTH}, not {self.max_length}")
 
     @property
     def has_data(self) -> bool:

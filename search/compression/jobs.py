@@ -32,11 +32,9 @@ class Corpus:
 
     Attributes:
         arguments: Flags of `distill` and `embed` for it.
-        texts: How many there are, where it is known.
     """
 
     arguments: dict[str, Any]
-    texts: int | None = None
 
     @classmethod
     def of_arguments(cls, args: CompressArguments) -> "Corpus":
@@ -52,11 +50,11 @@ class Corpus:
 
     @classmethod
     def of_file(cls, path: Path, texts: int) -> "Corpus":
-        """The user's own texts, see `write_texts`."""
+        """The user's own texts, see `write_documents`."""
         few = max(2, min(HELD_OUT, texts // OF_TEXTS))
         batch_size = max(1, min(BATCH_SIZE, texts - few))
         lengths = {"held_out": few, "init_sequences": few, "batch_size": batch_size}
-        return cls({"corpus": str(path), "text_column": COLUMN} | lengths, texts)
+        return cls({"corpus": str(path), "text_column": COLUMN} | lengths)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search.compression.arguments import CompressArguments
 from efficientbert.search.compression.jobs import JOBS, UNTRAINED, Corpus, jobs_of, run_jobs
-from efficientbert.search.compression.own_text import make_task, write_labelled, write_texts
+from efficientbert.search.compression.own_text import make_task, own_documents, write_documents, write_labelled
 from efficientbert.search.compression.plan import (
     BYTES,
     Part,
@@ -35,11 +35,15 @@ from efficientbert.search.compression.teacher_kind import EMBEDDER, ENCODER, che
 from efficientbert.search.known.surrogate import TeacherSizes
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.cli.threads import available_cores
+from efficientbert.train.distillation.arguments import DistillArguments, EmbedArguments
 from efficientbert.train.distillation.student import fit_config
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.engine.device import find_device
 from efficientbert.train.files.writing import write_json, write_text
 from efficientbert.train.tasks.task import Task
+from efficientbert.train.text.corpus import cut_documents
+from efficientbert.train.text.passages import cut_passages
+from efficientbert.train.text.preparation import check_max_length, divide_corpus
 
 
 ROUNDS = 20  # in which every model is timed once
@@ -56,6 +60,7 @@ class Prepared:
         kind: See `recognise`.
         base: What no architecture decides.
         task: What the data is of; None without data.
+        documents: The texts of the data to learn from, where there is no corpus.
         rows: Rows of the data that the task is learned from; 0 where there is none to learn.
         plan: What is made.
         measured: The table of latencies, as it stands in its file; None where it lies in the folder of the run.
@@ -65,6 +70,7 @@ class Prepared:
     kind: str
     base: EfficientBertConfig
     task: Task | None
+    documents: list[str]
     rows: int
     plan: Plan
     measured: str | None
@@ -90,22 +96,33 @@ def prepare(args: CompressArguments, work: Path) -> Prepared:
         )
     args = replace(args, kind=kind) if predicts else args
     teacher = Teacher.load(args.teacher)
-    if args.max_length > teacher.max_positions:
-        raise InputError(
-            f"max_length: must be at most the {teacher.max_positions} tokens of teacher {args.teacher!r}, not "
-            f"{args.max_length}"
-        )
-    task, rows = None, 0
+    check_max_length(args.max_length, teacher.max_positions, teacher.name)
+    task, rows, documents = None, 0, []
+    if args.corpus is not None:
+        check_corpus(args, teacher, kind)
     if args.has_data:
         task = make_task(args, kind if predicts else "text-classification", teacher.tokenizer)
         data = task.load_rows(args.train_split, labelled=False)
         rows = len(data) if predicts else 0
+        documents = own_documents(task, data) if args.corpus is None else []
     base, measured, plan = fit_config(EfficientBertConfig(), teacher), None, Plan.read(work)
     if plan is None:
         with tempfile.TemporaryDirectory() as folder:
             plan = make_plan(args, teacher, rows, Path(folder))
             measured = (Path(folder) / LATENCIES).read_text(encoding="utf-8")
-    return Prepared(args, kind, base, task, rows, plan, measured)
+    return Prepared(args, kind, base, task, documents, rows, plan, measured)
+
+
+def check_corpus(args: CompressArguments, teacher: Teacher, kind: str) -> None:
+    """Reads a corpus as the jobs will, so that its faults show before anything is made; what is cut is kept for them.
+
+    Raises:
+        InputError: naming the fault.
+    """
+    flags = Corpus.of_arguments(args).arguments | {"teacher": args.teacher, "output_dir": args.output_dir}
+    made, cut = (EmbedArguments, cut_passages) if kind == EMBEDDER else (DistillArguments, cut_documents)
+    text = made(**flags, max_length=args.max_length)
+    divide_corpus(text, cut, teacher.tokenizer, teacher.max_positions, teacher.name, text.batch_size, args.seed)
 
 
 def describe(kind: str) -> str:
@@ -162,14 +179,13 @@ def make_models(prepared: Prepared, work: Path) -> list[dict[str, Any]]:
         plan.write(work)
     (work / JOBS).mkdir(exist_ok=True)
     device = find_device(args.device)
-    data = None if task is None else task.load_rows(args.train_split, labelled=False)
-    if task is None or data is None or args.corpus is not None:
-        corpus = Corpus.of_arguments(args)
-    else:
-        texts = work / JOBS / TEXTS
-        corpus = Corpus.of_file(texts, write_texts(data, task.text_columns(), texts))
-    if prepared.rows and task is not None and data is not None and task.label_column not in data.column_names:
-        args = write_labelled(args, work / JOBS / LABELLED, device)
+    corpus = Corpus.of_arguments(args)
+    if args.corpus is None:
+        write_documents(prepared.documents, work / JOBS / TEXTS)
+        corpus = Corpus.of_file(work / JOBS / TEXTS, len(prepared.documents))
+    if task is not None and prepared.rows:
+        if task.label_column not in task.load_rows(args.train_split, labelled=False).column_names:
+            args = write_labelled(args, work / JOBS / LABELLED, device)
     outcomes = run_jobs(jobs_of(plan, args, prepared.kind, corpus, prepared.base, prepared.rows, work))
     models = {"teacher": args.teacher}
     for part in plan.parts:

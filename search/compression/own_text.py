@@ -1,6 +1,7 @@
 """The user's own rows: as text to learn from, and labelled by the teacher where they have no labels."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from efficientbert.train.tasks.kinds import TASK_CLASSES
 from efficientbert.train.tasks.prediction import check_length, predict
 from efficientbert.train.tasks.task import Task
 from efficientbert.train.tasks.trained import load_trained
+from efficientbert.train.text.corpus import SHORTEST
 
 
 COLUMN = "text"  # of the file of texts
+LEAST = 12  # texts to learn from
 PREDICTED = "label"  # the column that a teacher's labels stand in
 
 
@@ -27,24 +30,43 @@ def make_task(args: TaskArguments, kind: str, tokenizer: PreTrainedTokenizerBase
     return TASK_CLASSES[kind](replace(args.task_arguments(), kind=kind), tokenizer)
 
 
-def write_texts(rows: Dataset, columns: tuple[str, ...], path: Path) -> int:
-    """Writes the texts of some columns as a corpus, every text once, and returns how many there are.
+def own_documents(task: Task, rows: Dataset) -> list[str]:
+    """The texts of a task as documents to learn from: every text once, short ones joined.
+
+    A list of words is one text. What is shorter than a few words would be left out of a corpus.
 
     Args:
-        rows: Rows of a task.
-        columns: Those with text; a list of words is one text.
-        path: A JSON lines file to write, with the column `COLUMN`.
+        task: The task.
+        rows: Its rows.
+
+    Raises:
+        InputError: if there are too few.
     """
     texts: dict[str, None] = {}
-    for row in rows.select_columns(list(columns)):
+    for row in rows.select_columns(list(task.text_columns())):
         for value in row.values():
             text = " ".join(map(str, value)) if isinstance(value, list) else value
             if isinstance(text, str) and text.strip():
                 texts.setdefault(text)
+    documents, joined = [], ""
+    for text in texts:
+        joined = f"{joined} {text}".lstrip()
+        if len(joined.split()) >= SHORTEST:
+            documents.append(joined)
+            joined = ""
+    if len(documents) < LEAST:
+        raise InputError(
+            f"data {task.args.source()!r}: has {len(documents)} texts to learn from, too few: at least {LEAST} are "
+            "needed; give --corpus"
+        )
+    return documents
+
+
+def write_documents(documents: Sequence[str], path: Path) -> None:
+    """Writes a corpus as JSON lines with the column `COLUMN`."""
     with writing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for text in texts:
+        for text in documents:
             file.write(json.dumps({COLUMN: text}) + "\n")
-    return len(texts)
 
 
 def write_labelled(args: CompressArguments, path: Path, device: Any) -> CompressArguments:

@@ -15,7 +15,7 @@ from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.files.digests import digest, digest_files, digest_rows
 from efficientbert.train.text.arguments import CorpusArguments
 from efficientbert.train.text.batches import PaddingCollator, batches
-from efficientbert.train.text.corpus import cut_documents, hold_out, load_documents
+from efficientbert.train.text.corpus import SHORTEST, cut_documents, hold_out, load_documents
 from efficientbert.train.text.packing import PackingCollator, check_packing, pack_sequences
 from efficientbert.train.text.passages import cut_passages
 
@@ -45,6 +45,18 @@ class Text:
         return next(batches(self.sample, len(self.sample), self.padding, device))
 
 
+def check_max_length(length: int, longest: int, teacher: str) -> None:
+    """Refuses sequences that are too short, or longer than a teacher takes.
+
+    Raises:
+        InputError: naming the bounds.
+    """
+    if not SHORTEST <= length <= longest:
+        raise InputError(
+            f"max_length: must be between {SHORTEST} and the {longest} tokens of teacher {teacher!r}, not {length}"
+        )
+
+
 def divide_corpus(
     args: CorpusArguments,
     cut: Callable[..., Any],
@@ -68,10 +80,7 @@ def divide_corpus(
     Raises:
         InputError: if it cannot be loaded, is too short, or its sequences are longer than the teacher takes.
     """
-    if not 8 <= args.max_length <= longest:
-        raise InputError(
-            f"max_length: must be between 8 and the {longest} tokens of teacher {teacher!r}, not {args.max_length}"
-        )
+    check_max_length(args.max_length, longest, teacher)
     documents = load_documents(args.corpus, args.corpus_name, args.corpus_split, args.text_column, args.streaming)
     rows = cut(documents, args.text_column, tokenizer, args.max_length, args.corpus)
     held_out, training = hold_out(rows, args.held_out, max(batch_size, args.init_sequences), args.corpus)
