@@ -47,6 +47,9 @@ from transformers import (
 )
 
 from efficientbert.commands import job_of
+from efficientbert.search.compression import making, plan, scoring
+from efficientbert.search.costs import latency
+from efficientbert.search.known import choice
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.engine import loop
 
@@ -251,6 +254,26 @@ sys.path[:] = [place for place in sys.path if not os.path.isdir(os.path.join(pla
         return process.exitcode, *(path.read_text(encoding="utf-8") for path in outputs)
 
     return run
+
+
+@pytest.fixture
+def no_clock(monkeypatch):
+    """Times are counts of numbers in parts, and few candidates are looked at."""
+
+    def measure_parts(parts, base, settings) -> list[float]:
+        return [0.1 + sum(map(int, part.split()[1:])) / 200 for part in parts]
+
+    def measure_times(models, args, device) -> list[dict[int, list[float]]]:
+        return [{1: [40.0 if number == 0 else 10.0 + number]} for number, _ in enumerate(models)]
+
+    monkeypatch.setattr(latency, "measure_parts", measure_parts)
+    monkeypatch.setattr(latency.Latency.__init__, "__defaults__", (measure_parts,))
+    monkeypatch.setattr(scoring, "measure_times", measure_times)
+    monkeypatch.setattr(making.psutil, "cpu_percent", lambda seconds: 50.0)
+    monkeypatch.setattr(choice, "DRAWS", 8)
+    monkeypatch.setattr(choice, "CANDIDATES", 16)
+    monkeypatch.setattr(plan, "STEPS", 4)
+    monkeypatch.setattr(scoring, "DRAWS", 50)
 
 
 class Hub(ThreadingHTTPServer):

@@ -25,8 +25,6 @@ from efficientbert.search.compression.jobs import Corpus
 from efficientbert.search.compression.own_text import named
 from efficientbert.search.compression.plan import plan_lengths
 from efficientbert.search.compression.report import make_table
-from efficientbert.search.costs import latency
-from efficientbert.search.known import choice
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.model_folder.record import read_provenance
 
@@ -43,25 +41,7 @@ SIZES = {
     "initializer_range": 0.3,
 }
 TEACHER_MS = 40.0
-
-
-@pytest.fixture(autouse=True)
-def no_clock(monkeypatch):
-    """Times are counts of numbers in parts, and few candidates are looked at."""
-
-    def measure_parts(parts, base, settings) -> list[float]:
-        return [0.1 + sum(map(int, part.split()[1:])) / 200 for part in parts]
-
-    def measure_times(models, args, device) -> list[dict[int, list[float]]]:
-        return [{1: [TEACHER_MS if number == 0 else 10.0 + number]} for number, _ in enumerate(models)]
-
-    monkeypatch.setattr(latency, "measure_parts", measure_parts)
-    monkeypatch.setattr(latency.Latency.__init__, "__defaults__", (measure_parts,))
-    monkeypatch.setattr(scoring, "measure_times", measure_times)
-    monkeypatch.setattr(choice, "DRAWS", 8)
-    monkeypatch.setattr(choice, "CANDIDATES", 16)
-    monkeypatch.setattr(plan, "STEPS", 4)
-    monkeypatch.setattr(scoring, "DRAWS", 50)
+pytestmark = pytest.mark.usefixtures("no_clock")
 
 
 def save_teacher(folder: Path, model_class: type, **fields) -> str:
@@ -115,6 +95,7 @@ def test_a_classifier_becomes_a_small_one_beside_its_teacher(classifier, task_fi
     assert (tmp_path / "out" / "model" / "compression.png").read_bytes()[:4] == b"\x89PNG"
     said = capsys.readouterr().out
     assert "is for text-classification" in said and "job 4 of 4" in said and "takes the teacher 40.0 ms" in said
+    assert "note: other programs keep 50% of this machine's cores busy" in said
     again = compress(classifier, tmp_path / "out", latency=15, data=task_file, text_column="text", license="mit")
     assert again == made and "is complete already" in capsys.readouterr().out
 

@@ -41,6 +41,7 @@ SPACE = (
 STEPS = "--num_candidates 2 --initial 1 --warmup_steps 2 --general_steps 2 --sampled_steps 2"
 SCORED = "--task_split train --task_held_out 0.5 --task_epochs 1 --task_batch_size 4"
 QUICK = {
+    "compress": "--max_length 24 --num_epochs 1 --hours 0.02",
     "distill": f"{TEXT} --max_steps 2",
     "embed": f"{TEXT} --max_steps 2",
     "search": f"{TEXT} {SPACE} --base_width 18 {STEPS} {SCORED}",
@@ -53,7 +54,7 @@ QUICK = {
 QUICK_PYTHON = {
     'student="efficientbert-tiny"': 'student="tiny.json", max_length=24, held_out=8, init_sequences=16, batch_size=4',
     "max_steps=2000": "max_steps=2",
-    'text_column="text"': 'text_column="text", max_length=24, num_epochs=1',
+    'text_column="text"': 'text_column="text", max_length=24, num_epochs=1.0',
     "num_train_epochs=3": "num_train_epochs=1",
 }
 WORDS = [f"word{index}" for index in range(60)]  # what the tokenizer of the teachers knows
@@ -146,6 +147,7 @@ def stand_ins(teacher_folder, corpus_file, student_file, tmp_path_factory) -> Pa
         labels = dict(enumerate(GLUE_LABELS.get(task, ("LABEL_0",))))
         config = BertConfig(**sizes, id2label=labels, label2id={label: index for index, label in labels.items()})
         models[name] = BertForSequenceClassification(config)
+    models["my-classifier"] = BertForSequenceClassification(BertConfig(**sizes, num_labels=2))
     for name, model in models.items():
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
@@ -251,7 +253,7 @@ def check_shell(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("document", [document for document in DOCUMENTS if blocks(document)])
-def test_every_block_runs(document, stand_ins, hub, tmp_path, monkeypatch):
+def test_every_block_runs(document, stand_ins, hub, no_clock, tmp_path, monkeypatch):
     folder = tmp_path / "work"
     shutil.copytree(stand_ins, folder)
     given = {path.name for path in folder.iterdir()}

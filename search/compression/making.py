@@ -8,6 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search.compression.arguments import CompressArguments
 from efficientbert.search.compression.jobs import JOBS, UNTRAINED, Corpus, jobs_of, run_jobs
@@ -46,6 +48,8 @@ from efficientbert.train.text.passages import cut_passages
 from efficientbert.train.text.preparation import check_max_length, divide_corpus
 
 
+LOOK = 0.5  # seconds in which other programs are looked at
+BUSY = 0.2  # share of all cores above which they are told of
 ROUNDS = 20  # in which every model is timed once
 LATENCIES = "latency.json"
 TEXTS, LABELLED = "texts.jsonl", "labelled.jsonl"
@@ -143,6 +147,9 @@ def make_plan(args: CompressArguments, teacher: Teacher, rows: int, folder: Path
         InputError: if the goal cannot be reached.
     """
     threads = args.threads or available_cores()
+    busy = psutil.cpu_percent(LOOK) / 100
+    if busy > BUSY:
+        print(f"note: other programs keep {busy:.0%} of this machine's cores busy; a quiet machine is timed better")
     teacher_ms = measure_models({"teacher": args.teacher}, args, threads, ROUNDS)["teacher"]["latency_ms"]
     print(
         f"one text of {args.max_length} tokens takes the teacher {teacher_ms:.1f} ms here at batch 1, with {threads} "
