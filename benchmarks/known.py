@@ -40,7 +40,7 @@ from efficientbert.search.costs.cost import Flops, Parameters
 from efficientbert.search.costs.latency import Latency, LatencySettings
 from efficientbert.search.costs.machine import describe_machine
 from efficientbert.search.known.features import TeacherSizes, describe
-from efficientbert.search.known.surrogate import SHIPPED, Surrogate
+from efficientbert.search.known.surrogate import FIGURE, SHIPPED, Surrogate
 from efficientbert.search.space.architecture import Architecture
 from efficientbert.search.space.expressions import GATED, PLAIN
 from efficientbert.search.space.open_space import open_choices
@@ -72,7 +72,7 @@ KINDS: tuple[tuple[float, str | None, bool], ...] = (
     (0.1, PLAIN, False),
     (0.2, None, False),
 )
-FIGURES = ("explained_tokens", "explained_texts", "cosine", "stsb_cosine")
+FIGURES = ("explained_texts", "explained_tokens", "cosine", "stsb_cosine")
 RESAMPLES = 2000
 ATTEMPTS = 2000  # draws of equal layers before a kind counts as out of a band's reach
 
@@ -209,14 +209,9 @@ def explained(student: Student, held_out: HeldOut) -> dict[str, float]:
 
 
 def distil(
-    architecture: Architecture,
-    teacher: Teacher,
-    stored: StoredTeacher,
-    text: Text,
-    held_out: HeldOut,
-    args: KnownArguments,
-) -> dict[str, Any]:
-    """Trains one architecture and returns its figures, its training losses, and its seconds of processor time."""
+    architecture: Architecture, teacher: Teacher, stored: StoredTeacher, text: Text, args: KnownArguments
+) -> tuple[Student, GeneralDistillation, dict[str, Any]]:
+    """Trains one architecture; the student, its objective, and its training losses and seconds of processor time."""
     work = Path(args.work_dir)
     accelerator = make_accelerator(args, work)
     set_seed(args.seed)
@@ -232,20 +227,18 @@ def distil(
         accelerator, student, objective, text.training, text.collator, args, args.max_steps, None, "Distilling"
     )
     seconds = time.process_time() - started
+    return student, objective, {"curve": {entry["step"]: entry["loss"] for entry in log}, "seconds": seconds}
+
+
+def score(
+    student: Student, objective: GeneralDistillation, held_out: HeldOut, args: KnownArguments
+) -> dict[str, float]:
+    """The figures of a student on held-out text and on STS-B."""
     figures = score_student(student, objective, held_out)
     student.eval()
-    figures |= explained(student, held_out)
-    encoder = student.encoder.eval()
-    encoder.set_attn_implementation("sdpa")
-    return {
-        "cosine": figures["cosine"],
-        "loss": figures["loss"],
-        "explained_tokens": figures["explained_tokens"],
-        "explained_texts": figures["explained_texts"],
-        "stsb_cosine": losses.stsb_cosine(encoder, Path(args.teacher), args),
-        "curve": {entry["step"]: entry["loss"] for entry in log},
-        "seconds": seconds,
-    }
+    student.encoder.set_attn_implementation("sdpa")
+    found = {name: figures[name] for name in ("cosine", "loss")} | explained(student, held_out)
+    return found | {"stsb_cosine": losses.stsb_cosine(student.encoder, Path(args.teacher), args)}
 
 
 def train_all(args: KnownArguments) -> None:
@@ -269,7 +262,8 @@ def train_all(args: KnownArguments) -> None:
         asked = {"number": number, "steps": args.max_steps, "seed": args.seed}
         if any(asked.items() <= row.items() for row in read_rows(work / "rows.jsonl")):
             continue
-        row = asked | distil(drawn[number], teacher, stored, text, held_out, args)
+        student, objective, told = distil(drawn[number], teacher, stored, text, args)
+        row = asked | score(student, objective, held_out, args) | told
         with (work / "rows.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         print({name: value for name, value in row.items() if name != "curve"}, flush=True)
@@ -398,7 +392,7 @@ def report(args: KnownArguments) -> None:
             lines.append((name, tau_interval(values, qualities), tau_within(bands, values, qualities), error))
         print(f"{figure}: {len(rows)} architectures, standard deviation {qualities.std():.4f}")
         print(table(("rated by", "tau over all", "tau in a band: mean (least to most)", "error"), lines), end="\n\n")
-    print(json.dumps(Surrogate(features, np.array([row["explained_tokens"] for row in rows])).lengths(), indent=1))
+    print(json.dumps(Surrogate(features, np.array([row[FIGURE] for row in rows])).lengths(), indent=1))
 
 
 PARTS: dict[str, Callable[[KnownArguments], None]] = {

@@ -1,0 +1,249 @@
+"""The searched model against hand-made and random shapes, all of one latency, each distilled at equal cost.
+
+    python benchmarks/equal_latency.py scale --teacher TEACHER --work_dir WORK
+    python benchmarks/equal_latency.py train --teacher TEACHER --corpus CORPUS --glue GLUE --work_dir WORK --worker 0
+    python benchmarks/equal_latency.py train --teacher TEACHER --corpus CORPUS --glue GLUE --work_dir WORK --worker 1
+    python benchmarks/equal_latency.py report --teacher TEACHER --work_dir WORK
+
+`scale` times parts on this machine, which must be quiet: the targets are the times of two hand-made shapes, to which
+the others of `hand-made.json` are scaled at their own depth; beside them stand the choice of the surrogate and random
+architectures of the open space. `train` distils all with every seed; each result is a line of WORK/equal.jsonl.
+"""
+
+import json
+import random
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import known
+import matplotlib
+import numpy as np
+import torch
+from stand_alone import config_of, read_rows
+
+from efficientbert.configuration_efficientbert import EfficientBertConfig
+from efficientbert.search.costs.budget import Budget
+from efficientbert.search.costs.cost import Parameters
+from efficientbert.search.costs.latency import Latency, LatencySettings
+from efficientbert.search.costs.machine import describe_machine
+from efficientbert.search.known.choice import choose
+from efficientbert.search.known.features import TeacherSizes
+from efficientbert.search.known.surrogate import Surrogate
+from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
+from efficientbert.train.cli.command import run_command
+from efficientbert.train.distillation.held_out import HeldOut, capture_held_out
+from efficientbert.train.distillation.loss_choice import make_recipe
+from efficientbert.train.distillation.student import Student, fit_config
+from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.files.tables import table
+from efficientbert.train.files.writing import write_json, write_text
+from efficientbert.train.text.preparation import prepare_text
+
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+
+SHAPES = Path(__file__).with_name("hand-made.json")
+TARGETS = ("TinyBERT4", "EfficientBERT-tiny")  # whose times are the targets
+RANDOM = 2  # random architectures at every target
+SLACK = 0.9  # of a target that a searched or random architecture takes at least
+RESAMPLES = 10_000
+
+
+@dataclass(kw_only=True)
+class EqualArguments(known.KnownArguments):
+    """Scales, trains and compares models of equal latency."""
+
+    max_steps: int = field(default=1000, metadata={"help": "Optimizer steps of 8 sequences."})
+    batch_size: int = field(default=8, metadata={"help": "Sequences of a step."})
+    corpus_split: str = field(default="train[:1500]", metadata={"help": "Split or slice of the corpus."})
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "One training for each."})
+    pairs: int = field(default=1500, metadata={"help": "Pairs of STS-B."})
+    output: str = field(default="benchmarks/equal-latency", metadata={"help": "Path of the report without ending."})
+
+
+# Scaling
+
+
+def scaled(shape: dict[str, Any], head_dim: int) -> Architecture:
+    """A hand-made shape with heads of another width, and all else of it in proportion."""
+    hidden = shape["heads"] * head_dim
+    factor = hidden / shape["hidden_size"]
+    embedding = round(shape["embedding_size"] * factor)
+    layers = tuple(
+        LayerChoice(expression, stack, max(1, round(width * factor)), shape["heads"], head_dim)
+        for expression, stack, width in zip(shape["expressions"], shape["stacks"], shape["widths"])
+    )
+    return Architecture(Shape(hidden, embedding), layers)
+
+
+def fit_to(shape: dict[str, Any], latency: Latency, target: float) -> Architecture:
+    """The largest of a hand-made shape that takes no longer than the target."""
+    found, head_dim = scaled(shape, 1), 1
+    while latency(scaled(shape, head_dim)) <= target:
+        found, head_dim = scaled(shape, head_dim), head_dim + 1
+    return found
+
+
+def scale(args: EqualArguments) -> None:
+    """Writes the models of every target."""
+    work = Path(args.work_dir)
+    path = work / "equal.json"
+    if path.exists():
+        return
+    work.mkdir(parents=True, exist_ok=True)
+    teacher = Teacher.load(args.teacher)
+    latency = Latency(
+        fit_config(EfficientBertConfig(), teacher), work / "equal-latency-table.json", LatencySettings(threads=2)
+    )
+    space = known.open_space(teacher, latency)
+    latency.prepare(space.layer_sizes())
+    sizes = TeacherSizes(teacher.hidden_size, teacher.num_layers, teacher.num_heads)
+    shapes = {shape["name"]: shape for shape in json.loads(SHAPES.read_text(encoding="utf-8"))}
+    models, parameters = [], Parameters(space.base)
+    for name in TARGETS:
+        own = shapes[name]
+        target = latency(scaled(own, own["hidden_size"] // own["heads"]))
+        budget = Budget("latency", SLACK * target, target)
+        made = {shape: fit_to(value, latency, target) for shape, value in shapes.items()}
+        made["searched"] = choose(space, [budget], Surrogate.shipped(), sizes, args.seed)[0]
+        rng, within = random.Random(f"equal {name}"), replace(space, budgets=(budget,))
+        made |= {f"random {number}": within.sample(rng) for number in range(1, RANDOM + 1)}
+        for model, architecture in made.items():
+            models.append(
+                {
+                    "target": name,
+                    "latency_target_ms": target,
+                    "model": model,
+                    "latency_ms": latency(architecture),
+                    "parameters": parameters(architecture),
+                    "architecture": architecture.to_json(),
+                }
+            )
+    write_json(path, {"machine": describe_machine(), "models": models})
+
+
+# Training
+
+
+@torch.no_grad()
+def text_cosines(student: Student, held_out: HeldOut) -> list[float]:
+    """The mean cosine of every held-out sequence to the teacher's last states."""
+    found: list[float] = []
+    for batch, captures in held_out.plain:
+        mask = batch["attention_mask"]
+        pair = (student(**batch).hidden_states[-1], captures.hidden_states[-1])
+        cosines = torch.nn.functional.cosine_similarity(*pair, dim=-1)
+        found += ((cosines * mask).sum(1) / mask.sum(1)).tolist()
+    return found
+
+
+def train(args: EqualArguments) -> None:
+    """Trains what is not trained yet of this worker's share."""
+    work = Path(args.work_dir)
+    models = json.loads((work / "equal.json").read_text(encoding="utf-8"))["models"]
+    torch.set_num_threads(1)
+    teacher = Teacher.load(args.teacher)
+    text = prepare_text(args, teacher, args.batch_size, 0)
+    architectures = [Architecture.from_json(model["architecture"]) for model in models]
+    configs = [config_of(architecture, teacher) for architecture in architectures]
+    students = [(config, make_recipe(args, config, teacher)) for config in configs]
+    held_out = capture_held_out(text, teacher, torch.device("cpu"), students)
+    stored = known.StoredTeacher(teacher, work / "teacher-equal")
+    jobs = [(seed, number) for seed in args.seeds for number in range(len(models))]
+    for seed, number in jobs[args.worker :: args.workers]:
+        asked = {"target": models[number]["target"], "model": models[number]["model"], "seed": seed}
+        if any(asked.items() <= row.items() for row in read_rows(work / "equal.jsonl")):
+            continue
+        seeded = replace(args, seed=seed)
+        student, objective, told = known.distil(architectures[number], teacher, stored, text, seeded)
+        figures = known.score(student, objective, held_out, seeded)
+        row = asked | figures | {"seconds": told["seconds"], "cosines": text_cosines(student, held_out)}
+        with (work / "equal.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print({name: value for name, value in row.items() if name != "cosines"}, flush=True)
+
+
+# Reporting
+
+
+def gain(mine: np.ndarray, theirs: np.ndarray) -> tuple[float, float, float]:
+    """Mean difference of cosines, and its 95% interval over seeds and sequences drawn again, both in pairs.
+
+    Args:
+        mine, theirs: Cosines of shape `(seeds, sequences)`.
+    """
+    rng, differences = np.random.default_rng(0), mine - theirs
+    seeds, sequences = differences.shape
+    drawn = [
+        differences[np.ix_(rng.integers(seeds, size=seeds), rng.integers(sequences, size=sequences))].mean()
+        for _ in range(RESAMPLES)
+    ]
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return float(differences.mean()), float(low), float(high)
+
+
+def report(args: EqualArguments) -> None:
+    """Writes the figures, the table and the plot."""
+    work = Path(args.work_dir)
+    made = json.loads((work / "equal.json").read_text(encoding="utf-8"))
+    rows = read_rows(work / "equal.jsonl")
+    figure, panels = pyplot.subplots(1, len(TARGETS), figsize=(13, 5), layout="constrained", squeeze=False)
+    text, kept = "", []
+    for target, axes in zip(TARGETS, panels[0]):
+        models = [model for model in made["models"] if model["target"] == target]
+        found = {
+            model["model"]: [row for row in rows if (row["target"], row["model"]) == (target, model["model"])]
+            for model in models
+        }
+        seeds = set.intersection(*({row["seed"] for row in runs} for runs in found.values()))
+        cosines = {
+            name: np.array(
+                [row["cosines"] for row in sorted(runs, key=lambda row: row["seed"]) if row["seed"] in seeds]
+            )
+            for name, runs in found.items()
+        }
+        lines = []
+        for model in sorted(models, key=lambda model: -cosines[model["model"]].mean()):
+            name, runs = model["model"], found[model["model"]]
+            ahead, low, high = gain(cosines["searched"], cosines[name])
+            means = {figure: np.mean([row[figure] for row in runs]) for figure in known.FIGURES}
+            lines.append(
+                (
+                    name,
+                    f"{model['latency_ms']:.1f}",
+                    f"{model['parameters'] / 1e6:.1f}M",
+                    f"{means['cosine']:.4f}",
+                    "" if name == "searched" else f"{ahead:+.4f} ({low:+.4f} to {high:+.4f})",
+                    f"{means['explained_texts']:.3f}",
+                    f"{means['stsb_cosine']:.3f}",
+                    f"{np.mean([row['seconds'] for row in runs]):.0f}",
+                )
+            )
+            kept += [model | {key: value for key, value in row.items() if key != "cosines"} for row in runs]
+            spread = [row["cosine"] for row in runs]
+            color = "#0072B2" if name == "searched" else "#777777"
+            axes.plot(spread, [name] * len(spread), "o", color=color, markersize=9)
+        header = ("model", "ms", "parameters", "cosine", "searched ahead by (95%)", "explained", "STS-B", "seconds")
+        text += f"{target}: {models[0]['latency_target_ms']:.1f} ms, {len(seeds)} seeds\n\n{table(header, lines)}\n\n"
+        axes.set_title(f"{models[0]['latency_target_ms']:.1f} ms ({target})", fontsize=13)
+        axes.set_xlabel("cosine to the teacher, every seed", fontsize=12)
+        axes.tick_params(labelsize=11)
+        axes.grid(axis="x", alpha=0.3)
+        axes.invert_yaxis()
+    print(text)
+    write_json(Path(f"{args.output}.json"), {"machine": made["machine"], "steps": args.max_steps, "rows": kept})
+    write_text(Path(f"{args.output}.md"), text)
+    figure.savefig(f"{args.output}.png", dpi=110)
+
+
+PARTS: dict[str, Callable[[EqualArguments], None]] = {"scale": scale, "train": train, "report": report}
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1] not in PARTS:
+        sys.exit(f"name a part: {', '.join(PARTS)}")
+    run_command(PARTS[sys.argv.pop(1)], EqualArguments, "equal_latency")
