@@ -95,10 +95,11 @@ def write_labelled(args: CompressArguments, path: Path, device: Any) -> Compress
             label = value if task.label_names is None else named(value, task.label_names)
             file.write(json.dumps({column: row[column] for column in columns} | {PREDICTED: label}) + "\n")
     print(f"data {args.source()!r}: has no labels; those of the teacher stand in, also where models are scored")
+    first, second = (*columns, None)[:2]
+    labelled = replace(args, data=str(path), text_column=first, text_pair_column=second, label_column=PREDICTED)
     return replace(
-        args, task=None, data=str(path), data_name=None, train_split="train", label_column=PREDICTED, eval_split=None,
-        text_column=columns[0], text_pair_column=columns[1] if len(columns) > 1 else None,
-    )  # fmt: skip
+        labelled, task=None, data_name=None, train_split="train", eval_split=None, problem=task.args.problem
+    )
 
 
 def named(value: Any, names: tuple[str, ...]) -> Any:
