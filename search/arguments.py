@@ -2,13 +2,15 @@
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from efficientbert.search.costs.budget import METRICS, Budget
 from efficientbert.search.study.stop_rule import StopRule
 from efficientbert.train.cli.errors import InputError
-from efficientbert.train.distillation.arguments import PRESETS, GeneralArguments
+from efficientbert.train.distillation.arguments import GeneralArguments
 from efficientbert.train.files.output_folder import run_arguments
+from efficientbert.train.model_folder.model_names import PRESETS, check_model
 from efficientbert.train.tasks.arguments import TASKS, LabelledData, check_flags_for_known, labelled_sources
 
 
@@ -274,6 +276,8 @@ class SearchArguments(
                 f"storage '{self.storage}': must be the URL of a database, such as sqlite:///study.db or "
                 "postgresql://user@host/name"
             )
+        if self.student not in PRESETS and Path(self.student).suffix != ".json":
+            raise InputError(f"student '{self.student}': must be a preset ({', '.join(PRESETS)}) or a .json file")
         self.parsed_budgets()
         self.stop_rule()
         self._check_stages()
@@ -382,10 +386,14 @@ class SearchArguments(
         return StopRule(self.num_candidates, self.hours, self.patience)
 
     def check_sources(self) -> None:
-        """See `CorpusArguments.check_sources`; of the tasks, too."""
+        """See `GeneralArguments.check_sources`; of the tasks and their teachers, too."""
         super().check_sources()
+        if Path(self.student).suffix == ".json":
+            check_model(self.student, "student")
         for source in self.task_sources():
             source.check_sources()
+        for teacher in self.task_teachers or ():
+            check_model(teacher, "teacher")
 
     def task_sources(self) -> list[LabelledData]:
         """The data of every task."""

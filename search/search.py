@@ -24,6 +24,8 @@ from efficientbert.train.files.writing import write_json
 
 def main(args: SearchArguments) -> Outcome:
     """Runs the job from arguments to a finished stage, with the figures of the best candidate."""
+    args.check()
+    args.check_sources()
     from efficientbert.search.costs.latency import Latency
     from efficientbert.search.material import Material
     from efficientbert.search.preparation import load_probe, load_tasks, make_space, uniform_architectures
@@ -40,8 +42,6 @@ def main(args: SearchArguments) -> Outcome:
     from efficientbert.train.model_folder.record import read_result
     from efficientbert.train.text.preparation import prepare_text
 
-    args.check()
-    args.check_sources()
     folder = Path(args.output_dir).absolute()
     arguments = args.decisive()
     check_place(folder, "output folder")

@@ -303,10 +303,10 @@ def test_one_process_at_a_time_and_no_foreign_folder(masked_lm, tmp_path):
     (tmp_path / "out.parquet.partial" / "mine").write_text("")
     with pytest.raises(InputError, match="is in the way"):
         main(arguments(masked_lm, data, tmp_path / "out.parquet"))
-    file = augmentation.AugmentedFile(tmp_path / "other.parquet", {})
+    file = augmentation.AugmentedFile(tmp_path / "other.parquet", {}, dict)
     file.open()
     with pytest.raises(InputError, match="another process is working on it"):
-        augmentation.AugmentedFile(tmp_path / "other.parquet", {}).open()
+        augmentation.AugmentedFile(tmp_path / "other.parquet", {}, dict).open()
 
 
 def test_models_that_do_not_do(masked_lm, tokenizer, teacher_folder, tmp_path, capsys):

@@ -54,27 +54,6 @@ class Measured:
     timings: list[Timing]
 
 
-def check_arguments(args: BenchmarkArguments) -> None:
-    """Checks everything that needs no model.
-
-    Raises:
-        InputError: naming the argument that is wrong.
-    """
-    for name in ("sequence_length", "threads", "rounds"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name} {getattr(args, name)}: must be positive")
-    if not args.batch_sizes or min(args.batch_sizes) < 1 or len(set(args.batch_sizes)) < len(args.batch_sizes):
-        raise InputError(f"--batch_sizes {args.batch_sizes}: must be positive and different")
-    if not args.models:
-        raise InputError("--models: name at least one")
-    if args.dtype not in DTYPES:
-        raise InputError(f"--dtype {args.dtype!r}: unknown; known are {', '.join(DTYPES)}")
-    if args.output_json:
-        path = Path(args.output_json)
-        if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-            raise InputError(f"--output_json '{path}': cannot be written there")
-
-
 @contextmanager
 def refusing(model: str, doing: str) -> Iterator[None]:
     """Turns whatever a foreign model raises into an [`InputError`] of one line."""
@@ -263,9 +242,8 @@ def benchmark(args: BenchmarkArguments) -> list[Measured]:
     """Measures every model.
 
     Raises:
-        InputError: if an argument is wrong, or a model cannot be found, loaded or run.
+        InputError: if a model cannot be found, loaded or run.
     """
-    check_arguments(args)
     for name in args.models:
         load_config(name)
     torch.set_num_threads(args.threads)

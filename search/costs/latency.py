@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.ffn_efficientbert import BINARY, UNARY, Binary, Input, Linear, Unary, evaluate, parse, walk, width
 from efficientbert.modeling_efficientbert import EfficientBertModel
+from efficientbert.search.costs.arguments import DTYPE_NAMES
 from efficientbert.search.costs.cost import Cost
 from efficientbert.search.costs.machine import describe_machine
 from efficientbert.search.costs.timing import time_rounds
@@ -33,7 +34,7 @@ from efficientbert.train.cli.errors import InputError
 from efficientbert.train.files.writing import write_json
 
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
 ROUNDS = 9  # timings of every part, of which the median counts
 GROUP = 32  # parts timed in turn, and held in memory at once
 COLD_BYTES = 32_000_000  # weights that copies of a part make up together, as many as a model's: no cache holds them

@@ -37,7 +37,6 @@ class SpanTask(Task):
     """
 
     auto_class = AutoModelForQuestionAnswering
-    default_label_column = "answers"
 
     def __init__(
         self, args: TaskArguments, tokenizer: PreTrainedTokenizerBase, label_names: tuple[str, ...] | None = None
@@ -58,15 +57,12 @@ class SpanTask(Task):
     @property
     def question_column(self) -> str:
         """Column with the question."""
-        return self.args.text_column or "question"
+        return self.text_columns()[0]
 
     @property
     def context_column(self) -> str:
         """Column with the text that answers are parts of."""
-        return self.args.text_pair_column or "context"
-
-    def text_columns(self) -> tuple[str, ...]:
-        return self.question_column, self.context_column
+        return self.text_columns()[1]
 
     def read_label_names(self, rows: Dataset) -> None:
         """None: there are no classes."""

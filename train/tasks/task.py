@@ -54,7 +54,6 @@ class Task(ABC):
     """
 
     auto_class: ClassVar[type[_BaseAutoModelClass]]  # Auto class of the models with the head that the task needs
-    default_label_column: ClassVar[str]
 
     def __init__(
         self, args: TaskArguments, tokenizer: PreTrainedTokenizerBase, label_names: tuple[str, ...] | None = None
@@ -72,15 +71,11 @@ class Task(ABC):
     @property
     def label_column(self) -> str:
         """Column with what is to be predicted."""
-        return self.args.label_column or self.default_label_column
+        return self.args.target_column()
 
-    @abstractmethod
     def text_columns(self) -> tuple[str, ...]:
-        """Columns that are read, without the label.
-
-        Raises:
-            InputError: if the arguments do not name them.
-        """
+        """Columns that are read, without the label."""
+        return self.args.text_columns()
 
     @abstractmethod
     def read_label_names(self, rows: Dataset) -> tuple[str, ...] | None:

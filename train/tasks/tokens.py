@@ -35,7 +35,6 @@ class TokenTask(Task):
     """
 
     auto_class = AutoModelForTokenClassification
-    default_label_column = "tags"
 
     def __init__(
         self, args: TaskArguments, tokenizer: PreTrainedTokenizerBase, label_names: tuple[str, ...] | None = None
@@ -49,10 +48,7 @@ class TokenTask(Task):
     @property
     def words_column(self) -> str:
         """Column with the lists of words."""
-        return self.args.text_column or "tokens"
-
-    def text_columns(self) -> tuple[str, ...]:
-        return (self.words_column,)
+        return self.text_columns()[0]
 
     def read_label_names(self, rows: Dataset) -> tuple[str, ...]:
         """Sorted where the data does not order them."""
