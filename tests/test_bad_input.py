@@ -232,6 +232,7 @@ BAD_WORDS = [
         ("--seeds 1 -1", "seeds: must be between 0 and 4294967295, not -1"),
         ("--max_length 7", "max_length: must be at least 8, not 7"),
         ("--num_epochs 0", "num_epochs: must be above 0, not 0"),
+        ("--max_steps 0", "max_steps: must be at least 1, not 0"),
         ("--label_weight nan", "--label_weight: must be a number, not 'nan'"),
         ("--label_weight 0.5", "label_weight, temperature: are for learning from a --teacher, and there is none"),
         ("--selection 1", "selection: must be at least 0 and below 1, not 1"),

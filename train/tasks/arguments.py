@@ -355,6 +355,9 @@ class TaskTrainingArguments(OutputArguments, LoopArguments, LossArguments):
         default=1.0, metadata={"help": "Temperature that divides the logits of student and teacher."}
     )
     num_epochs: float = field(default=5, metadata={"help": "Passes over the training rows; may be a fraction."})
+    max_steps: int | None = field(
+        default=None, metadata={"help": "Optimizer steps of the whole run, in place of --num_epochs."}
+    )
     selection: float = field(
         default=0.0,
         metadata={
@@ -379,6 +382,8 @@ class TaskTrainingArguments(OutputArguments, LoopArguments, LossArguments):
             raise InputError(f"distillation: must be {', '.join(DISTILLATIONS)}, not {self.distillation!r}")
         if not self.num_epochs > 0:
             raise InputError(f"num_epochs: must be above 0, not {self.num_epochs}")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise InputError(f"max_steps: must be at least 1, not {self.max_steps}")
         if not 0 <= self.label_weight <= 1:
             raise InputError(f"label_weight: must be between 0 and 1, not {self.label_weight}")
         if not self.temperature > 0:
