@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from efficientbert.search.costs.budget import METRICS, Budget
 from efficientbert.search.study.stop_rule import StopRule
+from efficientbert.train.cli.arguments import changed_arguments
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.arguments import GeneralArguments
 from efficientbert.train.files.output_folder import run_arguments
@@ -290,6 +291,7 @@ class SearchArguments(
         for name in ("initial", "refit_interval", "supernets", "latency_batch_size", "task_batch_size", "task_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: must be at least 1, not {getattr(self, name)}")
+        self._check_task_flags()
 
     def _check_stages(self) -> None:
         if self.stages != sorted(set(self.stages)) or not set(self.stages) <= {1, 2, 3}:
@@ -347,6 +349,22 @@ class SearchArguments(
             raise InputError(f"task_held_out: must be between 0 and 1, not {self.task_held_out}")
         if not self.task_epochs > 0 or not self.task_learning_rate > 0:
             raise InputError("task_epochs, task_learning_rate: must be above 0")
+
+    def _check_task_flags(self) -> None:
+        """Refuses flags for tasks where no task has a use for them."""
+        trains = bool(self.tasks) and bool({1, 2} & set(self.stages)) and "short" in self.scores
+        shares = bool(self.tasks) and 3 in self.stages and "tasks" in self.supernet_scores
+        used = {
+            "task_data": ("--tasks", bool(self.tasks)),
+            "task_split": ("--tasks", bool(self.tasks)),
+            "task_epochs": ("--tasks that stages 1 and 2 train on (--scores short)", trains),
+            "task_steps": ("--tasks that stage 3 trains on (--supernet_scores tasks)", shares),
+        }
+        for name in ("task_teachers", "task_held_out", "task_learning_rate", "task_batch_size"):
+            used[name] = ("--tasks that candidates are trained on", trains or shares)
+        for name in changed_arguments(self):
+            if name in used and not used[name][1]:
+                raise InputError(f"{name}: is for {used[name][0]}, and there are none")
 
     def decisive(self) -> dict[str, Any]:
         """All that decides what a search comes to, as JSON values: it goes on only with the same."""
