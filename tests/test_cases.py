@@ -383,3 +383,4 @@ def test_entities_of_any_scheme_get_f1(tags, command, teacher_folder, tmp_path):
         *("--output_dir", tmp_path / "out", "--eval_split", "train", *words),
     )
     assert code == 0 and "train: f1 " in said, said
+    assert f"labels: 4 tags: {', '.join(map(repr, sorted(tags.split())))}" in said

@@ -41,6 +41,7 @@ GLUE_LABELS: dict[str, tuple[str, ...]] = {  # what the ids 0, 1 and 2 mean
 SQUAD = {"squad": "rajpurkar/squad", "squad_v2": "rajpurkar/squad_v2"}
 TASKS = (*GLUE_COLUMNS, *SQUAD)
 SWAG_COLUMNS = ("sent1", "sent2", "ending0", "ending1", "ending2", "ending3")
+LEAST_AROUND = 5  # tokens of a window that cannot be shared: three special ones, a question's, and a new one
 TARGET_COLUMNS = {"question-answering": "answers", "token-classification": "tags"}  # of the others it is `label`
 
 
@@ -123,6 +124,15 @@ class TaskArguments:
             raise InputError("task: give --task for a known task, or --data and its columns for data of your own")
         if self.max_length < 8:
             raise InputError(f"max_length: must be at least 8, not {self.max_length}")
+        for name, least in (("doc_stride", 0), ("max_query_length", 1), ("max_answer_length", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name}: must be at least {least}, not {getattr(self, name)}")
+        most = self.max_length - LEAST_AROUND
+        if self.task_kind() == "question-answering" and self.doc_stride > most:
+            raise InputError(
+                f"doc_stride: must be at most {most} with max_length {self.max_length}, of which the question and "
+                f"special tokens take a part, not {self.doc_stride}; lower it, or raise max_length"
+            )
         if self.problem is not None and self.problem not in PROBLEMS:
             raise InputError(f"problem {self.problem!r}: unknown; known are {', '.join(PROBLEMS)}")
         if self.problem is not None and self.task_kind() != "text-classification":

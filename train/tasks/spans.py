@@ -44,9 +44,6 @@ class SpanTask(Task):
         super().__init__(args, tokenizer, label_names)
         if not tokenizer.is_fast:
             raise InputError(f"tokenizer {tokenizer.name_or_path!r}: gives no character offsets; a fast one is needed")
-        for name, least in (("doc_stride", 0), ("max_query_length", 1), ("max_answer_length", 1)):
-            if getattr(args, name) < least:
-                raise InputError(f"{name}: must be at least {least}, not {getattr(args, name)}")
         self.no_answer_threshold = EVEN_ODDS if self._said_unanswerable() else None
 
     def _said_unanswerable(self) -> bool | None:

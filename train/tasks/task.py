@@ -25,6 +25,7 @@ from efficientbert.train.tasks.loading import load_split
 from efficientbert.train.text.batches import pad
 
 
+SHOWN_NAMES = 5
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -88,6 +89,10 @@ class Task(ABC):
     def describe(self) -> str | None:
         """What the labels were read as, in a line; None where nothing had to be decided."""
         return None
+
+    def shown_classes(self) -> str:
+        """The names of the classes, or the first of many, for a message."""
+        return ", ".join(map(repr, self.classes[:SHOWN_NAMES])) + (", …" * (len(self.classes) > SHOWN_NAMES))
 
     def label_names_of(self, config: PreTrainedConfig) -> tuple[str, ...] | None:
         """As `read_label_names`, of a fine-tuned model."""

@@ -27,7 +27,6 @@ PROBLEM_TYPES = {  # as configurations of models say it
 }
 PREDICTS = {"single_label": "one class a row", "multi_label": "several labels a row", "regression": "a number"}
 TEXTS = ("string", "large_string")  # of columns
-SHOWN_NAMES = 5
 
 
 class TextTask(Task):
@@ -127,7 +126,7 @@ class TextTask(Task):
         if self.regression:
             hint = "" if self.args.task else "; --problem single_label reads them as classes"
             return f"labels: numbers (regression){hint}"
-        shown = ", ".join(map(repr, self.classes[:SHOWN_NAMES])) + (", …" * (len(self.classes) > SHOWN_NAMES))
+        shown = self.shown_classes()
         if self.multi_label:
             return f"labels: {len(self.classes)}, several a row (multi_label): {shown}"
         numbers = self.args.task is None and all(number(name) is not None for name in self.classes)

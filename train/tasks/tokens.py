@@ -42,8 +42,6 @@ class TokenTask(Task):
         super().__init__(args, tokenizer, label_names)
         if not tokenizer.is_fast:
             raise InputError(f"tokenizer {tokenizer.name_or_path!r}: gives no character offsets; a fast one is needed")
-        if args.doc_stride < 0:
-            raise InputError(f"doc_stride: must be at least 0, not {args.doc_stride}")
 
     @property
     def words_column(self) -> str:
@@ -66,6 +64,9 @@ class TokenTask(Task):
         if not found:
             raise InputError(f"data {self.args.source()!r}: column {self.label_column!r} holds no tags")
         return sorted_names(found)
+
+    def describe(self) -> str:
+        return f"labels: {len(self.classes)} tags: {self.shown_classes()}"
 
     def read_rows(self, rows: Dataset) -> None:
         super().read_rows(rows)
