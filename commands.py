@@ -20,6 +20,7 @@ from efficientbert.__main__ import SCRIPTS
 from efficientbert.train.cli.arguments import check_kinds, missing_fields, unknown_name
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.cli.outcome import Outcome
+from efficientbert.train.cli.quiet import quiet_bars
 
 
 __all__ = [*SCRIPTS, "InputError", "Outcome"]
@@ -54,7 +55,8 @@ def _as_function(name: str) -> Callable[..., Outcome]:
             raise InputError(f"missing: {', '.join(missing)}; see {shown}")
         args = arguments_class(**{argument: _plain(value) for argument, value in arguments.items()})
         check_kinds(args)
-        return main(args)
+        with quiet_bars():
+            return main(args)
 
     said = [f"    {field.name}: {field.metadata['help']}" for field in fields]
     run.__name__ = run.__qualname__ = name

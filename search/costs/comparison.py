@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import resource
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -204,7 +203,7 @@ def measure_memory(args: BenchmarkArguments) -> list[dict[int, int]]:
         InputError: if a model cannot be loaded or run, or its process is killed.
     """
     peaks = []
-    for name in tqdm(args.models, desc="memory", file=sys.stderr):
+    for name in tqdm(args.models, desc="memory", disable=None):
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             try:
                 peaks.append(pool.submit(peak_memory, name, args).result())
@@ -222,7 +221,7 @@ def measure_times(
     for batch_size in args.batch_sizes:
         inputs = make_inputs(models, batch_size, args.sequence_length, device)
         rounds = time_rounds([partial(model, **inputs) for model in timed], device, args.rounds)
-        progress = tqdm(rounds, desc=f"latency, batch {batch_size}", total=args.rounds, file=sys.stderr)
+        progress = tqdm(rounds, desc=f"latency, batch {batch_size}", total=args.rounds, disable=None)
         for by_model, one_models_times in zip(times, zip(*progress)):
             by_model[batch_size] = list(one_models_times)
     return times

@@ -10,7 +10,6 @@ import fcntl
 import json
 import math
 import statistics
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -221,7 +220,7 @@ def measure_parts(parts: Sequence[str], base: EfficientBertConfig, settings: Lat
             call()
 
     medians = []
-    with _measuring(settings), tqdm(total=len(parts), desc="latency", unit="part", file=sys.stderr) as progress:
+    with _measuring(settings), tqdm(total=len(parts), desc="latency", unit="part", disable=None) as progress:
         for start in range(0, len(parts), GROUP):
             repeated = [repeat_part(part, base, settings) for part in parts[start : start + GROUP]]
             rounds = time_rounds([partial(call_all, calls) for calls in repeated], settings.device, ROUNDS)
