@@ -45,7 +45,10 @@ def _as_function(name: str) -> Callable[..., Outcome]:
     fields = dataclasses.fields(arguments_class)
     names = [field.name for field in fields]
 
-    def run(**arguments: Any) -> Outcome:
+    def run(*positional: Any, **arguments: Any) -> Outcome:
+        if positional:
+            named = f"{arguments_class.first[0]}={positional[0]!r:.50}"  # type: ignore[attr-defined]  # all have it
+            raise TypeError(f"{name}() takes keyword arguments alone, as in {name}({named}, …)")
         shown = f"help(efficientbert.commands.{name})"
         for argument in arguments:
             if argument not in names:

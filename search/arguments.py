@@ -103,9 +103,10 @@ class StageArguments:
     stages: list[int] = field(
         default_factory=lambda: [1, 2, 3],
         metadata={
-            "help": "Stages of the search: 1 everything, by training each candidate; 2 the expressions alone, in the "
-            "same way; 3 everything but the expressions, by weight sharing. 3 alone searches everything by weight "
-            "sharing."
+            "help": "Stages of the search, run in this order. 1 chooses sizes and expressions; each candidate is "
+            "trained a little and scored. 2 keeps the sizes of the best so far and chooses expressions, in the same "
+            "way. 3 keeps the expressions of the best so far and chooses sizes; candidates are not trained, but "
+            "scored with the weights that they share in a supernet. 3 alone chooses sizes and expressions so."
         },
     )
     only_stage: int | None = field(

@@ -64,6 +64,14 @@ def test_a_walk(teacher_folder, corpus_file, student_file, task_file, tmp_path, 
     assert "Fine-tuning on task: step" in shown and "%|" not in shown and "it/s" not in shown, shown
 
 
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_arguments_are_named(name):
+    with pytest.raises(TypeError, match=rf"^{name}\(\) takes keyword arguments alone, as in {name}\(\w+='a', …\)$"):
+        getattr(commands, name)("a", "b")
+    kinds = {parameter.kind for parameter in inspect.signature(getattr(commands, name)).parameters.values()}
+    assert kinds == {inspect.Parameter.KEYWORD_ONLY}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
