@@ -49,6 +49,8 @@ def main(args: EmbedArguments) -> Outcome:
     accelerator = make_accelerator(args, folder.work)
     device = accelerator.device
     teacher = EmbeddingTeacher(load_embedder(args.teacher, device, "teacher"), args.teacher)
+    if teacher.described_prompts() is not None:
+        accelerator.print(teacher.described_prompts())
     with accelerator.main_process_first():  # the others find its cache
         text = prepare_passages(args, teacher, args.batch_size * accelerator.num_processes)
     student = make_student(args, teacher, text, device)
