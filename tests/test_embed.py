@@ -319,7 +319,7 @@ def test_prompts_that_students_cannot_have_are_refused(prompted, sentences, stud
     model.save(str(tmp_path / "long"), create_model_card=False)
     words = arguments(str(tmp_path / "long"), sentences, student_file, tmp_path / "out", "--max_length", "13")
     error = refused(capsys, *words)
-    assert error.endswith(f"max_length: must be at least 14 with the teacher's default prompt {'word1 ' * 9!r}, not 13")
+    assert error.endswith(f"must be at least 14 with the teacher's default prompt {'word1 ' * 9!r}, not 13")
     model = SentenceTransformer(prompted, device="cpu")
     model.set_pooling_include_prompt(False)
     model.save(str(tmp_path / "outside"), create_model_card=False)
