@@ -7,6 +7,7 @@
 import hashlib
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.outcome import Outcome
@@ -88,7 +89,7 @@ def main(args: ConvertArguments) -> Outcome:
         return Outcome(folder.path, read_result(folder.path))
     checkpoint = Checkpoint(args.checkpoint, read_weights(args.checkpoint, file))
     model, projection, left_out = convert(checkpoint, ffns, args.num_attention_heads, task)
-    tokenizer = fitting_tokenizer(args.tokenizer, model.config.vocab_size) if args.tokenizer else None
+    tokenizer = fitting_tokenizer(args.tokenizer, model.config, Path(args.checkpoint)) if args.tokenizer else None
     folder.open()
     logging.disable_progress_bar()
     result = {"checkpoint_sha256": record["checkpoint_sha256"]} | (

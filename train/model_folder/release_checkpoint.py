@@ -326,13 +326,33 @@ def convert(
     return model.eval(), projection, left_out
 
 
-def fitting_tokenizer(name: str, vocab_size: int) -> PreTrainedTokenizerBase:
-    """A tokenizer from a folder or the Hub.
+def fitting_tokenizer(name: str, config: EfficientBertConfig, checkpoint: Path) -> PreTrainedTokenizerBase:
+    """A tokenizer from a folder or the Hub, held against all that is known of the one a checkpoint was trained with.
+
+    Args:
+        name: The folder or Hub id.
+        config: Of the model that was made of the checkpoint.
+        checkpoint: Its file, which a vocabulary may lie beside.
 
     Raises:
-        InputError: if there is none, or it has more tokens than the model.
+        InputError: if there is none, or it has another number of tokens, padding token or vocabulary.
     """
     tokenizer = load_tokenizer(name, "--tokenizer")
-    if len(tokenizer) > vocab_size:
-        raise InputError(f"--tokenizer {name!r}: has {len(tokenizer)} tokens, the checkpoint {vocab_size}")
+    if len(tokenizer) != config.vocab_size:
+        raise InputError(f"--tokenizer {name!r}: has {len(tokenizer)} tokens, the checkpoint {config.vocab_size}")
+    if tokenizer.pad_token_id != config.pad_token_id:
+        raise InputError(
+            f"--tokenizer {name!r}: its padding token {tokenizer.pad_token!r} has the id {tokenizer.pad_token_id}, in "
+            f"checkpoints of the release it is {config.pad_token_id}"
+        )
+    path, mine = checkpoint.parent / "vocab.txt", tokenizer.get_vocab()
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
+        theirs = {token: index for index, token in enumerate(lines)}
+        if mine != theirs:
+            odd = min(mine.items() ^ theirs.items())[0]
+            raise InputError(
+                f"--tokenizer {name!r}: token {odd!r} has the id {mine.get(odd)} in it and {theirs.get(odd)} in "
+                f"'{path}', beside the checkpoint"
+            )
     return tokenizer
