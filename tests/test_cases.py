@@ -275,6 +275,8 @@ def test_few_rows_leave_one_to_score_and_one_alone_is_refused(tokenizer, tmp_pat
     assert sorted(kept["text"][:] + aside["text"][:]) == sorted(rows["text"][:]) and len(aside) == 1
     with pytest.raises(InputError, match="of 1 rows none can be kept aside for scoring; give --eval_split"):
         task.divide(rows.select(range(1)))
+    with pytest.raises(InputError, match="of 2 rows none can be kept aside for scoring, as all hold the same text;"):
+        task.divide(rows.select([0, 0]))
 
 
 def test_augmented_rows_are_refused_where_rows_are_kept_aside(refused, tmp_path):

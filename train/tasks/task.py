@@ -25,7 +25,6 @@ from efficientbert.train.tasks.loading import load_split
 from efficientbert.train.text.batches import pad
 
 
-SHOWN_NAMES = 5
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -90,9 +89,9 @@ class Task(ABC):
         """What the labels were read as, in a line; None where nothing had to be decided."""
         return None
 
-    def shown_classes(self) -> str:
-        """The names of the classes, or the first of many, for a message."""
-        return ", ".join(map(repr, self.classes[:SHOWN_NAMES])) + (", …" * (len(self.classes) > SHOWN_NAMES))
+    def shown_classes(self, most: int) -> str:
+        """The names of the classes, or as many of them, for a message."""
+        return ", ".join(map(repr, self.classes[:most])) + (", …" * (len(self.classes) > most))
 
     def label_names_of(self, config: PreTrainedConfig) -> tuple[str, ...] | None:
         """As `read_label_names`, of a fine-tuned model."""
@@ -189,8 +188,9 @@ class Task(ABC):
         """
         kept, aside = divide(self.contents(rows), self.strata(rows))
         if not kept or not aside:
+            why = ", as all hold the same text" if len(rows) > 1 else ""
             raise InputError(
-                f"data {self.args.source()!r}: of {len(rows)} rows none can be kept aside for scoring; give "
+                f"data {self.args.source()!r}: of {len(rows)} rows none can be kept aside for scoring{why}; give "
                 "--eval_split, such as 'none' to score nothing"
             )
         return rows.select(kept), rows.select(aside)

@@ -126,7 +126,7 @@ class TextTask(Task):
         if self.regression:
             hint = "" if self.args.task else "; --problem single_label reads them as classes"
             return f"labels: numbers (regression){hint}"
-        shown = self.shown_classes()
+        shown = self.shown_classes(5)
         if self.multi_label:
             return f"labels: {len(self.classes)}, several a row (multi_label): {shown}"
         numbers = self.args.task is None and all(number(name) is not None for name in self.classes)

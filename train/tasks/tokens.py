@@ -66,7 +66,7 @@ class TokenTask(Task):
         return sorted_names(found)
 
     def describe(self) -> str:
-        return f"labels: {len(self.classes)} tags: {self.shown_classes()}"
+        return f"labels: {len(self.classes)} tags: {self.shown_classes(40)}"
 
     def read_rows(self, rows: Dataset) -> None:
         super().read_rows(rows)
