@@ -22,15 +22,11 @@ from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.convert import ConvertArguments, main
 from efficientbert.train.model_folder.record import read_provenance
-from efficientbert.train.model_folder.release_checkpoint import (
-    Checkpoint,
-    ReleaseFFN,
-    convert,
-    read_expression,
-    read_task,
-)
+from efficientbert.train.model_folder.release_checkpoint import Checkpoint, ReleaseFFN, convert, read_expression
+from efficientbert.train.model_folder.release_input import read_task
 from efficientbert.train.model_folder.results import add_results
-from efficientbert.train.model_folder.upload import card_to_upload, check_complete, check_loads
+from efficientbert.train.model_folder.upload import card_to_upload, check_loads
+from efficientbert.train.model_folder.upload_check import check_complete
 
 
 SCRIPT = str(Path(__file__).parents[1] / "train/convert.py")

@@ -76,6 +76,22 @@ MISTAKES = {  # that take neither a model nor a library to see
     ("evaluate", "--model", "./gone"): "model './gone': cannot be loaded: there is no such file or folder",
     ("evaluate", "--model", "m/m", "--data", "good.csv", "--label_column", "lable"): "data 'good.csv': no column "
     "'lable'; it has 'review', 'Unnamed: 1', 'label'; did you mean 'label'?",
+    ("finetune", *TASK, "gone.tsv", "--text_column", "text"): "data 'gone.tsv': does not exist",
+    (
+        "convert",
+        "--checkpoint",
+        "gone.bin",
+        "--num_attention_heads",
+        "2",
+        "--output_dir",
+        "out",
+        "--ffn_expr",
+        "linear1_1(gelu(linear1_1(x,wb1)),wb2)",
+    ): "checkpoint 'gone.bin': cannot be read: No such file or directory",
+    ("push", "--folder", "gone", "--repo_id", "a/b"): "folder 'gone': does not exist",
+    ("benchmark", "--models", "bert-base", "./gone"): "model './gone': cannot be found (known names are "
+    "efficientbert-tiny, efficientbert, efficientbert-plus, efficientbert-plus-plus, bert-base, tinybert-4, "
+    "tinybert-6, minilm-l6-h384, minilm-l12-h384, .json files, folders and Hub ids): there is no such file or folder",
     ("benchmark", "--models", "bert-base", "--rounds", "0"): "--rounds 0: must be positive",
 }
 

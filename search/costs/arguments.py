@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from efficientbert.train.cli.errors import InputError
+from efficientbert.train.files.local_paths import looks_local
 from efficientbert.train.model_folder.model_names import PRESETS
 
 
@@ -17,6 +18,8 @@ PUBLISHED_SIZES: dict[str, tuple[int, int, int, int]] = {
     "minilm-l12-h384": (12, 384, 12, 1536),
 }
 
+KNOWN = (*PRESETS, *PUBLISHED_SIZES)
+NOT_FOUND = f"cannot be found (known names are {', '.join(KNOWN)}, .json files, folders and Hub ids)"
 DTYPE_NAMES = ("float32", "float16", "bfloat16")
 
 
@@ -37,7 +40,7 @@ class BenchmarkArguments:
             "help": f"Presets ({', '.join(PRESETS)}), published sizes ({', '.join(PUBLISHED_SIZES)}), config.json "
             "files, folders or Hub ids; speed-ups are relative to the first.",
             "path": True,
-            "words": (*PRESETS, *PUBLISHED_SIZES),
+            "words": KNOWN,
         }
     )
     batch_sizes: list[int] = field(
@@ -76,6 +79,9 @@ class BenchmarkArguments:
             raise InputError(f"--batch_sizes {self.batch_sizes}: must be positive and different")
         if not self.models:
             raise InputError("--models: name at least one")
+        for name in self.models:
+            if name not in KNOWN and looks_local(name) and not os.path.exists(name):  # the Hub would be asked
+                raise InputError(f"model {name!r}: {NOT_FOUND}: there is no such file or folder")
         if self.dtype not in DTYPE_NAMES:
             raise InputError(f"--dtype {self.dtype!r}: unknown; known are {', '.join(DTYPE_NAMES)}")
         if self.output_json:

@@ -21,13 +21,12 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModel, BertConfig, PreTrainedConfig, PreTrainedModel
 
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
-from efficientbert.search.costs.arguments import PUBLISHED_SIZES, BenchmarkArguments
+from efficientbert.search.costs.arguments import NOT_FOUND, PUBLISHED_SIZES, BenchmarkArguments
 from efficientbert.search.costs.cost import count_flops
 from efficientbert.search.costs.latency import DTYPES
 from efficientbert.search.costs.timing import time_rounds
 from efficientbert.train.cli.arguments import changed_arguments
 from efficientbert.train.cli.errors import InputError, one_line
-from efficientbert.train.files.local_paths import looks_local
 from efficientbert.train.files.tables import table
 
 
@@ -54,14 +53,14 @@ class Measured:
 
 
 @contextmanager
-def refusing(model: str, doing: str) -> Iterator[None]:
+def refusing(model: str, fault: str) -> Iterator[None]:
     """Turns whatever a foreign model raises into an [`InputError`] of one line."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:  # any architecture's own code runs here
-        raise InputError(f"model {model!r}: cannot be {doing}: {one_line(error)}") from None
+        raise InputError(f"model {model!r}: {fault}: {one_line(error)}") from None
 
 
 def has_weights(name: str) -> bool:
@@ -85,11 +84,7 @@ def load_config(name: str) -> PreTrainedConfig:
             num_attention_heads=heads,
             intermediate_size=intermediate_size,
         )
-    known = ", ".join([*PRESETS, *PUBLISHED_SIZES])
-    here = os.path.exists(name)
-    with refusing(name, "read" if here else f"found (known names are {known}, .json files, folders and Hub ids)"):
-        if looks_local(name) and not here:  # the Hub would be asked
-            raise FileNotFoundError("there is no such file or folder")
+    with refusing(name, "cannot be read" if os.path.exists(name) else NOT_FOUND):
         return AutoConfig.from_pretrained(name, trust_remote_code=False)
 
 
@@ -101,7 +96,7 @@ def load_model(name: str, dtype: str) -> PreTrainedModel:
     """
     config = load_config(name)
     options = {"attn_implementation": "eager", "dtype": DTYPES[dtype]}
-    with refusing(name, "loaded"):
+    with refusing(name, "cannot be loaded"):
         if has_weights(name):
             return AutoModel.from_pretrained(name, trust_remote_code=False, **options).eval()
         return AutoModel.from_config(config, **options).eval()
@@ -142,7 +137,7 @@ def prepare(name: str, model: PreTrainedModel, args: BenchmarkArguments, device:
     Raises:
         InputError: if the model or the machine lacks this attention.
     """
-    with refusing(name, f"run with attention {args.attention!r}"):
+    with refusing(name, f"cannot be run with attention {args.attention!r}"):
         model.set_attn_implementation(args.attention)
     return model.to(device)
 
@@ -153,7 +148,7 @@ def check_length(name: str, model: PreTrainedModel, sequence_length: int) -> Non
     Raises:
         InputError: if the model cannot run it.
     """
-    with refusing(name, f"run on {sequence_length} tokens"), torch.inference_mode():
+    with refusing(name, f"cannot be run on {sequence_length} tokens"), torch.inference_mode():
         model(**make_inputs([model], 1, sequence_length, "cpu"))
 
 
@@ -179,7 +174,7 @@ def peak_memory(name: str, args: BenchmarkArguments) -> dict[int, int]:
     quieten()
     torch.set_num_threads(args.threads)
     device = pick_device()
-    with refusing(name, "built"), torch.device("meta"):
+    with refusing(name, "cannot be built"), torch.device("meta"):
         AutoModel.from_config(load_config(name))  # imports its code, allocates nothing
     before = psutil.Process().memory_info().rss
     model = load_model(name, args.dtype)
@@ -190,7 +185,7 @@ def peak_memory(name: str, args: BenchmarkArguments) -> dict[int, int]:
     peaks = {}
     for batch_size in sorted(args.batch_sizes):
         inputs = make_inputs([model], batch_size, args.sequence_length, device)
-        with refusing(name, f"run on {batch_size} sequences"), torch.inference_mode():
+        with refusing(name, f"cannot be run on {batch_size} sequences"), torch.inference_mode():
             model(**inputs)
         peaks[batch_size] = torch.cuda.max_memory_allocated() if device == "cuda" else peak_resident_bytes() - before
     return peaks

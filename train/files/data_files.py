@@ -65,7 +65,7 @@ def check_column(column: str, columns: Iterable[str], what: str) -> None:
     columns = list(columns)
     if column in columns:
         return
-    if NESTED.issubset(columns):
+    if NESTED == set(columns):
         raise InputError(
             f"{what}: is in SQuAD's nested format; write one question a row, with the columns 'id', 'context', "
             "'question' and 'answers', as in {'text': ['Ada'], 'answer_start': [0]}"

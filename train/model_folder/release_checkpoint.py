@@ -21,7 +21,7 @@ from efficientbert.modeling_efficientbert import (
 )
 from efficientbert.train.cli.errors import InputError, one_line
 from efficientbert.train.model_folder.loading import load_tokenizer
-from efficientbert.train.model_folder.release_tasks import CHOICE_TASKS, LABELS, NOTATION, RELEASE_NAMES, SPAN_TASKS
+from efficientbert.train.model_folder.release_tasks import CHOICE_TASKS, LABELS, NOTATION, SPAN_TASKS
 
 
 FFNS_PER_LAYER = 4  # stored in every layer of a release checkpoint, however many of them its expression uses
@@ -62,21 +62,6 @@ def read_expression(text: str) -> ReleaseFFN:
         first, second = (f"linear{stack}_{divisor}" for stack, divisor in shapes)
         raise InputError(f"--ffn_expr {text!r}: {first} and {second} must have the same two numbers")
     return ReleaseFFN(expression, *shapes[0])
-
-
-def read_task(name: str | None) -> str | None:
-    """A task's name as `datasets` spells it.
-
-    Raises:
-        InputError: if there is no such task.
-    """
-    if name is None:
-        return None
-    task = RELEASE_NAMES.get(name.lower(), name.lower())
-    known = (*LABELS, *SPAN_TASKS, *CHOICE_TASKS)
-    if task not in known:
-        raise InputError(f"--task {name!r}: unknown; known are {', '.join(known)}")
-    return task
 
 
 class Checkpoint:
@@ -127,18 +112,6 @@ class Checkpoint:
         """One more than the highest layer number."""
         numbers = [re.match(r"encoder\.(\d+)\.", name) for name in self.weights]
         return max((int(number[1]) + 1 for number in numbers if number), default=0)
-
-
-def read_bytes(path: str | Path) -> bytes:
-    """The content of the checkpoint file.
-
-    Raises:
-        InputError: if it cannot be read.
-    """
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"checkpoint '{path}': cannot be read: {error.strerror}") from None
 
 
 def read_weights(path: str | Path, file: bytes) -> dict[str, torch.Tensor]:

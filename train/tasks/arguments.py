@@ -565,9 +565,9 @@ class AugmentArguments(DeviceArguments, TaskArguments):
         Raises:
             InputError: naming the one that is unfit.
         """
-        self.check_task()
         if self.task_kind() != "text-classification":
             raise InputError(f"kind: only text-classification can be augmented, not {self.task_kind()}")
+        self.check_task()
         for name in ("copies", "candidates", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: must be at least 1, not {getattr(self, name)}")
