@@ -20,6 +20,7 @@ from efficientbert.__main__ import SCRIPTS
 from efficientbert.train.cli.arguments import check_kinds, missing_fields, unknown_name
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.cli.outcome import Outcome
+from efficientbert.train.cli.quiet import quiet_bars
 
 
 __all__ = [*SCRIPTS, "InputError", "Outcome"]
@@ -44,7 +45,10 @@ def _as_function(name: str) -> Callable[..., Outcome]:
     fields = dataclasses.fields(arguments_class)
     names = [field.name for field in fields]
 
-    def run(**arguments: Any) -> Outcome:
+    def run(*positional: Any, **arguments: Any) -> Outcome:
+        if positional:
+            named = f"{arguments_class.first[0]}={positional[0]!r:.50}"  # type: ignore[attr-defined]  # all have it
+            raise TypeError(f"{name}() takes keyword arguments alone, as in {name}({named}, …)")
         shown = f"help(efficientbert.commands.{name})"
         for argument in arguments:
             if argument not in names:
@@ -54,7 +58,8 @@ def _as_function(name: str) -> Callable[..., Outcome]:
             raise InputError(f"missing: {', '.join(missing)}; see {shown}")
         args = arguments_class(**{argument: _plain(value) for argument, value in arguments.items()})
         check_kinds(args)
-        return main(args)
+        with quiet_bars():
+            return main(args)
 
     said = [f"    {field.name}: {field.metadata['help']}" for field in fields]
     run.__name__ = run.__qualname__ = name

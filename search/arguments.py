@@ -2,13 +2,16 @@
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from efficientbert.search.costs.budget import METRICS, Budget
 from efficientbert.search.study.stop_rule import StopRule
+from efficientbert.train.cli.arguments import changed_arguments
 from efficientbert.train.cli.errors import InputError
-from efficientbert.train.distillation.arguments import PRESETS, GeneralArguments
+from efficientbert.train.distillation.arguments import GeneralArguments
 from efficientbert.train.files.output_folder import run_arguments
+from efficientbert.train.model_folder.model_names import PRESETS, check_model
 from efficientbert.train.tasks.arguments import TASKS, LabelledData, check_flags_for_known, labelled_sources
 
 
@@ -100,9 +103,10 @@ class StageArguments:
     stages: list[int] = field(
         default_factory=lambda: [1, 2, 3],
         metadata={
-            "help": "Stages of the search: 1 everything, by training each candidate; 2 the expressions alone, in the "
-            "same way; 3 everything but the expressions, by weight sharing. 3 alone searches everything by weight "
-            "sharing."
+            "help": "Stages of the search, run in this order. 1 chooses sizes and expressions; each candidate is "
+            "trained a little and scored. 2 keeps the sizes of the best so far and chooses expressions, in the same "
+            "way. 3 keeps the expressions of the best so far and chooses sizes; candidates are not trained, but "
+            "scored with the weights that they share in a supernet. 3 alone chooses sizes and expressions so."
         },
     )
     only_stage: int | None = field(
@@ -274,6 +278,8 @@ class SearchArguments(
                 f"storage '{self.storage}': must be the URL of a database, such as sqlite:///study.db or "
                 "postgresql://user@host/name"
             )
+        if self.student not in PRESETS and Path(self.student).suffix != ".json":
+            raise InputError(f"student '{self.student}': must be a preset ({', '.join(PRESETS)}) or a .json file")
         self.parsed_budgets()
         self.stop_rule()
         self._check_stages()
@@ -286,6 +292,7 @@ class SearchArguments(
         for name in ("initial", "refit_interval", "supernets", "latency_batch_size", "task_batch_size", "task_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: must be at least 1, not {getattr(self, name)}")
+        self._check_task_flags()
 
     def _check_stages(self) -> None:
         if self.stages != sorted(set(self.stages)) or not set(self.stages) <= {1, 2, 3}:
@@ -344,6 +351,22 @@ class SearchArguments(
         if not self.task_epochs > 0 or not self.task_learning_rate > 0:
             raise InputError("task_epochs, task_learning_rate: must be above 0")
 
+    def _check_task_flags(self) -> None:
+        """Refuses flags for tasks where no task has a use for them."""
+        trains = bool(self.tasks) and bool({1, 2} & set(self.stages)) and "short" in self.scores
+        shares = bool(self.tasks) and 3 in self.stages and "tasks" in self.supernet_scores
+        used = {
+            "task_data": ("--tasks", bool(self.tasks)),
+            "task_split": ("--tasks", bool(self.tasks)),
+            "task_epochs": ("--tasks that stages 1 and 2 train on (--scores short)", trains),
+            "task_steps": ("--tasks that stage 3 trains on (--supernet_scores tasks)", shares),
+        }
+        for name in ("task_teachers", "task_held_out", "task_learning_rate", "task_batch_size"):
+            used[name] = ("--tasks that candidates are trained on", trains or shares)
+        for name in changed_arguments(self):
+            if name in used and not used[name][1]:
+                raise InputError(f"{name}: is for {used[name][0]}, and there are none")
+
     def decisive(self) -> dict[str, Any]:
         """All that decides what a search comes to, as JSON values: it goes on only with the same."""
         from efficientbert.search.study.storage import without_password
@@ -382,10 +405,14 @@ class SearchArguments(
         return StopRule(self.num_candidates, self.hours, self.patience)
 
     def check_sources(self) -> None:
-        """See `CorpusArguments.check_sources`; of the tasks, too."""
+        """See `GeneralArguments.check_sources`; of the tasks and their teachers, too."""
         super().check_sources()
+        if Path(self.student).suffix == ".json":
+            check_model(self.student, "student")
         for source in self.task_sources():
             source.check_sources()
+        for teacher in self.task_teachers or ():
+            check_model(teacher, "teacher")
 
     def task_sources(self) -> list[LabelledData]:
         """The data of every task."""

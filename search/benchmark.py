@@ -15,6 +15,7 @@ from efficientbert.train.files.writing import write_json
 
 def main(args: BenchmarkArguments) -> Outcome:
     """Measures every model, prints the table and writes the JSON file."""
+    args.check()
     from efficientbert.search.costs.comparison import benchmark, command_of, format_table, quieten
     from efficientbert.search.costs.machine import describe_machine
 

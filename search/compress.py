@@ -20,11 +20,13 @@ from efficientbert.train.files.output_folder import OutputFolder, run_arguments
 
 def main(args: CompressArguments) -> Outcome:
     """Runs the job from arguments to a folder with the finished models, and their figures beside the teacher's."""
+    args.check()
+    if not args.finished():
+        args.check_sources()
     from efficientbert.search.compression.making import finish, make_models, prepare
     from efficientbert.search.compression.report import read_rows
     from efficientbert.train.files.digests import digest_data, digest_models
 
-    args.check()
     folder = OutputFolder(
         args.output_dir,
         run_arguments(args),
@@ -34,7 +36,6 @@ def main(args: CompressArguments) -> Outcome:
     if folder.complete:
         print(f"{folder.path} is complete already")
         return Outcome(folder.path, {"models": read_rows(folder.path)})
-    args.check_sources()
     prepared = prepare(args, folder.work)
     folder.open()
     rows = make_models(prepared, folder.work)

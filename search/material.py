@@ -59,6 +59,10 @@ class Material:
         """Of the study in its storage."""
         return self.args.name or self.folder.name
 
+    def tell(self, phase: str) -> None:
+        """Says at once what the search goes on with."""
+        self.accelerator.print(phase, flush=True)
+
     def figures(self, architecture: Architecture, loss: float) -> dict[str, float]:
         """What there is to know of a candidate: its loss, and its costs by metric."""
         return {"loss": loss} | {metric: cost(architecture) for metric, cost in self.space.costs.items()}

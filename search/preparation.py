@@ -43,10 +43,8 @@ def make_space(args: SearchArguments, teacher: Teacher) -> SearchSpace:
     """
     if args.student in PRESETS:
         base = EfficientBertConfig.from_preset(args.student)
-    elif Path(args.student).suffix == ".json":
-        base = read_config(Path(args.student))
     else:
-        raise InputError(f"student '{args.student}': must be a preset ({', '.join(PRESETS)}) or a .json file")
+        base = read_config(Path(args.student))
     base = fit_config(base, teacher)
     sizes = {
         name: tuple(getattr(args, name) or ())

@@ -13,6 +13,7 @@ Pareto front in `front`, and `report.md`.
 
 import random
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from efficientbert.search.arguments import SearchArguments
@@ -24,6 +25,8 @@ from efficientbert.train.files.writing import write_json
 
 def main(args: SearchArguments) -> Outcome:
     """Runs the job from arguments to a finished stage, with the figures of the best candidate."""
+    args.check()
+    args.check_sources()
     from efficientbert.search.costs.latency import Latency
     from efficientbert.search.material import Material
     from efficientbert.search.preparation import load_probe, load_tasks, make_space, uniform_architectures
@@ -40,19 +43,22 @@ def main(args: SearchArguments) -> Outcome:
     from efficientbert.train.model_folder.record import read_result
     from efficientbert.train.text.preparation import prepare_text
 
-    args.check()
-    args.check_sources()
     folder = Path(args.output_dir).absolute()
     arguments = args.decisive()
     check_place(folder, "output folder")
     holds_run(folder, arguments)
     accelerator = make_accelerator(args, folder, find_unused_parameters=True)
+    tell = partial(accelerator.print, flush=True)
+    tell(f"loading teacher {args.teacher!r}")
     teacher = Teacher.load(args.teacher, accelerator.device)
     space = make_space(args, teacher)
     if "latency" not in space.costs:
         space.sample(random.Random(args.seed))  # refuses budgets that cannot be met before anything is written
+    tell(f"reading corpus {args.corpus!r}")
     with accelerator.main_process_first():  # the others find its cache
         text = prepare_text(args, teacher, args.batch_size * accelerator.num_processes, args.seed)
+    if args.tasks:
+        tell(f"loading tasks: {', '.join(args.tasks)}")
     tasks, probe = load_tasks(args, teacher, accelerator), load_probe(args, teacher, accelerator)
 
     database = None if args.storage is None else open_storage(args.storage)
@@ -73,7 +79,9 @@ def main(args: SearchArguments) -> Outcome:
     with accelerator.main_process_first():
         latency = space.costs.get("latency")
         if isinstance(latency, Latency):
+            tell("measuring the latency of the parts of architectures")
             latency.prepare(space.layer_sizes())
+        tell("measuring the teacher on the corpus")
         scales = teacher_scales(teacher, text, folder, accelerator.device)
     space.sample(random.Random(args.seed))
     objective = objectives(args, space.base, teacher, scales)

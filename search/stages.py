@@ -87,6 +87,8 @@ class Stages:
             score = make_score(material, args.supernet_scores, supernet, self.trained, on_tasks)
         else:
             score = make_score(material, args.scores, warm, self.trained)
+        words = args.supernet_scores if stage == 3 else args.scores
+        material.tell(f"stage {stage}: rating candidates by {', then '.join(words)}")
         records = self._search(stage, space, score, first, rated)
         rows = [(Architecture.from_json(record.candidate), record.losses) for record in records if record.losses]
         if rated is not None:

@@ -39,6 +39,7 @@ TASK_SAMPLING = 0.5  # a task's share of the batches is its rows to this power
 def warm_supernet(material: Material) -> Supernet:
     """The supernet of stages 1 and 2: initialised from the teacher, then distilled as its largest architecture."""
     space, teacher, device = material.space, material.teacher, material.accelerator.device
+    material.tell("making the supernet from the teacher's weights")
     with isolated_randomness(material.args.seed):
         supernet = Supernet(space.base, space.largest(), teacher.hidden_size).to(device)
         choose_attention(supernet.whole.encoder)
@@ -46,7 +47,13 @@ def warm_supernet(material: Material) -> Supernet:
         initialize_from_teacher(supernet.whole, teacher, layers, material.text.sample_batch(device))
     objective = SupernetDistillation(material.objective, LargestInTurns.of(supernet.largest))
     folder, steps = material.folder / "warm-up", material.args.warmup_steps
-    _train_once(material, folder, supernet, lambda: _distil(material, supernet, objective, steps, folder, "Warm-up"))
+    phase = f"training the supernet as its largest architecture: {steps} steps"
+    _train_once(
+        material,
+        folder,
+        supernet,
+        lambda: _distil(material, supernet, objective, steps, folder, "Warm-up", phase),
+    )
     return supernet
 
 
@@ -60,12 +67,13 @@ def sampled_supernet(material: Material, warm: Supernet, space: SearchSpace) -> 
     candidates = Candidates(space.sample, largest, args.seed, smallest=smallest if args.sandwich else None)
     objective = SupernetDistillation(material.objective, candidates, args.in_place)
     # The seed differs from the warm-up's: rows in another order.
-    again = replace(args, seed=args.seed + 1)
+    again, steps = replace(args, seed=args.seed + 1), args.sampled_steps
+    phase = f"training the supernet by architectures drawn at random: {steps} steps"
     _train_once(
         material,
         folder,
         supernet,
-        lambda: _distil(material, supernet, objective, args.sampled_steps, folder, "Supernet", again),
+        lambda: _distil(material, supernet, objective, steps, folder, "Supernet", phase, again),
     )
     return supernet
 
@@ -112,8 +120,13 @@ def _distil(
     steps: int,
     folder: Path,
     description: str,
+    phase: str,
     args: SearchArguments | None = None,
 ) -> list[dict[str, float]]:
+    """Distils architectures of a supernet on text, if there is any step to take."""
+    if steps == 0:
+        return []
+    material.tell(phase)
     text = material.text
     return train(
         material.accelerator,
@@ -133,6 +146,7 @@ def _distil_tasks(
 ) -> list[dict[str, float]]:
     """Distils sampled candidates on all tasks, one task a batch."""
     args, trainings = material.args, material.tasks
+    material.tell(f"training the supernet on tasks: {args.task_steps} steps")
     objectives = [
         TaskObjective(
             training.task,

@@ -10,7 +10,7 @@ from transformers import BertTokenizer
 
 import efficientbert
 from efficientbert.configuration_efficientbert import AUTO_MAP
-from efficientbert.train.model_folder.upload import CODE_FILES
+from efficientbert.train.model_folder.upload_check import CODE_FILES
 
 
 AUTO = {

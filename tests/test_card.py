@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 import yaml
 from huggingface_hub import EvalResult, ModelCard, parse_eval_result_entries
+from transformers import AutoTokenizer
 
 import efficientbert
 from efficientbert import EfficientBertConfig, EfficientBertForMaskedLM
@@ -191,6 +193,42 @@ def test_every_class_names_its_auto_class_and_pipeline(tmp_path, name):
     assert text.count(f"from transformers import {auto_class}\n") == 2
     whole = sum(p.numel() for p in getattr(efficientbert, name)(tiny_config()).parameters())
     assert count_parameters(tiny_config(), name) == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "task", "printed"),
+    [
+        ("EfficientBertModel", {}, {}, r"torch.Size\(\[2, \d+, 8\]\)"),
+        ("EfficientBertForMaskedLM", {}, {}, r"\[('\S+'(, )?){3}\]"),
+        ("EfficientBertForSequenceClassification", {}, {}, r"LABEL_0 0\.\d+\nLABEL_1 0\.\d+"),
+        ("EfficientBertForSequenceClassification", {}, {"task": "rte"}, r"LABEL_0 0\.\d+\nLABEL_1 0\.\d+"),
+        ("EfficientBertForSequenceClassification", {"problem_type": "regression", "num_labels": 1}, {}, r"-?\d\S+"),
+        (
+            "EfficientBertForSequenceClassification",
+            {"problem_type": "multi_label_classification", "id2label": {0: "a", 1: "b", 2: "c"}},
+            {"text_pair_column": "other"},
+            r"a 0\.\d+\nb 0\.\d+\nc 0\.\d+",
+        ),
+        ("EfficientBertForTokenClassification", {"id2label": {0: "X", 1: "Y"}}, {}, r"\[CLS\] [XY]\n(\S+ [XY]\n?){5}"),
+        ("EfficientBertForQuestionAnswering", {}, {}, r"(Ada|left|in|the|morning|\.| )+"),
+        ("EfficientBertForMultipleChoice", {}, {}, r"down\.|blue\."),
+    ],
+)
+def test_the_code_of_a_card_predicts(name, changes, task, printed, teacher_folder, tmp_path, monkeypatch, capsys):
+    config = tiny_config(architectures=[name], pad_token_id=0, **changes)
+    config.vocab_size = 65
+    getattr(efficientbert, name)(config).save_pretrained(tmp_path / "made")
+    AutoTokenizer.from_pretrained(teacher_folder()).save_pretrained(tmp_path / "made")
+    write_provenance(tmp_path / "made", [{"step": "finetune", "task_arguments": task}])
+    write_card(tmp_path / "made")
+    loading, _, predicting = re.findall(r"```python\n(.+?)```", card(tmp_path / "made")[1], re.DOTALL)
+    assert ("A second text." in predicting) == bool(task)
+    monkeypatch.chdir(tmp_path)
+    known = {}
+    exec(loading, known)
+    capsys.readouterr()
+    exec(predicting, known)
+    assert re.fullmatch(printed, capsys.readouterr().out.strip())
 
 
 def test_the_name_of_a_folder_in_work_is_that_of_the_finished_one(folder):

@@ -275,6 +275,8 @@ def test_few_rows_leave_one_to_score_and_one_alone_is_refused(tokenizer, tmp_pat
     assert sorted(kept["text"][:] + aside["text"][:]) == sorted(rows["text"][:]) and len(aside) == 1
     with pytest.raises(InputError, match="of 1 rows none can be kept aside for scoring; give --eval_split"):
         task.divide(rows.select(range(1)))
+    with pytest.raises(InputError, match="of 2 rows none can be kept aside for scoring, as all hold the same text;"):
+        task.divide(rows.select([0, 0]))
 
 
 def test_augmented_rows_are_refused_where_rows_are_kept_aside(refused, tmp_path):
@@ -383,3 +385,4 @@ def test_entities_of_any_scheme_get_f1(tags, command, teacher_folder, tmp_path):
         *("--output_dir", tmp_path / "out", "--eval_split", "train", *words),
     )
     assert code == 0 and "train: f1 " in said, said
+    assert f"labels: 4 tags: {', '.join(map(repr, sorted(tags.split())))}" in said

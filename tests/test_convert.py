@@ -22,15 +22,11 @@ from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.convert import ConvertArguments, main
 from efficientbert.train.model_folder.record import read_provenance
-from efficientbert.train.model_folder.release_checkpoint import (
-    Checkpoint,
-    ReleaseFFN,
-    convert,
-    read_expression,
-    read_task,
-)
+from efficientbert.train.model_folder.release_checkpoint import Checkpoint, ReleaseFFN, convert, read_expression
+from efficientbert.train.model_folder.release_input import read_task
 from efficientbert.train.model_folder.results import add_results
-from efficientbert.train.model_folder.upload import card_to_upload, check_complete, check_loads
+from efficientbert.train.model_folder.upload import card_to_upload, check_loads
+from efficientbert.train.model_folder.upload_check import check_complete
 
 
 SCRIPT = str(Path(__file__).parents[1] / "train/convert.py")
@@ -400,6 +396,29 @@ def test_tokenizer_of_another_vocabulary_is_refused(tmp_path, monkeypatch, capsy
     save(tmp_path / "F.bin", random_checkpoint(12, [12]))
     tokenizer = save_tokenizer(tmp_path / "tokenizer", VOCAB - 4)
     assert_refused(tmp_path, capsys, ["has 41 tokens, the checkpoint 40"], ["--tokenizer", tokenizer])
+    tokenizer = save_tokenizer(tmp_path / "smaller", VOCAB - 6)
+    assert_refused(tmp_path, capsys, ["has 39 tokens, the checkpoint 40"], ["--tokenizer", tokenizer])
+
+
+def test_tokenizer_with_another_padding_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "F.bin", random_checkpoint(12, [12]))
+    folder = save_tokenizer(tmp_path / "tokenizer", VOCAB - 5)
+    BertTokenizerFast.from_pretrained(folder, pad_token="word3").save_pretrained(folder)
+    said = "its padding token 'word3' has the id 8, in checkpoints of the release it is 0"
+    assert_refused(tmp_path, capsys, [said], ["--tokenizer", folder])
+
+
+def test_tokenizer_is_held_against_the_vocabulary_beside_the_checkpoint(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = save(tmp_path / "F.bin", random_checkpoint(12, [12]))
+    tokenizer = save_tokenizer(tmp_path / "tokenizer", VOCAB - 5)
+    names = (tmp_path / "tokenizer" / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "vocab.txt").write_text("\n".join([*names[:-2], *names[:-3:-1]]) + "\n", encoding="utf-8")
+    said = "token 'word33' has the id 38 in it and 39 in 'vocab.txt', beside the checkpoint"
+    assert_refused(tmp_path, capsys, [said], ["--tokenizer", tokenizer])
+    (tmp_path / "vocab.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    assert main(arguments(tmp_path, path, tokenizer=tokenizer)).path.exists()
 
 
 def test_the_same_conversion_again_is_kept_and_another_refused(tmp_path, capsys):

@@ -44,7 +44,7 @@ QUICK = {
     "compress": "--max_length 24 --num_epochs 1 --hours 0.02",
     "distill": f"{TEXT} --max_steps 2",
     "embed": f"{TEXT} --max_steps 2",
-    "search": f"{TEXT} {SPACE} --base_width 18 {STEPS} {SCORED}",
+    "search": f"{TEXT} {SPACE} --base_width 18 {STEPS}",
     "augment": "--copies 2 --candidates 3 --max_length 24",
     "finetune": f"{TASK} --max_length 24 --max_query_length 6 --doc_stride 5",
     "multitask": TASK,
@@ -212,6 +212,8 @@ def quickened(words: list[str]) -> list[str]:
     quick = shlex.split(QUICK.get(command, ""))
     if command in ("distill", "embed") and arguments_of(words).student in PRESETS:
         quick += ["--student", "tiny.json"]
+    if command == "search" and arguments_of(words).tasks:
+        quick += shlex.split(SCORED)
     if command == "benchmark":  # every model takes a process of its own
         models = arguments_of(words).models
         assert all(model in (*PRESETS, *PUBLISHED_SIZES) or Path(model).is_dir() for model in models)

@@ -283,6 +283,50 @@ def test_distillation_brings_the_embeddings_nearer(teacher, sentences, student_f
         assert cosines.mean() == pytest.approx(after["cosine"], abs=1e-4)
 
 
+PROMPTS = {"query": "word7 word8 ", "document": "word9 "}
+
+
+@pytest.fixture(scope="module")
+def prompted(teacher, tmp_path_factory) -> str:
+    """Folder of the tiny embedder with a default prompt and another."""
+    path = tmp_path_factory.mktemp("prompted") / "teacher"
+    model = SentenceTransformer(teacher, prompts=PROMPTS, default_prompt_name="query", device="cpu")
+    model.save(str(path), create_model_card=False)
+    return str(path)
+
+
+def test_a_student_keeps_the_prompts_of_its_teacher_and_learns_the_default(
+    prompted, sentences, student_file, tmp_path, capsys
+):
+    call(*arguments(prompted, sentences, student_file, tmp_path / "out"))
+    said = "passages are embedded behind its default prompt 'word7 word8 '; its prompts 'document' are kept, but"
+    assert said in capsys.readouterr().out
+    ours, theirs = (SentenceTransformer(str(path), device="cpu") for path in (tmp_path / "out", prompted))
+    assert (ours.prompts, ours.default_prompt_name) == (PROMPTS, "query")
+    np.testing.assert_allclose(ours.encode("word1"), ours.encode("word7 word8 word1", prompt=""), rtol=0, atol=1e-6)
+
+    documents = Dataset.from_dict({"text": Path(sentences).read_text(encoding="utf-8").splitlines()})
+    rows = list(cut_passages(documents, "text", theirs.tokenizer, 24, prompt=PROMPTS["query"]))
+    prompt = theirs.tokenizer(PROMPTS["query"], add_special_tokens=False)["input_ids"]
+    assert all(row["input_ids"][1:3] == prompt and len(row["input_ids"]) <= 24 for row in rows)
+    texts = [theirs.tokenizer.decode(row["input_ids"][3:-1]) for row in rows[:16]]
+    cosines = (ours.encode(texts) * theirs.encode(texts)).sum(-1)
+    assert cosines.mean() == pytest.approx(read_provenance(tmp_path / "out")[0]["result"]["cosine"], abs=1e-4)
+
+
+def test_prompts_that_students_cannot_have_are_refused(prompted, sentences, student_file, tmp_path, capsys):
+    model = SentenceTransformer(prompted, prompts={"long": "word1 " * 9}, default_prompt_name="long", device="cpu")
+    model.save(str(tmp_path / "long"), create_model_card=False)
+    words = arguments(str(tmp_path / "long"), sentences, student_file, tmp_path / "out", "--max_length", "13")
+    error = refused(capsys, *words)
+    assert error.endswith(f"must be at least 14 with the teacher's default prompt {'word1 ' * 9!r}, not 13")
+    model = SentenceTransformer(prompted, device="cpu")
+    model.set_pooling_include_prompt(False)
+    model.save(str(tmp_path / "outside"), create_model_card=False)
+    error = refused(capsys, *arguments(str(tmp_path / "outside"), sentences, student_file, tmp_path / "out"))
+    assert error.endswith("its Pooling leaves out the default prompt 'word7 word8 ', which students cannot")
+
+
 def test_goes_on_from_an_embedder_with_its_last_linear(distilled, teacher, sentences, tmp_path):
     call(*arguments(teacher, sentences, str(distilled), tmp_path / "next", "--max_steps", "0"))
     for name in ("model.safetensors", "2_Dense/model.safetensors"):

@@ -72,6 +72,12 @@ def test_own_data(student_folder, task_file, tmp_path):
     assert [step["step"] for step in read_provenance(tmp_path / "f")] == ["finetune"]
 
 
+def test_max_steps_are_taken_in_place_of_epochs(student_folder, task_file, tmp_path):
+    call(*arguments(student_folder, task_file, tmp_path / "f", "--max_steps", "3", "--log_steps", "1"))
+    log = json.loads((tmp_path / "f" / "training_log.json").read_text(encoding="utf-8"))
+    assert [row["step"] for row in log] == [1, 2, 3]
+
+
 @pytest.mark.parametrize("distillation", ["outputs", "together", "sequence"])
 def test_a_teacher_of_the_task_teaches(distillation, student_folder, teacher_folder, task_file, tmp_path):
     """The teacher is fine-tuned by the same command; a teacher with swapped labels teaches the swapped task."""

@@ -42,6 +42,91 @@ def test_mistakes_load_nothing_heavy(name):
     assert done.returncode == 2 and line.startswith(f"efficientbert {name}: error: unknown argument 'sedd'")
 
 
+TEXT = ("--teacher", "t/t", "--output_dir", "out", "--corpus")
+TASK = ("--model", "m/m", "--output_dir", "out", "--data")
+MISTAKES = {  # that take neither a model nor a library to see
+    ("distill", *TEXT, "gone.txt"): "corpus 'gone.txt': does not exist",
+    ("distill", *TEXT, "good.txt", "--text_column", "body"): "corpus 'good.txt': no column 'body'; it has 'text'",
+    ("distill", *TEXT, "good.txt", "--student", "efficientbert-tinny"): "student 'efficientbert-tinny': no preset, "
+    "config.json or checkpoint: there is no such file or folder; did you mean 'efficientbert-tiny'?",
+    ("distill", *TEXT, "good.txt", "--initialization", "gone/"): "initialization 'gone/': neither teacher, random nor "
+    "a checkpoint: there is no such file or folder",
+    ("embed", *TEXT, "good.csv"): "corpus 'good.csv': no column 'text'; it has 'review', 'Unnamed: 1', 'label'",
+    ("embed", *TEXT, "good.txt", "--student", "./gone"): "student './gone': no preset, config.json or checkpoint: "
+    "there is no such file or folder",
+    ("search", *TEXT, "good.txt", "--student", "tiny"): "student 'tiny': must be a preset (efficientbert-tiny, "
+    "efficientbert, efficientbert-plus, efficientbert-plus-plus) or a .json file",
+    ("search", *TEXT, "good.odt"): "corpus 'good.odt': unknown kind of file; known are .txt, .json, .jsonl, .parquet, "
+    ".csv",
+    ("finetune", *TASK, "good.csv"): "text_column: must name the column of the text in data of your own",
+    ("finetune", *TASK, "good.csv", "--text_column", "revue"): "data 'good.csv': no column 'revue'; it has 'review', "
+    "'Unnamed: 1', 'label'; did you mean 'review'?",
+    ("finetune", *TASK, "good.jsonl", "--text_column", "b"): "data 'good.jsonl': no column 'label'; it has 'a', 'b'",
+    ("finetune", *TASK, "good.jsonl", "--text_column", "a", "--label_column", "a"): "data 'good.jsonl': column 'a' is "
+    "named for two things; name different ones",
+    ("finetune", *TASK, "good.csv", "--text_column", "review", "--teacher", "./gone"): "teacher './gone': cannot be "
+    "loaded: there is no such file or folder",
+    ("finetune", *TASK, "nested.json", "--kind", "question-answering"): "data 'nested.json': is in SQuAD's nested "
+    "format; write one question a row, with the columns 'id', 'context', 'question' and 'answers', as in {'text': "
+    "['Ada'], 'answer_start': [0]}",
+    ("multitask", "--model", "m/m", "--output_dir", "out", "--tasks", "task.yaml"): "data 'good.csv': no column "
+    "'text'; it has 'review', 'Unnamed: 1', 'label'",
+    ("augment", "--data", "good.csv", "--text_column", "text", "--model", "m/m", "--output_file", "o.parquet"): "data "
+    "'good.csv': no column 'text'; it has 'review', 'Unnamed: 1', 'label'",
+    ("evaluate", "--model", "./gone"): "model './gone': cannot be loaded: there is no such file or folder",
+    ("evaluate", "--model", "m/m", "--data", "good.csv", "--label_column", "lable"): "data 'good.csv': no column "
+    "'lable'; it has 'review', 'Unnamed: 1', 'label'; did you mean 'label'?",
+    ("finetune", *TASK, "gone.tsv", "--text_column", "text"): "data 'gone.tsv': does not exist",
+    (
+        "convert",
+        "--checkpoint",
+        "gone.bin",
+        "--num_attention_heads",
+        "2",
+        "--output_dir",
+        "out",
+        "--ffn_expr",
+        "linear1_1(gelu(linear1_1(x,wb1)),wb2)",
+    ): "checkpoint 'gone.bin': cannot be read: No such file or directory",
+    ("push", "--folder", "gone", "--repo_id", "a/b"): "folder 'gone': does not exist",
+    ("benchmark", "--models", "bert-base", "./gone"): "model './gone': cannot be found (known names are "
+    "efficientbert-tiny, efficientbert, efficientbert-plus, efficientbert-plus-plus, bert-base, tinybert-4, "
+    "tinybert-6, minilm-l6-h384, minilm-l12-h384, .json files, folders and Hub ids): there is no such file or folder",
+    ("benchmark", "--models", "bert-base", "--rounds", "0"): "--rounds 0: must be positive",
+}
+
+
+WITHOUT = f"""
+import sys
+sys.modules.update(dict.fromkeys({HEAVY}))  # importing one raises an error
+from efficientbert.__main__ import main
+for words in {[*MISTAKES]}:
+    sys.argv = ["efficientbert", *words]
+    try:
+        main()
+    except SystemExit as ended:
+        print(ended.code)
+"""
+
+
+def test_mistakes_in_data_and_names_load_nothing_heavy(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = {
+        "good.txt": "a document\n",
+        "good.csv": "\ufeff\nreview,,label\nfine,1,yes\n",
+        "good.odt": "text",
+        "good.jsonl": '\n{"a": "text"}\n{"a": null, "b": "text"}\n',
+        "nested.json": '{\n"version": "1.1",\n"data": [{"paragraphs": []}]\n}',
+        "task.yaml": "data: good.csv\ntext_column: text\n",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    done = run(WITHOUT)
+    said = [f"efficientbert {words[0]}: error: {message}" for words, message in MISTAKES.items()]
+    assert done.stderr.splitlines() == said and done.stdout.split() == ["2"] * len(MISTAKES)
+    assert {path.name for path in tmp_path.iterdir()} == set(files)
+
+
 POLICY = """
 import os, sys
 class Watch:
@@ -53,7 +138,7 @@ sys.meta_path.insert(0, Watch())
 from efficientbert.__main__ import main
 main()
 """
-DISTILL = ("distill", "--teacher", "./none", "--corpus", "./none.txt", "--output_dir", "out")
+DISTILL = ("distill", "--teacher", "none/none", "--corpus", "none/none", "--output_dir", "out")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from torch import nn
 
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.engine import accelerator as accelerators
-from efficientbert.train.engine import loop, tracking
+from efficientbert.train.engine import display, loop, tracking
 from efficientbert.train.engine.accelerator import make_accelerator
 from efficientbert.train.engine.arguments import LoopArguments
 from efficientbert.train.engine.best_weights import Selection
@@ -296,6 +296,17 @@ def test_where_is_no_terminal_there_are_lines(steps, tmp_path, capfd):
     pattern = r"Testing: step (\d+) of \d+, loss \d+\.\d{4}, \d:\d\d:\d\d left"
     shown = [int(re.fullmatch(pattern, line)[1]) for line in lines]
     assert shown == sorted(set(shown)) and shown[-1] == steps
+
+
+def test_a_line_is_due_behind_a_silence(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(display.time, "monotonic", lambda: now)
+    lines, silent = display.Lines(0, 4), display.Lines(0, 0)
+    assert [lines.due(done, 16) for done in range(9)] == [done in (4, 8) for done in range(9)]
+    assert not any(silent.due(done, 16) for done in (1, 16)) and not lines.due(9, 100)
+    now += display.SILENCE
+    assert lines.due(9, 100) and silent.due(9, None)
+    assert not lines.due(10, 100) and not silent.due(10, 100)
 
 
 class EpochCollator:

@@ -41,8 +41,10 @@ def test_names_and_defaults_are_those_of_the_flags(function, arguments_class):
         assert field.metadata["help"] in function.__doc__
 
 
-def test_a_walk(teacher_folder, corpus_file, student_file, task_file, tmp_path):
-    """From a teacher to a scored classifier; a folder that is complete gives the same figures again."""
+def test_a_walk(teacher_folder, corpus_file, student_file, task_file, tmp_path, capfd):
+    """From a teacher to a scored classifier, without bars; a folder that is complete gives the same figures again."""
+    teacher_folder()
+    capfd.readouterr()  # of making the teacher
     text = {"teacher": teacher_folder(), "corpus": corpus_file, "student": student_file, "max_steps": 2, **SIZES}
     made = commands.distill(output_dir=tmp_path / "student", **text)
     assert made.path == tmp_path / "student" and 0 < made.figures["cosine"] <= 1
@@ -58,6 +60,16 @@ def test_a_walk(teacher_folder, corpus_file, student_file, task_file, tmp_path):
     assert scored.path == tmp_path / "scores.json" and json.loads(scored.path.read_text()) == scored.figures
     assert scored.figures["results"][0]["metrics"] == pytest.approx(tuned.figures["train[:10]"])
     assert commands.evaluate(model=str(tuned.path), **split).path is None
+    shown = capfd.readouterr().err
+    assert "Fine-tuning on task: step" in shown and "%|" not in shown and "it/s" not in shown, shown
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_arguments_are_named(name):
+    with pytest.raises(TypeError, match=rf"^{name}\(\) takes keyword arguments alone, as in {name}\(\w+='a', …\)$"):
+        getattr(commands, name)("a", "b")
+    kinds = {parameter.kind for parameter in inspect.signature(getattr(commands, name)).parameters.values()}
+    assert kinds == {inspect.Parameter.KEYWORD_ONLY}
 
 
 @pytest.mark.parametrize(

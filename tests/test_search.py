@@ -91,9 +91,22 @@ def candidates(args: SearchArguments, stage: int) -> list[dict]:
     return rows
 
 
-def test_three_stages_hand_their_winners_on(make_arguments):
+def test_three_stages_hand_their_winners_on(make_arguments, capsys):
     args = make_arguments()
     search.main(args)
+    said = capsys.readouterr()
+    assert "candidate/s" not in said.err and said.err.count("study/stage-1: candidate") == 3  # no terminal, no bar
+    assert [line for line in said.out.splitlines() if "/" not in line and "complete" not in line] == [
+        "measuring the teacher on the corpus",
+        "making the supernet from the teacher's weights",
+        "training the supernet as its largest architecture: 2 steps",
+        "stage 1: rating candidates by short",
+        "stage 2: rating candidates by short",
+        "training the supernet by architectures drawn at random: 2 steps",
+        "stage 3: rating candidates by text",
+    ]
+    assert f"loading teacher {args.teacher!r}\nreading corpus {args.corpus!r}\n" in said.out
+
     first, second, third = (candidates(args, stage) for stage in (1, 2, 3))
     assert [len(rows) for rows in (first, second, third)] == [3, 3, 3]
     best = min(first, key=lambda row: row["losses"][0])["candidate"]
@@ -231,6 +244,12 @@ def test_two_workers_share_a_search(make_arguments, forks):
         assert len(rows) == 4 and len({str(row["candidate"]) for row in rows}) == 4
         assert all(row["state"] == "COMPLETE" for row in rows)
     assert (Path(args.output_dir) / "best" / "model.safetensors").exists()
+
+
+def test_a_supernet_that_takes_no_step_is_not_told_of(make_arguments, capsys):
+    search.main(make_arguments(stages=[3], warmup_steps=0, sampled_steps=0, num_candidates=1))
+    said = capsys.readouterr().out
+    assert "stage 3: rating candidates by text" in said and "steps" not in said
 
 
 def test_stages_run_one_at_a_time(make_arguments, tmp_path):

@@ -493,7 +493,14 @@ def test_the_shortest_window_that_moves(make_task):
 @pytest.mark.parametrize(("name", "value"), [("doc_stride", -1), ("max_query_length", 0), ("max_answer_length", 0)])
 def test_arguments_out_of_range(name, value, make_task):
     with pytest.raises(InputError, match=f"{name}: must be at least {value + 1}, not {value}"):
-        make_task(**{name: value})
+        make_task(**{name: value}).args.check_task()
+
+
+def test_windows_that_cannot_move_are_refused_before_data_is_read():
+    with pytest.raises(InputError, match=r"doc_stride: must be at most 27 with max_length 32, .* not 28; lower it"):
+        TaskArguments(task="squad", max_length=32, doc_stride=28).check_task()
+    TaskArguments(task="squad", max_length=32, doc_stride=27).check_task()
+    TaskArguments(data="d", kind="token-classification", max_length=32, doc_stride=32).check_task()  # half a window
 
 
 def test_bytes_of_characters_and_spaces_within_tokens(make_task):

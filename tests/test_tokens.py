@@ -250,8 +250,6 @@ def test_data_that_cannot_be_read(tmp_path):
         load(path, piece_tokenizer(), TAGS)
     with pytest.raises(InputError, match="no column 'ner'"):
         load(path, piece_tokenizer(), label_column="ner")
-    with pytest.raises(InputError, match="doc_stride: must be at least 0"):
-        load(path, piece_tokenizer(), doc_stride=-1)
 
 
 def slow_entities(tags):

@@ -15,6 +15,8 @@ from efficientbert.train.tasks.arguments import AugmentArguments
 
 def main(args: AugmentArguments) -> Outcome:
     """Runs the job from arguments to a finished file, with the number of its rows."""
+    args.check()
+    args.check_sources()
     from datasets import Dataset
     from pyarrow.parquet import read_metadata
     from tqdm.auto import tqdm
@@ -28,14 +30,10 @@ def main(args: AugmentArguments) -> Outcome:
         load_masked_lm,
     )
     from efficientbert.train.tasks.loading import load_split
-    from efficientbert.train.tasks.texts import TextTask
     from efficientbert.train.tasks.word_replacement import Replacer
 
-    args.check()
-    args.check_sources()
-    columns = TextTask(args, None).text_columns()
-    label_column = args.label_column or TextTask.default_label_column
-    rows = load_split(args, args.split, columns, label_column)
+    columns = args.text_columns()
+    rows = load_split(args, args.split, columns, args.target_column())
     for column in columns:
         for index, text in enumerate(rows[column]):
             if not isinstance(text, str):

@@ -7,11 +7,13 @@
 import hashlib
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.outcome import Outcome
 from efficientbert.train.files.output_folder import OutputFolder
 from efficientbert.train.model_folder.arguments import OutputArguments
+from efficientbert.train.model_folder.release_input import read_bytes, read_task
 from efficientbert.train.model_folder.release_tasks import CHOICE_TASKS, LABELS, NOTATION, SPAN_TASKS
 from efficientbert.train.tasks.arguments import TASKS, TaskArguments
 
@@ -54,6 +56,8 @@ class ConvertArguments(OutputArguments):
 
 def main(args: ConvertArguments) -> Outcome:
     """Runs the job from a checkpoint to a finished folder."""
+    task = read_task(args.task)
+    file = read_bytes(args.checkpoint)
     from safetensors.torch import save_file
     from transformers.utils import logging
 
@@ -64,16 +68,12 @@ def main(args: ConvertArguments) -> Outcome:
         Checkpoint,
         convert,
         fitting_tokenizer,
-        read_bytes,
         read_expression,
-        read_task,
         read_weights,
     )
     from efficientbert.train.model_folder.write import write_checkpoint
 
-    task = read_task(args.task)
     ffns = [read_expression(text) for text in args.ffn_expr]
-    file = read_bytes(args.checkpoint)
     record = {
         "command": "convert",
         "checkpoint_sha256": hashlib.sha256(file).hexdigest(),
@@ -88,7 +88,7 @@ def main(args: ConvertArguments) -> Outcome:
         return Outcome(folder.path, read_result(folder.path))
     checkpoint = Checkpoint(args.checkpoint, read_weights(args.checkpoint, file))
     model, projection, left_out = convert(checkpoint, ffns, args.num_attention_heads, task)
-    tokenizer = fitting_tokenizer(args.tokenizer, model.config.vocab_size) if args.tokenizer else None
+    tokenizer = fitting_tokenizer(args.tokenizer, model.config, Path(args.checkpoint)) if args.tokenizer else None
     folder.open()
     logging.disable_progress_bar()
     result = {"checkpoint_sha256": record["checkpoint_sha256"]} | (

@@ -17,6 +17,9 @@ from efficientbert.train.files.writing import write_json
 
 def main(args: DistillArguments) -> Outcome:
     """Runs the job from arguments to a finished folder, with how near the student is on held-out text."""
+    args.check()
+    if not args.finished():
+        args.check_sources()
     from efficientbert.train.distillation.held_out import capture_held_out, score_student
     from efficientbert.train.distillation.loss_choice import make_recipe
     from efficientbert.train.distillation.objective import GeneralDistillation
@@ -32,7 +35,6 @@ def main(args: DistillArguments) -> Outcome:
     from efficientbert.train.text.masking import WholeWordMasking
     from efficientbert.train.text.preparation import prepare_text
 
-    args.check()
     folder = OutputFolder(
         args.output_dir,
         run_arguments(args),
@@ -42,7 +44,6 @@ def main(args: DistillArguments) -> Outcome:
     if folder.complete:
         print(f"{folder.path} is complete already")
         return Outcome(folder.path, read_result(folder.path))
-    args.check_sources()
     losses = parse_losses(args.losses)
     accelerator = make_accelerator(args, folder.work)
     teacher = Teacher.load(args.teacher, accelerator.device, masked_lm="logits" in losses)

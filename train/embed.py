@@ -17,6 +17,9 @@ from efficientbert.train.files.writing import write_json
 
 def main(args: EmbedArguments) -> Outcome:
     """Runs the job from arguments to a finished folder, with how near the student is on held-out passages."""
+    args.check()
+    if not args.finished():
+        args.check_sources()
     from efficientbert.train.distillation.embeddings import (
         EmbeddingDistillation,
         EmbeddingTeacher,
@@ -34,7 +37,6 @@ def main(args: EmbedArguments) -> Outcome:
     from efficientbert.train.text.batches import batches
     from efficientbert.train.text.preparation import prepare_passages
 
-    args.check()
     folder = OutputFolder(
         args.output_dir,
         run_arguments(args),
@@ -44,10 +46,11 @@ def main(args: EmbedArguments) -> Outcome:
     if folder.complete:
         print(f"{folder.path} is complete already")
         return Outcome(folder.path, read_result(folder.path))
-    args.check_sources()
     accelerator = make_accelerator(args, folder.work)
     device = accelerator.device
     teacher = EmbeddingTeacher(load_embedder(args.teacher, device, "teacher"), args.teacher)
+    if teacher.described_prompts() is not None:
+        accelerator.print(teacher.described_prompts())
     with accelerator.main_process_first():  # the others find its cache
         text = prepare_passages(args, teacher, args.batch_size * accelerator.num_processes)
     student = make_student(args, teacher, text, device)

@@ -17,11 +17,13 @@ from efficientbert.train.tasks.arguments import FinetuneArguments
 
 def main(args: FinetuneArguments) -> Outcome:
     """Runs the job from arguments to a finished folder, with the figures of every scored split."""
+    args.check()
+    if not args.finished():
+        args.check_sources()
     import torch
 
     from efficientbert.train.tasks.finetuning import run, run_seeds
 
-    args.check()
     results = run(args) if args.seeds is None else run_seeds(args)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -17,9 +17,11 @@ from efficientbert.train.tasks.arguments import MultitaskArguments
 
 def main(args: MultitaskArguments) -> Outcome:
     """Runs the job from arguments to a finished folder, with the figures of every task by split."""
+    args.check()
+    if not args.finished():
+        args.check_sources()
     from efficientbert.train.tasks.multitask_training import run
 
-    args.check()
     return Outcome(Path(args.output_dir).absolute(), run(args))
 
 

@@ -13,6 +13,7 @@ from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.cli.outcome import Outcome
 from efficientbert.train.model_folder.arguments import CardArguments
+from efficientbert.train.model_folder.upload_check import check_complete, check_repo_id
 
 
 @dataclass
@@ -38,21 +39,19 @@ class PushArguments(CardArguments):
 
 def main(args: PushArguments) -> Outcome:
     """Checks the folder, uploads it, and prints its address, which is among the figures as `url`."""
+    check_repo_id(args.repo_id)
+    folder = Path(args.folder)
+    check_complete(folder)
     import transformers
     from huggingface_hub import get_token
 
     from efficientbert.train.model_folder.upload import (
         card_to_upload,
-        check_complete,
         check_loads,
-        check_repo_id,
         split_files,
         upload,
     )
 
-    check_repo_id(args.repo_id)
-    folder = Path(args.folder)
-    check_complete(folder)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)

@@ -17,11 +17,12 @@ from efficientbert.train.tasks.arguments import EvaluateArguments
 
 def main(args: EvaluateArguments) -> Outcome:
     """Runs the job: prints the figures, and writes them where it is told to."""
+    args.check()
+    args.check_sources()
     from efficientbert.train.model_folder.results import add_results
     from efficientbert.train.tasks.evaluation import card_results, evaluate_models, glue_score, results_table
     from efficientbert.train.tasks.glue_submission import write_submission
 
-    args.check()
     results, texts = evaluate_models(args)
     print(results_table(results))
     report: dict[str, Any] = {"results": [result.as_json() for result in results]}

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from efficientbert.train.cli.arguments import check_kinds
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.engine.arguments import DeviceArguments, check_seed
-from efficientbert.train.files.data_files import check_source
+from efficientbert.train.files.data_files import check_file_columns, check_source
 from efficientbert.train.model_folder.arguments import OutputArguments
+from efficientbert.train.model_folder.model_names import check_model
 from efficientbert.train.tasks.arguments import LabelledData
 
 
@@ -85,7 +86,15 @@ class CompressArguments(OutputArguments, LabelledData, DeviceArguments):
         return self.task is not None or self.data is not None
 
     def check_sources(self) -> None:
-        """See `TaskArguments.check_sources`."""
-        super().check_sources()
+        """Looks whether what is on this machine is there; which columns of the data are read depends on the teacher.
+
+        Raises:
+            InputError: naming what is not.
+        """
+        check_model(self.teacher, "teacher")
+        for source in (self.data, self.augmented_data):
+            if source is not None:
+                check_source(source, "data")
         if self.corpus is not None:
             check_source(self.corpus, "corpus")
+            check_file_columns(self.corpus, [self.corpus_column], "corpus")

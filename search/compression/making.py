@@ -98,7 +98,9 @@ def prepare(args: CompressArguments, work: Path) -> Prepared:
         raise InputError(
             f"teacher {args.teacher!r}: is for {kind}; give --data with texts for it, with labels or without"
         )
-    args = replace(args, kind=kind) if predicts else args
+    if predicts:
+        args = replace(args, kind=kind)
+        args.check_task()
     teacher = Teacher.load(args.teacher)
     check_max_length(args.max_length, teacher.max_positions, teacher.name)
     task, rows, documents = None, 0, []

@@ -1,8 +1,12 @@
 """What a comparison of models can be told."""
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from efficientbert.train.distillation.arguments import PRESETS
+from efficientbert.train.cli.errors import InputError
+from efficientbert.train.files.local_paths import looks_local
+from efficientbert.train.model_folder.model_names import PRESETS
 
 
 # Published sizes of other encoders, for comparison with random weights: layers, hidden size, heads, FFN width.
@@ -13,6 +17,10 @@ PUBLISHED_SIZES: dict[str, tuple[int, int, int, int]] = {
     "minilm-l6-h384": (6, 384, 12, 1536),
     "minilm-l12-h384": (12, 384, 12, 1536),
 }
+
+KNOWN = (*PRESETS, *PUBLISHED_SIZES)
+NOT_FOUND = f"cannot be found (known names are {', '.join(KNOWN)}, .json files, folders and Hub ids)"
+DTYPE_NAMES = ("float32", "float16", "bfloat16")
 
 
 @dataclass
@@ -32,7 +40,7 @@ class BenchmarkArguments:
             "help": f"Presets ({', '.join(PRESETS)}), published sizes ({', '.join(PUBLISHED_SIZES)}), config.json "
             "files, folders or Hub ids; speed-ups are relative to the first.",
             "path": True,
-            "words": (*PRESETS, *PUBLISHED_SIZES),
+            "words": KNOWN,
         }
     )
     batch_sizes: list[int] = field(
@@ -57,3 +65,26 @@ class BenchmarkArguments:
         default=None,
         metadata={"help": "JSON file for the results, replaced if it exists; by default none.", "path": True},
     )
+
+    def check(self) -> None:
+        """Checks what can be checked without a model.
+
+        Raises:
+            InputError: naming the argument that is wrong.
+        """
+        for name in ("sequence_length", "threads", "rounds"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name} {getattr(self, name)}: must be positive")
+        if not self.batch_sizes or min(self.batch_sizes) < 1 or len(set(self.batch_sizes)) < len(self.batch_sizes):
+            raise InputError(f"--batch_sizes {self.batch_sizes}: must be positive and different")
+        if not self.models:
+            raise InputError("--models: name at least one")
+        for name in self.models:
+            if name not in KNOWN and looks_local(name) and not os.path.exists(name):  # the Hub would be asked
+                raise InputError(f"model {name!r}: {NOT_FOUND}: there is no such file or folder")
+        if self.dtype not in DTYPE_NAMES:
+            raise InputError(f"--dtype {self.dtype!r}: unknown; known are {', '.join(DTYPE_NAMES)}")
+        if self.output_json:
+            path = Path(self.output_json)
+            if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+                raise InputError(f"--output_json '{path}': cannot be written there")

@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import resource
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -22,13 +21,12 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModel, BertConfig, PreTrainedConfig, PreTrainedModel
 
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
-from efficientbert.search.costs.arguments import PUBLISHED_SIZES, BenchmarkArguments
+from efficientbert.search.costs.arguments import NOT_FOUND, PUBLISHED_SIZES, BenchmarkArguments
 from efficientbert.search.costs.cost import count_flops
 from efficientbert.search.costs.latency import DTYPES
 from efficientbert.search.costs.timing import time_rounds
 from efficientbert.train.cli.arguments import changed_arguments
 from efficientbert.train.cli.errors import InputError, one_line
-from efficientbert.train.files.local_paths import looks_local
 from efficientbert.train.files.tables import table
 
 
@@ -54,36 +52,15 @@ class Measured:
     timings: list[Timing]
 
 
-def check_arguments(args: BenchmarkArguments) -> None:
-    """Checks everything that needs no model.
-
-    Raises:
-        InputError: naming the argument that is wrong.
-    """
-    for name in ("sequence_length", "threads", "rounds"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name} {getattr(args, name)}: must be positive")
-    if not args.batch_sizes or min(args.batch_sizes) < 1 or len(set(args.batch_sizes)) < len(args.batch_sizes):
-        raise InputError(f"--batch_sizes {args.batch_sizes}: must be positive and different")
-    if not args.models:
-        raise InputError("--models: name at least one")
-    if args.dtype not in DTYPES:
-        raise InputError(f"--dtype {args.dtype!r}: unknown; known are {', '.join(DTYPES)}")
-    if args.output_json:
-        path = Path(args.output_json)
-        if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-            raise InputError(f"--output_json '{path}': cannot be written there")
-
-
 @contextmanager
-def refusing(model: str, doing: str) -> Iterator[None]:
+def refusing(model: str, fault: str) -> Iterator[None]:
     """Turns whatever a foreign model raises into an [`InputError`] of one line."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:  # any architecture's own code runs here
-        raise InputError(f"model {model!r}: cannot be {doing}: {one_line(error)}") from None
+        raise InputError(f"model {model!r}: {fault}: {one_line(error)}") from None
 
 
 def has_weights(name: str) -> bool:
@@ -107,11 +84,7 @@ def load_config(name: str) -> PreTrainedConfig:
             num_attention_heads=heads,
             intermediate_size=intermediate_size,
         )
-    known = ", ".join([*PRESETS, *PUBLISHED_SIZES])
-    here = os.path.exists(name)
-    with refusing(name, "read" if here else f"found (known names are {known}, .json files, folders and Hub ids)"):
-        if looks_local(name) and not here:  # the Hub would be asked
-            raise FileNotFoundError("there is no such file or folder")
+    with refusing(name, "cannot be read" if os.path.exists(name) else NOT_FOUND):
         return AutoConfig.from_pretrained(name, trust_remote_code=False)
 
 
@@ -123,7 +96,7 @@ def load_model(name: str, dtype: str) -> PreTrainedModel:
     """
     config = load_config(name)
     options = {"attn_implementation": "eager", "dtype": DTYPES[dtype]}
-    with refusing(name, "loaded"):
+    with refusing(name, "cannot be loaded"):
         if has_weights(name):
             return AutoModel.from_pretrained(name, trust_remote_code=False, **options).eval()
         return AutoModel.from_config(config, **options).eval()
@@ -164,7 +137,7 @@ def prepare(name: str, model: PreTrainedModel, args: BenchmarkArguments, device:
     Raises:
         InputError: if the model or the machine lacks this attention.
     """
-    with refusing(name, f"run with attention {args.attention!r}"):
+    with refusing(name, f"cannot be run with attention {args.attention!r}"):
         model.set_attn_implementation(args.attention)
     return model.to(device)
 
@@ -175,7 +148,7 @@ def check_length(name: str, model: PreTrainedModel, sequence_length: int) -> Non
     Raises:
         InputError: if the model cannot run it.
     """
-    with refusing(name, f"run on {sequence_length} tokens"), torch.inference_mode():
+    with refusing(name, f"cannot be run on {sequence_length} tokens"), torch.inference_mode():
         model(**make_inputs([model], 1, sequence_length, "cpu"))
 
 
@@ -201,7 +174,7 @@ def peak_memory(name: str, args: BenchmarkArguments) -> dict[int, int]:
     quieten()
     torch.set_num_threads(args.threads)
     device = pick_device()
-    with refusing(name, "built"), torch.device("meta"):
+    with refusing(name, "cannot be built"), torch.device("meta"):
         AutoModel.from_config(load_config(name))  # imports its code, allocates nothing
     before = psutil.Process().memory_info().rss
     model = load_model(name, args.dtype)
@@ -212,7 +185,7 @@ def peak_memory(name: str, args: BenchmarkArguments) -> dict[int, int]:
     peaks = {}
     for batch_size in sorted(args.batch_sizes):
         inputs = make_inputs([model], batch_size, args.sequence_length, device)
-        with refusing(name, f"run on {batch_size} sequences"), torch.inference_mode():
+        with refusing(name, f"cannot be run on {batch_size} sequences"), torch.inference_mode():
             model(**inputs)
         peaks[batch_size] = torch.cuda.max_memory_allocated() if device == "cuda" else peak_resident_bytes() - before
     return peaks
@@ -225,7 +198,7 @@ def measure_memory(args: BenchmarkArguments) -> list[dict[int, int]]:
         InputError: if a model cannot be loaded or run, or its process is killed.
     """
     peaks = []
-    for name in tqdm(args.models, desc="memory", file=sys.stderr, disable=None):
+    for name in tqdm(args.models, desc="memory", disable=None):
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             try:
                 peaks.append(pool.submit(peak_memory, name, args).result())
@@ -243,7 +216,7 @@ def measure_times(
     for batch_size in args.batch_sizes:
         inputs = make_inputs(models, batch_size, args.sequence_length, device)
         rounds = time_rounds([partial(model, **inputs) for model in timed], device, args.rounds)
-        progress = tqdm(rounds, desc=f"latency, batch {batch_size}", total=args.rounds, file=sys.stderr, disable=None)
+        progress = tqdm(rounds, desc=f"latency, batch {batch_size}", total=args.rounds, disable=None)
         for by_model, one_models_times in zip(times, zip(*progress)):
             by_model[batch_size] = list(one_models_times)
     return times
@@ -263,9 +236,8 @@ def benchmark(args: BenchmarkArguments) -> list[Measured]:
     """Measures every model.
 
     Raises:
-        InputError: if an argument is wrong, or a model cannot be found, loaded or run.
+        InputError: if a model cannot be found, loaded or run.
     """
-    check_arguments(args)
     for name in args.models:
         load_config(name)
     torch.set_num_threads(args.threads)

@@ -10,7 +10,6 @@ import fcntl
 import json
 import math
 import statistics
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -25,6 +24,7 @@ from tqdm.auto import tqdm
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.ffn_efficientbert import BINARY, UNARY, Binary, Input, Linear, Unary, evaluate, parse, walk, width
 from efficientbert.modeling_efficientbert import EfficientBertModel
+from efficientbert.search.costs.arguments import DTYPE_NAMES
 from efficientbert.search.costs.cost import Cost
 from efficientbert.search.costs.machine import describe_machine
 from efficientbert.search.costs.timing import time_rounds
@@ -33,7 +33,7 @@ from efficientbert.train.cli.errors import InputError
 from efficientbert.train.files.writing import write_json
 
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
 ROUNDS = 9  # timings of every part, of which the median counts
 GROUP = 32  # parts timed in turn, and held in memory at once
 COLD_BYTES = 32_000_000  # weights that copies of a part make up together, as many as a model's: no cache holds them
@@ -220,10 +220,7 @@ def measure_parts(parts: Sequence[str], base: EfficientBertConfig, settings: Lat
             call()
 
     medians = []
-    with (
-        _measuring(settings),
-        tqdm(total=len(parts), desc="latency", unit="part", file=sys.stderr, disable=None) as progress,
-    ):
+    with _measuring(settings), tqdm(total=len(parts), desc="latency", unit="part", disable=None) as progress:
         for start in range(0, len(parts), GROUP):
             repeated = [repeat_part(part, base, settings) for part in parts[start : start + GROUP]]
             rounds = time_rounds([partial(call_all, calls) for calls in repeated], settings.device, ROUNDS)

@@ -7,6 +7,7 @@ same result as if it had never been killed.
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from efficientbert.search.study.record import Record
 from efficientbert.search.study.stop_rule import Progress, StopRule
 from efficientbert.search.study.workers import GRACE, INTERRUPTED, INTERVAL, POLL, Attempts, Worker, describe
 from efficientbert.train.cli.errors import InputError, disk_full
+from efficientbert.train.engine.display import Lines
 
 
 C = TypeVar("C", bound=Hashable)
@@ -130,13 +132,19 @@ class StageStudy(Generic[C]):
         Raises:
             InputError: if the first candidates all fail.
         """
+        done = self._catch_up()
+        lines = Lines(done)
         with tqdm(
-            desc=self.name, unit="candidate", initial=self._catch_up(), total=stop.expected(self._progress)
+            desc=self.name,
+            unit="candidate",
+            initial=done,
+            total=stop.expected(self._progress),
+            disable=None,  # wherever stderr is no terminal
         ) as bar:
             failed = len(self._records)
             while True:
                 new = self._catch_up()
-                self._show(bar, stop)
+                self._show(bar, stop, lines)
                 bar.update(new)
                 self._check_failures(len(self._records) - failed)
                 if abandoned := self.attempts.abandoned():
@@ -252,11 +260,15 @@ class StageStudy(Generic[C]):
                 "set that right and start it again"
             )
 
-    def _show(self, bar: tqdm, stop: StopRule) -> None:
+    def _show(self, bar: tqdm, stop: StopRule, lines: Lines) -> None:
         bar.total = stop.expected(self._progress)
         front = self._progress.front
         best = f"best {front[0][0]:.5g}" if len(self.objectives) == 1 and front else f"front of {len(front)}"
-        bar.set_postfix_str(best if front else "none complete", refresh=False)
+        shown = best if front else "none complete"
+        bar.set_postfix_str(shown, refresh=False)
+        if bar.disable and lines.due(len(self._records), bar.total):
+            count = len(self._records) if bar.total is None else f"{len(self._records)} of {bar.total}"
+            print(f"{self.name}: candidate {count}, {shown}", file=sys.stderr, flush=True)
 
     @contextmanager
     def _timed(self, kind: str) -> Iterator[None]:

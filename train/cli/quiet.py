@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import ExitStack, contextmanager
 
 
 SILENT = {
@@ -21,3 +22,24 @@ def settle_output(environment: MutableMapping[str, str] = os.environ) -> None:
         environment.setdefault(name, value)
     if not sys.stderr.isatty():  # on a terminal, a download shall show how far it is
         environment.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers' bar of loaded weights is one too
+
+
+@contextmanager
+def quiet_bars() -> Iterator[None]:
+    """Silences, for a while, the bars that `settle_output` silences in a command; other than it, it leaves a process
+    of the user's as it was.
+    """
+    import datasets  # here, as a command must answer before they are loaded
+    from huggingface_hub import constants
+    from transformers.utils import logging
+
+    with ExitStack() as after:
+        unset = datasets.config.HF_DATASETS_DISABLE_PROGRESS_BARS is None
+        if unset and not datasets.are_progress_bars_disabled():
+            datasets.disable_progress_bars()
+            after.callback(datasets.enable_progress_bars)
+        unset = constants.HF_HUB_DISABLE_PROGRESS_BARS is None
+        if unset and logging.is_progress_bar_enabled() and not sys.stderr.isatty():
+            logging.disable_progress_bar()
+            after.callback(logging.enable_progress_bar)
+        yield

@@ -9,14 +9,14 @@ from typing import ClassVar
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.engine.arguments import LoopArguments
 from efficientbert.train.model_folder.arguments import OutputArguments
+from efficientbert.train.model_folder.model_names import PRESETS, check_model, check_student
 from efficientbert.train.text.arguments import CorpusArguments
 
 
-# Those of `configuration_efficientbert`, which imports torch: help and mistakes are to be answered before that.
-PRESETS = ("efficientbert-tiny", "efficientbert", "efficientbert-plus", "efficientbert-plus-plus")
 # Those of `losses.LOSSES`, which imports torch too.
 LOSS_NAMES = ("hidden_states", "attention_scores", "minilm_relations", "qkv_relations", "masked_lm", "logits")
 MOST_RELATION_HEADS = 48  # MiniLMv2, section 4.2
+START_FAULT = "neither teacher, random nor a checkpoint"
 
 
 @dataclass(kw_only=True)
@@ -104,6 +104,11 @@ class GeneralArguments(OutputArguments, LoopArguments, LossArguments, CorpusArgu
             if getattr(self, name) < least:
                 raise InputError(f"{name}: must be at least {least}, not {getattr(self, name)}")
 
+    def check_sources(self) -> None:
+        """See `CorpusArguments.check_sources`; of the teacher, too."""
+        super().check_sources()
+        check_model(self.teacher, "teacher")
+
 
 @dataclass(kw_only=True)
 class StudentArguments:
@@ -160,6 +165,13 @@ class DistillArguments(StudentArguments, GeneralArguments):
                 f"{self.initialization!r}"
             )
 
+    def check_sources(self) -> None:
+        """See `GeneralArguments.check_sources`; of what the student starts from, too."""
+        super().check_sources()
+        check_student(self.student)
+        if self.initialization not in ("teacher", "random"):
+            check_model(self.initialization, "initialization", START_FAULT)
+
 
 @dataclass(kw_only=True)
 class EmbedArguments(StudentArguments, OutputArguments, LoopArguments, CorpusArguments):
@@ -209,3 +221,9 @@ class EmbedArguments(StudentArguments, OutputArguments, LoopArguments, CorpusArg
         for name in ("held_out", "init_sequences"):
             if getattr(self, name) < 2:
                 raise InputError(f"{name}: must be at least 2, not {getattr(self, name)}")
+
+    def check_sources(self) -> None:
+        """See `CorpusArguments.check_sources`; of the models, too."""
+        super().check_sources()
+        check_model(self.teacher, "teacher")
+        check_student(self.student)

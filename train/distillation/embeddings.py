@@ -109,6 +109,14 @@ class EmbeddingTeacher:
         if not all(isinstance(module, Dense) for module in modules[2:]):
             unknown = ", ".join(map(repr, kinds[2:]))
             raise InputError(f"teacher {name!r}: behind its Pooling only Dense and Normalize are known, not {unknown}")
+        self.prompts: dict[str, str] = model.prompts
+        self.default_prompt_name: str | None = model.default_prompt_name
+        self.prompt = self.prompts.get(self.default_prompt_name or "") or ""
+        self.pools_prompt: bool = modules[1].include_prompt
+        if self.prompt and not self.pools_prompt:
+            raise InputError(
+                f"teacher {name!r}: its Pooling leaves out the default prompt {self.prompt!r}, which students cannot"
+            )
         self.encoder = modules[0].model
         self.tokenizer = modules[0].tokenizer
         self.pooling: str = modules[1].pooling_mode
@@ -116,6 +124,14 @@ class EmbeddingTeacher:
         self.modules = modules
         self.size: int = modules[-1].get_embedding_dimension()
         self.max_seq_length: int = model.max_seq_length
+
+    def described_prompts(self) -> str | None:
+        """What becomes of its prompts, in a line; None where it has none."""
+        others = [key for key, text in self.prompts.items() if text and key != self.default_prompt_name]
+        said = [f"passages are embedded behind its default prompt {self.prompt!r}"] if self.prompt else []
+        if others:
+            said.append(f"its prompts {', '.join(map(repr, others))} are kept, but nothing is trained behind them")
+        return f"teacher {self.name!r}: {'; '.join(said)}" if said else None
 
     def as_teacher(self) -> Teacher:
         """Its encoder as general distillation and initialisation know a teacher: a copy, since that one gets hooks."""
@@ -263,7 +279,7 @@ def save_embedder(folder: Path, student: EmbeddingStudent, teacher: EmbeddingTea
     Args:
         folder: As `write_checkpoint` left it.
         student: The student.
-        teacher: Its teacher, whose limits and Normalize it takes over.
+        teacher: Its teacher, whose limits, prompts and Normalize it takes over.
 
     Raises:
         NotFiniteError: if a weight is not finite.
@@ -276,10 +292,12 @@ def save_embedder(folder: Path, student: EmbeddingStudent, teacher: EmbeddingTea
     longest = min(teacher.max_seq_length, config.max_position_embeddings)
     dense = Dense(config.hidden_size, teacher.size, activation_function=nn.Identity())
     dense.linear.load_state_dict(student.dense.state_dict())
-    modules = [Transformer(str(folder), max_seq_length=longest), Pooling(config.hidden_size, student.pooling), dense]
+    pooling = Pooling(config.hidden_size, student.pooling, include_prompt=teacher.pools_prompt)
+    modules = [Transformer(str(folder), max_seq_length=longest), pooling, dense]
     if teacher.normalizes:
         modules.append(Normalize())
-    package.SentenceTransformer(modules=modules, device="cpu").save(str(folder), create_model_card=False)
+    prompts = {"prompts": teacher.prompts, "default_prompt_name": teacher.default_prompt_name}
+    package.SentenceTransformer(modules=modules, device="cpu", **prompts).save(str(folder), create_model_card=False)
     describe_embeddings(folder, teacher)
 
 

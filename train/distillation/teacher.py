@@ -115,7 +115,7 @@ class Teacher:
         known = ", ".join(layout.families for layout in LAYOUTS)
         raise InputError(
             f"teacher {self.name!r}: attention of model type {self.model.config.model_type!r} cannot be captured; "
-            f"families that can be: {known}"
+            f"families that can be: {known}; `efficientbert finetune --distillation outputs` takes any teacher"
         )
 
     def _fits(self, linears: list) -> bool:

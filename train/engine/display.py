@@ -10,6 +10,33 @@ from tqdm.auto import tqdm
 
 
 LINES = 20  # at most, about, in a training
+SILENCE = 60.0  # seconds after which a line is due all the same
+
+
+class Lines:
+    """Says when a line is due where there is no bar: so many in a job, and one when a while has passed without.
+
+    Args:
+        done: What was done before.
+        most: Lines in a job, about; with 0 there are those behind a silence alone.
+    """
+
+    def __init__(self, done: int, most: int = LINES):
+        self.done, self.most = done, most
+        self.told = time.monotonic()
+
+    def due(self, done: int, total: int | None) -> bool:
+        """Whether to print one now; its caller then does.
+
+        Args:
+            done: Steps that are done now.
+            total: Steps in all, where it is known.
+        """
+        share = total is not None and self.most > 0 and (done == total or (done - self.done) * self.most >= total)
+        if done == self.done or not (share or time.monotonic() - self.told >= SILENCE):
+            return False
+        self.done, self.told = done, time.monotonic()
+        return True
 
 
 class Display:
@@ -20,12 +47,13 @@ class Display:
         done: Steps that were done before.
         total: Steps in all.
         shown: Whether this process shows anything.
-        lines: Whether it prints lines where there is no terminal.
+        lines: Whether it prints lines where there is no terminal; of a training within another job those behind a
+            silence alone.
     """
 
     def __init__(self, description: str, done: int, total: int, shown: bool = True, lines: bool = True):
         self.description = description
-        self.first = self.printed = done
+        self.first = done
         self.total = total
         self.started = time.monotonic()
         self.bar = tqdm(
@@ -36,7 +64,7 @@ class Display:
             leave=None,  # within another bar it vanishes when it is full
             disable=None if shown else True,  # None: wherever stderr is no terminal
         )
-        self.lines = lines and shown and self.bar.disable
+        self.lines = Lines(done, LINES if lines else 0) if shown and self.bar.disable else None
 
     def __enter__(self) -> "Display":
         return self
@@ -54,9 +82,8 @@ class Display:
         """Shows a row of the log: `step` and, where any of its steps was taken, `loss`."""
         step = int(row["step"])
         self.bar.set_postfix({name: f"{row[name]:.3f}" for name in ("loss",) if name in row})
-        if self.lines and (step == self.total or (step - self.printed) * LINES >= self.total):
+        if self.lines is not None and self.lines.due(step, self.total):
             seconds = (time.monotonic() - self.started) / (step - self.first) * (self.total - step)
             loss = f"loss {row['loss']:.4f}" if "loss" in row else "all steps skipped"
             left = timedelta(seconds=round(seconds))
             print(f"{self.description}: step {step} of {self.total}, {loss}, {left} left", file=sys.stderr, flush=True)
-            self.printed = step

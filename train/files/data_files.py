@@ -1,17 +1,21 @@
 """Data files of users: which are read, and what is refused before any is opened."""
 
+import csv
 import errno
 import glob
+import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from efficientbert.train.cli.errors import InputError, did_you_mean, one_line
 from efficientbert.train.files.local_paths import looks_local
 
 
 FILE_FORMATS = {".txt": "text", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv"}
+NESTED = {"version", "data"}  # columns of SQuAD's original file, in which questions lie within contexts
 
 
 def find_files(source: str) -> list[str]:
@@ -61,8 +65,87 @@ def check_column(column: str, columns: Iterable[str], what: str) -> None:
     columns = list(columns)
     if column in columns:
         return
+    if NESTED == set(columns):
+        raise InputError(
+            f"{what}: is in SQuAD's nested format; write one question a row, with the columns 'id', 'context', "
+            "'question' and 'answers', as in {'text': ['Ada'], 'answer_start': [0]}"
+        )
     listed = f"it has {', '.join(map(repr, columns)) or 'none'}"
     raise InputError(f"{what}: no column {column!r}; {listed}{did_you_mean(column, columns)}")
+
+
+def check_columns(wanted: Sequence[str], columns: Iterable[str], what: str) -> None:
+    """Refuses columns that are not there, as `check_column`, or that stand for two things.
+
+    Raises:
+        InputError: naming the first of them.
+    """
+    columns = list(columns)
+    for column in wanted:
+        if wanted.count(column) > 1:
+            raise InputError(f"{what}: column {column!r} is named for two things; name different ones")
+        check_column(column, columns, what)
+
+
+def check_file_columns(source: str, wanted: Sequence[str], what: str) -> None:
+    """Looks for columns in files of text, CSV or JSON, without a library that takes seconds to load.
+
+    Other data, and files that cannot be read, are left to their readers.
+
+    Args:
+        source: A file, a pattern of files, a folder, or a Hub id.
+        wanted: The columns.
+        what: What it was to be, for the message.
+
+    Raises:
+        InputError: see `check_columns`.
+    """
+    columns: dict[str, None] = {}
+    try:
+        for path in map(Path, find_files(source)):
+            for found in columns_of(path):
+                columns |= dict.fromkeys(found)
+                if columns.keys() >= set(wanted):
+                    break
+    except (OSError, ValueError, csv.Error):
+        return
+    if columns:
+        check_columns(wanted, columns, f"{what} {source!r}")
+
+
+def columns_of(path: Path) -> Iterator[list[str]]:
+    """The columns of a file, or of its rows one after another; none of a file of another kind.
+
+    Raises:
+        OSError, ValueError, csv.Error: if it cannot be read.
+    """
+    kind = FILE_FORMATS[path.suffix]
+    if kind == "text":
+        with path.open(encoding="utf-8-sig") as file:
+            yield from (["text"] for line in file)
+    elif kind == "csv":
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = next(filter(None, csv.reader(file)), [])
+        yield [name or f"Unnamed: {index}" for index, name in enumerate(header)]  # as its reader calls it
+    elif kind == "json":
+        yield from (list(row) for row in json_rows(path) if isinstance(row, dict))
+
+
+def json_rows(path: Path) -> Iterator[Any]:
+    """The values of a JSON file: one a line, or a list of them; a single one may take several lines.
+
+    Raises:
+        OSError, ValueError: if it cannot be read.
+    """
+    with path.open(encoding="utf-8-sig") as file:
+        lines = (line for line in file if line.strip())
+        first = next(lines, "[]")
+        try:
+            found = json.loads(first)
+        except json.JSONDecodeError:
+            found = json.loads(first + file.read())
+        yield from found if isinstance(found, list) else [found]
+        yield from map(json.loads, lines)
 
 
 @contextmanager

@@ -17,9 +17,9 @@ from efficientbert.train.files.data_files import find_files
 
 BLOCK = 1000  # rows
 READ_WHOLE = 2**30  # bytes of data; of more, sizes and times alone are looked at
-# What of a model's folder is loaded; the last two are of the modules of sentence-transformers.
+# What of a model's folder is loaded; the last three are of the modules of sentence-transformers.
 MODEL_FILES: tuple[str, ...] = ("config.json", "modules.json", "tokenizer*", "vocab*", "*.safetensors", "*.bin")
-MODEL_FILES += ("[0-9]*_*/config.json", "[0-9]*_*/*.safetensors")
+MODEL_FILES += ("config_sentence_transformers.json", "[0-9]*_*/config.json", "[0-9]*_*/*.safetensors")
 
 
 def digest(*parts: bytes | str) -> str:

@@ -3,7 +3,7 @@
 import os
 
 
-FILE_SUFFIXES = tuple(".bin .ckpt .csv .json .jsonl .parquet .pt .pth .safetensors .txt .yaml .yml .zip".split())
+FILE_SUFFIXES = tuple(".bin .ckpt .csv .json .jsonl .parquet .pt .pth .safetensors .tsv .txt .yaml .yml .zip".split())
 
 
 def looks_local(word: str) -> bool:

@@ -1,6 +1,9 @@
 """Where a model is written, and what its card says."""
 
+import os
 from dataclasses import dataclass, field
+
+from efficientbert.train.files.output_folder import RECORD
 
 
 @dataclass(kw_only=True)
@@ -25,3 +28,7 @@ class OutputArguments(CardArguments):
     output_dir: str = field(
         metadata={"help": "Folder to write; the same command resumes an interrupted run.", "path": True}
     )
+
+    def finished(self) -> bool:
+        """Whether a run has finished this folder: what it has read may be gone since."""
+        return os.path.exists(os.path.join(self.output_dir, RECORD))

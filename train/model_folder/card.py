@@ -13,7 +13,9 @@ from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConf
 from efficientbert.train.cli.errors import InputError, one_line
 from efficientbert.train.files.tables import flatten, table
 from efficientbert.train.files.writing import write_text
+from efficientbert.train.model_folder.predictions import prediction_code
 from efficientbert.train.model_folder.record import is_hub_id, read_provenance, recorded_values, shown
+from efficientbert.train.tasks.arguments import GLUE_COLUMNS
 
 
 HEADS = {  # class: the Auto class that loads it, and its pipeline
@@ -49,6 +51,7 @@ def make_card(folder: Path, name: str) -> str:
     teacher, corpus = (next(iter(recorded_values(steps, name)), None) for name in ("teacher", "corpus"))
     auto_class, pipeline_tag = HEADS[architecture(config)]
 
+    has_tokenizer = (folder / "tokenizer_config.json").exists()
     tags = ["efficientbert"]
     tags += ["knowledge-distillation"] if teacher else []
     tags += ["nas"] if any(step["step"] == "search" for step in steps) else []
@@ -69,7 +72,8 @@ def make_card(folder: Path, name: str) -> str:
         "networks of its own shape.",
         architecture_section(config),
         origin_section(steps, teacher, corpus),
-        loading_section(name, auto_class, (folder / "tokenizer_config.json").exists()),
+        loading_section(name, auto_class, has_tokenizer),
+        prediction_section(config, steps) if has_tokenizer else "",
     ]
     text = "\n\n".join(section for section in sections if section)
     return f"---\n{data.to_yaml()}\n---\n\n{text}\n"
@@ -180,3 +184,16 @@ def loading_section(name: str, auto_class: str, has_tokenizer: bool) -> str:
             code("", ", trust_remote_code=True"),
         ]
     )
+
+
+def prediction_section(config: EfficientBertConfig, steps: list[dict[str, Any]]) -> str:
+    """A prediction of the kind that the head makes, with the model and tokenizer that were loaded."""
+    code = prediction_code(architecture(config), config.problem_type, reads_pairs(steps))
+    return f"## How to predict with it\n\nBehind these lines:\n\n```python\n{code}\n```"
+
+
+def reads_pairs(steps: list[dict[str, Any]]) -> bool:
+    """Whether the last labelled data that a model was trained on had two texts a row."""
+    tasks = [step["task_arguments"] for step in steps if "task_arguments" in step]
+    last = tasks[-1] if tasks else {}
+    return "text_pair_column" in last or GLUE_COLUMNS.get(last.get("task", ""), ("", None))[1] is not None

@@ -1,6 +1,5 @@
 """Loading what users name: configurations, tokenizers, models."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,9 +8,8 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 from transformers.models.auto.auto_factory import _BaseAutoModelClass
 from transformers.utils import logging
 
-from efficientbert.configuration_efficientbert import PRESETS
 from efficientbert.train.cli.errors import LOAD_ERRORS, InputError, bad_input_errors, one_line
-from efficientbert.train.files.local_paths import looks_local
+from efficientbert.train.model_folder.model_names import check_model
 
 
 @contextmanager
@@ -37,12 +35,7 @@ def loading(name: str, what: str, fault: str = "cannot be loaded") -> Iterator[N
     Raises:
         InputError: naming it.
     """
-    if not os.path.exists(name):
-        if name in PRESETS:
-            advice = f"distil it first with `efficientbert distill --student {name}`"
-            raise InputError(f"{what} {name!r}: is a preset, which has no weights: {advice}")
-        if looks_local(name):
-            raise InputError(f"{what} {name!r}: {fault}: there is no such file or folder")
+    check_model(name, what, fault)
     try:
         with quiet_loading():
             yield

@@ -21,7 +21,7 @@ from efficientbert.modeling_efficientbert import (
 )
 from efficientbert.train.cli.errors import InputError, one_line
 from efficientbert.train.model_folder.loading import load_tokenizer
-from efficientbert.train.model_folder.release_tasks import CHOICE_TASKS, LABELS, NOTATION, RELEASE_NAMES, SPAN_TASKS
+from efficientbert.train.model_folder.release_tasks import CHOICE_TASKS, LABELS, NOTATION, SPAN_TASKS
 
 
 FFNS_PER_LAYER = 4  # stored in every layer of a release checkpoint, however many of them its expression uses
@@ -62,21 +62,6 @@ def read_expression(text: str) -> ReleaseFFN:
         first, second = (f"linear{stack}_{divisor}" for stack, divisor in shapes)
         raise InputError(f"--ffn_expr {text!r}: {first} and {second} must have the same two numbers")
     return ReleaseFFN(expression, *shapes[0])
-
-
-def read_task(name: str | None) -> str | None:
-    """A task's name as `datasets` spells it.
-
-    Raises:
-        InputError: if there is no such task.
-    """
-    if name is None:
-        return None
-    task = RELEASE_NAMES.get(name.lower(), name.lower())
-    known = (*LABELS, *SPAN_TASKS, *CHOICE_TASKS)
-    if task not in known:
-        raise InputError(f"--task {name!r}: unknown; known are {', '.join(known)}")
-    return task
 
 
 class Checkpoint:
@@ -127,18 +112,6 @@ class Checkpoint:
         """One more than the highest layer number."""
         numbers = [re.match(r"encoder\.(\d+)\.", name) for name in self.weights]
         return max((int(number[1]) + 1 for number in numbers if number), default=0)
-
-
-def read_bytes(path: str | Path) -> bytes:
-    """The content of the checkpoint file.
-
-    Raises:
-        InputError: if it cannot be read.
-    """
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"checkpoint '{path}': cannot be read: {error.strerror}") from None
 
 
 def read_weights(path: str | Path, file: bytes) -> dict[str, torch.Tensor]:
@@ -326,13 +299,33 @@ def convert(
     return model.eval(), projection, left_out
 
 
-def fitting_tokenizer(name: str, vocab_size: int) -> PreTrainedTokenizerBase:
-    """A tokenizer from a folder or the Hub.
+def fitting_tokenizer(name: str, config: EfficientBertConfig, checkpoint: Path) -> PreTrainedTokenizerBase:
+    """A tokenizer from a folder or the Hub, held against all that is known of the one a checkpoint was trained with.
+
+    Args:
+        name: The folder or Hub id.
+        config: Of the model that was made of the checkpoint.
+        checkpoint: Its file, which a vocabulary may lie beside.
 
     Raises:
-        InputError: if there is none, or it has more tokens than the model.
+        InputError: if there is none, or it has another number of tokens, padding token or vocabulary.
     """
     tokenizer = load_tokenizer(name, "--tokenizer")
-    if len(tokenizer) > vocab_size:
-        raise InputError(f"--tokenizer {name!r}: has {len(tokenizer)} tokens, the checkpoint {vocab_size}")
+    if len(tokenizer) != config.vocab_size:
+        raise InputError(f"--tokenizer {name!r}: has {len(tokenizer)} tokens, the checkpoint {config.vocab_size}")
+    if tokenizer.pad_token_id != config.pad_token_id:
+        raise InputError(
+            f"--tokenizer {name!r}: its padding token {tokenizer.pad_token!r} has the id {tokenizer.pad_token_id}, in "
+            f"checkpoints of the release it is {config.pad_token_id}"
+        )
+    path, mine = checkpoint.parent / "vocab.txt", tokenizer.get_vocab()
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
+        theirs = {token: index for index, token in enumerate(lines)}
+        if mine != theirs:
+            odd = min(mine.items() ^ theirs.items())[0]
+            raise InputError(
+                f"--tokenizer {name!r}: token {odd!r} has the id {mine.get(odd)} in it and {theirs.get(odd)} in "
+                f"'{path}', beside the checkpoint"
+            )
     return tokenizer

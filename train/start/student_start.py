@@ -9,7 +9,7 @@ from transformers.utils import cached_file
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertForMaskedLM
 from efficientbert.train.cli.errors import InputError
-from efficientbert.train.distillation.arguments import DistillArguments, EmbedArguments
+from efficientbert.train.distillation.arguments import START_FAULT, DistillArguments, EmbedArguments
 from efficientbert.train.distillation.layer_map import even_states
 from efficientbert.train.distillation.loss_choice import source_layers
 from efficientbert.train.distillation.losses import LossRecipe
@@ -17,6 +17,7 @@ from efficientbert.train.distillation.projection import fit_projection, load_pro
 from efficientbert.train.distillation.student import Student, choose_attention, fit_config, read_config
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.model_folder import loading
+from efficientbert.train.model_folder.model_names import STUDENT_FAULT
 from efficientbert.train.start.from_checkpoint import copy_module, initialize_from_checkpoint
 from efficientbert.train.start.from_teacher import initialize_from_teacher
 from efficientbert.train.text.preparation import Text
@@ -33,7 +34,7 @@ def load_model(args: DistillArguments | EmbedArguments, teacher: Teacher) -> tup
     if args.student in PRESETS or path.suffix == ".json":
         config = EfficientBertConfig.from_preset(args.student) if args.student in PRESETS else read_config(path)
         return EfficientBertForMaskedLM(fit_config(config, teacher)), True
-    model = load_checkpoint(args.student, "student", "no preset, config.json or checkpoint", teacher)
+    model = load_checkpoint(args.student, "student", STUDENT_FAULT, teacher)
     if model.config.max_position_embeddings < args.max_length:
         raise InputError(
             f"student {args.student!r}: has {model.config.max_position_embeddings} positions, fewer than --max_length "
@@ -106,9 +107,7 @@ def make_student(
     elif args.initialization == "teacher":
         initialize_from_teacher(student, teacher, source_layers(recipe, layers, teacher), text.sample_batch(device))
     elif args.initialization != "random":
-        source = load_checkpoint(
-            args.initialization, "initialization", "neither teacher, random nor a checkpoint", teacher
-        )
+        source = load_checkpoint(args.initialization, "initialization", START_FAULT, teacher)
         initialize_from_checkpoint(encoder, source.efficientbert.to(device))
         if student.head is not None:
             copy_module(student.head, source.lm_head)

@@ -8,8 +8,9 @@ from efficientbert.train.cli.arguments import changed_arguments, parse_arguments
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.arguments import LossArguments, parse_losses
 from efficientbert.train.engine.arguments import DeviceArguments, LoopArguments, check_seed
-from efficientbert.train.files.data_files import check_source
+from efficientbert.train.files.data_files import check_file_columns, check_source
 from efficientbert.train.model_folder.arguments import OutputArguments
+from efficientbert.train.model_folder.model_names import check_model
 
 
 KINDS = ("text-classification", "question-answering", "token-classification", "multiple-choice")
@@ -39,6 +40,9 @@ GLUE_LABELS: dict[str, tuple[str, ...]] = {  # what the ids 0, 1 and 2 mean
 }
 SQUAD = {"squad": "rajpurkar/squad", "squad_v2": "rajpurkar/squad_v2"}
 TASKS = (*GLUE_COLUMNS, *SQUAD)
+SWAG_COLUMNS = ("sent1", "sent2", "ending0", "ending1", "ending2", "ending3")
+LEAST_AROUND = 5  # tokens of a window that cannot be shared: three special ones, a question's, and a new one
+TARGET_COLUMNS = {"question-answering": "answers", "token-classification": "tags"}  # of the others it is `label`
 
 
 @dataclass(kw_only=True)
@@ -120,6 +124,15 @@ class TaskArguments:
             raise InputError("task: give --task for a known task, or --data and its columns for data of your own")
         if self.max_length < 8:
             raise InputError(f"max_length: must be at least 8, not {self.max_length}")
+        for name, least in (("doc_stride", 0), ("max_query_length", 1), ("max_answer_length", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name}: must be at least {least}, not {getattr(self, name)}")
+        most = self.max_length - LEAST_AROUND
+        if self.task_kind() == "question-answering" and self.doc_stride > most:
+            raise InputError(
+                f"doc_stride: must be at most {most} with max_length {self.max_length}, of which the question and "
+                f"special tokens take a part, not {self.doc_stride}; lower it, or raise max_length"
+            )
         if self.problem is not None and self.problem not in PROBLEMS:
             raise InputError(f"problem {self.problem!r}: unknown; known are {', '.join(PROBLEMS)}")
         if self.problem is not None and self.task_kind() != "text-classification":
@@ -128,13 +141,62 @@ class TaskArguments:
             raise InputError(f"problem: of {self.task!r} is {self.known_problem()!r}, not {self.problem!r}")
 
     def check_sources(self) -> None:
-        """Looks whether data on this machine is there.
+        """Looks whether data on this machine is there, with its columns.
 
         Raises:
-            InputError: if it is not.
+            InputError: if anything is not, or a column must be named and is not.
         """
         if self.data is not None:
             check_source(self.data, "data")
+        check_file_columns(self.source(), self.named_columns(), "data")
+
+    def named_columns(self) -> tuple[str, ...]:
+        """All columns that are known to be read."""
+        return (*self.text_columns(), self.target_column())
+
+    def text_columns(self) -> tuple[str, ...]:
+        """Columns that are read, without what is to be predicted.
+
+        Raises:
+            InputError: if they must be named and are not.
+        """
+        kind = self.task_kind()
+        if kind == "question-answering":
+            return self.text_column or "question", self.text_pair_column or "context"
+        if kind == "token-classification":
+            return (self.text_column or "tokens",)
+        if kind == "multiple-choice":
+            first, start, choices = self.choice_parts()
+            return (first, *choices) if start is None else (first, start, *choices)
+        text, second = self.text_column, self.text_pair_column
+        known = GLUE_COLUMNS.get(self.task or "")
+        if text is None:
+            if known is None or second is not None:
+                raise InputError("text_column: must name the column of the text in data of your own")
+            text, second = known
+        elif known is not None and (known[1] is None) != (second is None):
+            columns = "--text_column alone" if second else "both --text_column and --text_pair_column"
+            raise InputError(f"text_pair_column: {self.task!r} takes {columns}")
+        return (text,) if second is None else (text, second)
+
+    def choice_parts(self) -> tuple[str, str | None, tuple[str, ...]]:
+        """Columns of the first text, of the start of every choice or None, and of the choices; by default SWAG's.
+
+        Raises:
+            InputError: if the arguments name some, but not enough.
+        """
+        first, start, choices = self.text_column, self.text_pair_column, self.choice_columns
+        if first is None and start is None and choices is None:
+            return SWAG_COLUMNS[0], SWAG_COLUMNS[1], SWAG_COLUMNS[2:]
+        if first is None:
+            raise InputError("text_column: must name the column of the text that comes before the choices")
+        if not choices:
+            raise InputError("choice_columns: must name the columns of the choices, or the one with lists of them")
+        return first, start, tuple(choices)
+
+    def target_column(self) -> str:
+        """Column with what is to be predicted."""
+        return self.label_column or TARGET_COLUMNS.get(self.task_kind(), "label")
 
     def task_arguments(self) -> "TaskArguments":
         """These arguments alone, without what a command adds to them."""
@@ -303,6 +365,9 @@ class TaskTrainingArguments(OutputArguments, LoopArguments, LossArguments):
         default=1.0, metadata={"help": "Temperature that divides the logits of student and teacher."}
     )
     num_epochs: float = field(default=5, metadata={"help": "Passes over the training rows; may be a fraction."})
+    max_steps: int | None = field(
+        default=None, metadata={"help": "Optimizer steps of the whole run, in place of --num_epochs."}
+    )
     selection: float = field(
         default=0.0,
         metadata={
@@ -327,6 +392,8 @@ class TaskTrainingArguments(OutputArguments, LoopArguments, LossArguments):
             raise InputError(f"distillation: must be {', '.join(DISTILLATIONS)}, not {self.distillation!r}")
         if not self.num_epochs > 0:
             raise InputError(f"num_epochs: must be above 0, not {self.num_epochs}")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise InputError(f"max_steps: must be at least 1, not {self.max_steps}")
         if not 0 <= self.label_weight <= 1:
             raise InputError(f"label_weight: must be between 0 and 1, not {self.label_weight}")
         if not self.temperature > 0:
@@ -383,6 +450,13 @@ class FinetuneArguments(TaskTrainingArguments, LabelledData):
         for seed in self.seeds or ():
             check_seed("seeds", seed)
 
+    def check_sources(self) -> None:
+        """See `LabelledData.check_sources`; of the models, too."""
+        super().check_sources()
+        check_model(self.model, "model")
+        if self.teacher is not None:
+            check_model(self.teacher, "teacher")
+
 
 @dataclass(kw_only=True)
 class MultitaskArguments(TaskTrainingArguments):
@@ -436,6 +510,14 @@ class MultitaskArguments(TaskTrainingArguments):
         if not 0 <= self.sampling <= 1:
             raise InputError(f"sampling: must be between 0 and 1, not {self.sampling}")
 
+    def check_sources(self) -> None:
+        """See `LabelledData.check_sources`, of every task; of the models, too."""
+        for source in self.sources().values():
+            source.check_sources()
+        check_model(self.model, "model")
+        for teacher in self.teachers or ():
+            check_model(teacher, "teacher")
+
     def sources(self) -> dict[str, LabelledData]:
         """The data of every task by its name; see `labelled_sources`, `check_flags_for_known` and `check_names`."""
         sources = labelled_sources(self.tasks, self.data)
@@ -483,9 +565,9 @@ class AugmentArguments(DeviceArguments, TaskArguments):
         Raises:
             InputError: naming the one that is unfit.
         """
-        self.check_task()
         if self.task_kind() != "text-classification":
             raise InputError(f"kind: only text-classification can be augmented, not {self.task_kind()}")
+        self.check_task()
         for name in ("copies", "candidates", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: must be at least 1, not {getattr(self, name)}")
@@ -494,6 +576,11 @@ class AugmentArguments(DeviceArguments, TaskArguments):
             raise InputError(f"replace_probability: must be above 0 and at most 1, not {self.replace_probability}")
         if Path(self.output_file).suffix != ".parquet":
             raise InputError(f"output_file {self.output_file!r}: must end in .parquet")
+
+    def check_sources(self) -> None:
+        """See `TaskArguments.check_sources`; of the model, too."""
+        super().check_sources()
+        check_model(self.model, "model")
 
 
 @dataclass(kw_only=True)
@@ -564,6 +651,15 @@ class EvaluateArguments(DeviceArguments, TaskArguments):
         if self.bootstrap < 0:
             raise InputError(f"bootstrap: must be at least 0, not {self.bootstrap}")
         check_seed("seed", self.seed)
-        self.check_sources()
         if self.output_json and not Path(self.output_json).absolute().parent.is_dir():
             raise InputError(f"output_json {self.output_json!r}: its folder does not exist")
+
+    def check_sources(self) -> None:
+        """See `TaskArguments.check_sources`; of the model, too."""
+        super().check_sources()
+        check_model(self.model, "model")
+
+    def named_columns(self) -> tuple[str, ...]:
+        """Those that are given; the others are as in the training."""
+        given = (self.text_column, self.text_pair_column, *(self.choice_columns or ()), self.label_column)
+        return tuple(column for column in given if column is not None)

@@ -14,9 +14,6 @@ from efficientbert.train.cli.errors import InputError
 from efficientbert.train.tasks.task import Task, TaskData, map_rows, pad_inputs, soft_cross_entropy
 
 
-SWAG_COLUMNS = ("sent1", "sent2", "ending0", "ending1", "ending2", "ending3")
-
-
 class ChoiceTask(Task):
     """The right one of several texts. Every choice is read as a pair of texts: the first one, and the start of every
     choice, where there is a column of it, with the choice.
@@ -26,26 +23,6 @@ class ChoiceTask(Task):
     """
 
     auto_class = AutoModelForMultipleChoice
-    default_label_column = "label"
-
-    def columns(self) -> tuple[str, str | None, tuple[str, ...]]:
-        """Columns of the first text, of the start of every choice or None, and of the choices.
-
-        Raises:
-            InputError: if the arguments name some, but not enough.
-        """
-        first, start, choices = self.args.text_column, self.args.text_pair_column, self.args.choice_columns
-        if first is None and start is None and choices is None:
-            return SWAG_COLUMNS[0], SWAG_COLUMNS[1], SWAG_COLUMNS[2:]
-        if first is None:
-            raise InputError("text_column: must name the column of the text that comes before the choices")
-        if not choices:
-            raise InputError("choice_columns: must name the columns of the choices, or the one with lists of them")
-        return first, start, tuple(choices)
-
-    def text_columns(self) -> tuple[str, ...]:
-        first, start, choices = self.columns()
-        return (first, *choices) if start is None else (first, start, *choices)
 
     def read_label_names(self, rows: Dataset) -> None:
         """None: there are no classes."""
@@ -69,7 +46,7 @@ class ChoiceTask(Task):
         Raises:
             InputError: naming the row of what cannot be read.
         """
-        first, start, choice_columns = self.columns()
+        first, start, choice_columns = self.args.choice_parts()
 
         def encode_batch(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
             firsts, seconds, counts = [], [], []

@@ -42,7 +42,6 @@ def run(args: FinetuneArguments, nested: bool = False) -> dict[str, dict[str, fl
     if folder.complete:
         print(f"{folder.path} is complete already")
         return read_results(folder.path)
-    args.check_sources()
     accelerator = make_accelerator(args, folder.work, find_unused_parameters=args.distillation == "sequence")
     tokenizer = load_tokenizer(args.model)
     prepared = prepare(args, args, args.teacher, tokenizer, accelerator)
@@ -116,7 +115,6 @@ def run_seeds(args: FinetuneArguments) -> dict[str, dict[str, float]]:
     if folder.complete:
         print(f"{folder.path} is complete already")
         return read_results(folder.path)
-    args.check_sources()
     accelerator = make_accelerator(args, folder.work)
     # Refuses before anything is written.
     prepared = prepare(args, args, args.teacher, load_tokenizer(args.model), accelerator)

@@ -1,7 +1,5 @@
 """The raw rows of labelled data."""
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ import pyarrow.compute
 from datasets import Dataset, Json, LargeList, List
 
 from efficientbert.train.cli.errors import InputError
-from efficientbert.train.files.data_files import check_column
+from efficientbert.train.files.data_files import check_columns, json_rows
 from efficientbert.train.files.loading import find_source, load_data
 from efficientbert.train.tasks.arguments import TaskArguments
 
@@ -31,10 +29,8 @@ def load_split(args: TaskArguments, split: str, columns: tuple[str, ...], label_
     source = args.source()
     rows = load_data(source, args.configuration(), split, "data")
     wanted = columns if label_column is None else (*columns, label_column)
+    check_columns(wanted, rows.column_names, f"data {source!r}")
     for column in wanted:
-        if wanted.count(column) > 1:
-            raise InputError(f"data {source!r}: column {column!r} is named for two things; name different ones")
-        check_column(column, rows.column_names, f"data {source!r}")
         check_types(args, rows, split, column)
     if label_column is not None:
         check_no_label_missing(rows, label_column, source)
@@ -82,18 +78,6 @@ def check_types(args: TaskArguments, rows: Dataset, split: str, column: str) -> 
                     f"{type_name(first[0])}, {first[0]!r:.50}, in row {first[1]}; write all as one type"
                 )
     raise InputError(f"data {source!r}: column {column!r} holds values of several types; write all as one type")
-
-
-def json_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON file: one a line, or a list of them."""
-    with path.open(encoding="utf-8-sig") as file:
-        lines = (line for line in file if line.strip())
-        first = next(lines)
-        if first.lstrip().startswith("["):
-            yield from json.loads(first + file.read())
-        else:
-            yield json.loads(first)
-            yield from map(json.loads, lines)
 
 
 def type_name(value: Any) -> str:

@@ -47,8 +47,6 @@ def run(args: MultitaskArguments) -> dict[str, dict[str, dict[str, float]]]:
     if folder.complete:
         print(f"{folder.path} is complete already")
         return read_results(folder.path)
-    for source in sources.values():
-        source.check_sources()
     accelerator = make_accelerator(args, folder.work, find_unused_parameters=True)
     tokenizer = load_tokenizer(args.model)
     teachers: Sequence[str | None] = args.teachers or [None] * len(sources)

@@ -26,7 +26,7 @@ SELECTED = "selected.safetensors"  # the best weights, while a run lasts
 def count_steps(args: TaskTrainingArguments, rows: int, processes: int) -> tuple[int, int]:
     """Optimizer steps of a run, and of one pass over its rows."""
     steps = rows / (args.batch_size * args.gradient_accumulation_steps * processes)
-    return math.ceil(args.num_epochs * steps), math.ceil(steps)
+    return args.max_steps or math.ceil(args.num_epochs * steps), math.ceil(steps)
 
 
 def make_selection(

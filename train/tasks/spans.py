@@ -37,7 +37,6 @@ class SpanTask(Task):
     """
 
     auto_class = AutoModelForQuestionAnswering
-    default_label_column = "answers"
 
     def __init__(
         self, args: TaskArguments, tokenizer: PreTrainedTokenizerBase, label_names: tuple[str, ...] | None = None
@@ -45,9 +44,6 @@ class SpanTask(Task):
         super().__init__(args, tokenizer, label_names)
         if not tokenizer.is_fast:
             raise InputError(f"tokenizer {tokenizer.name_or_path!r}: gives no character offsets; a fast one is needed")
-        for name, least in (("doc_stride", 0), ("max_query_length", 1), ("max_answer_length", 1)):
-            if getattr(args, name) < least:
-                raise InputError(f"{name}: must be at least {least}, not {getattr(args, name)}")
         self.no_answer_threshold = EVEN_ODDS if self._said_unanswerable() else None
 
     def _said_unanswerable(self) -> bool | None:
@@ -58,15 +54,12 @@ class SpanTask(Task):
     @property
     def question_column(self) -> str:
         """Column with the question."""
-        return self.args.text_column or "question"
+        return self.text_columns()[0]
 
     @property
     def context_column(self) -> str:
         """Column with the text that answers are parts of."""
-        return self.args.text_pair_column or "context"
-
-    def text_columns(self) -> tuple[str, ...]:
-        return self.question_column, self.context_column
+        return self.text_columns()[1]
 
     def read_label_names(self, rows: Dataset) -> None:
         """None: there are no classes."""

@@ -54,7 +54,6 @@ class Task(ABC):
     """
 
     auto_class: ClassVar[type[_BaseAutoModelClass]]  # Auto class of the models with the head that the task needs
-    default_label_column: ClassVar[str]
 
     def __init__(
         self, args: TaskArguments, tokenizer: PreTrainedTokenizerBase, label_names: tuple[str, ...] | None = None
@@ -72,15 +71,11 @@ class Task(ABC):
     @property
     def label_column(self) -> str:
         """Column with what is to be predicted."""
-        return self.args.label_column or self.default_label_column
+        return self.args.target_column()
 
-    @abstractmethod
     def text_columns(self) -> tuple[str, ...]:
-        """Columns that are read, without the label.
-
-        Raises:
-            InputError: if the arguments do not name them.
-        """
+        """Columns that are read, without the label."""
+        return self.args.text_columns()
 
     @abstractmethod
     def read_label_names(self, rows: Dataset) -> tuple[str, ...] | None:
@@ -93,6 +88,10 @@ class Task(ABC):
     def describe(self) -> str | None:
         """What the labels were read as, in a line; None where nothing had to be decided."""
         return None
+
+    def shown_classes(self, most: int) -> str:
+        """The names of the classes, or as many of them, for a message."""
+        return ", ".join(map(repr, self.classes[:most])) + (", …" * (len(self.classes) > most))
 
     def label_names_of(self, config: PreTrainedConfig) -> tuple[str, ...] | None:
         """As `read_label_names`, of a fine-tuned model."""
@@ -189,8 +188,9 @@ class Task(ABC):
         """
         kept, aside = divide(self.contents(rows), self.strata(rows))
         if not kept or not aside:
+            why = ", as all hold the same text" if len(rows) > 1 else ""
             raise InputError(
-                f"data {self.args.source()!r}: of {len(rows)} rows none can be kept aside for scoring; give "
+                f"data {self.args.source()!r}: of {len(rows)} rows none can be kept aside for scoring{why}; give "
                 "--eval_split, such as 'none' to score nothing"
             )
         return rows.select(kept), rows.select(aside)

@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedConfig
 from transformers.modeling_outputs import ModelOutput
 
 from efficientbert.train.cli.errors import InputError
-from efficientbert.train.tasks.arguments import GLUE_COLUMNS, GLUE_LABELS
+from efficientbert.train.tasks.arguments import GLUE_LABELS
 from efficientbert.train.tasks.task import Task, TaskData, map_rows, pad_inputs, soft_cross_entropy
 
 
@@ -27,7 +27,6 @@ PROBLEM_TYPES = {  # as configurations of models say it
 }
 PREDICTS = {"single_label": "one class a row", "multi_label": "several labels a row", "regression": "a number"}
 TEXTS = ("string", "large_string")  # of columns
-SHOWN_NAMES = 5
 
 
 class TextTask(Task):
@@ -37,7 +36,6 @@ class TextTask(Task):
     """
 
     auto_class = AutoModelForSequenceClassification
-    default_label_column = "label"
     # Whether several labels are given as 0 or 1 of each, rather than by names or ids; None where nothing has told yet.
     indicators: bool | None = None
 
@@ -56,18 +54,6 @@ class TextTask(Task):
     def multi_label(self) -> bool:
         """Whether several labels are predicted, each by itself."""
         return self.args.problem == "multi_label"
-
-    def text_columns(self) -> tuple[str, ...]:
-        first, second = self.args.text_column, self.args.text_pair_column
-        known = GLUE_COLUMNS.get(self.args.task or "")
-        if first is None:
-            if known is None or second is not None:
-                raise InputError("text_column: must name the column of the text in data of your own")
-            first, second = known
-        elif known is not None and (known[1] is None) != (second is None):
-            columns = "--text_column alone" if second else "both --text_column and --text_pair_column"
-            raise InputError(f"text_pair_column: {self.args.task!r} takes {columns}")
-        return (first,) if second is None else (first, second)
 
     def read_rows(self, rows: Dataset) -> None:
         self.args = replace(self.args, problem=self.find_problem(rows))
@@ -140,7 +126,7 @@ class TextTask(Task):
         if self.regression:
             hint = "" if self.args.task else "; --problem single_label reads them as classes"
             return f"labels: numbers (regression){hint}"
-        shown = ", ".join(map(repr, self.classes[:SHOWN_NAMES])) + (", …" * (len(self.classes) > SHOWN_NAMES))
+        shown = self.shown_classes(5)
         if self.multi_label:
             return f"labels: {len(self.classes)}, several a row (multi_label): {shown}"
         numbers = self.args.task is None and all(number(name) is not None for name in self.classes)

@@ -35,7 +35,6 @@ class TokenTask(Task):
     """
 
     auto_class = AutoModelForTokenClassification
-    default_label_column = "tags"
 
     def __init__(
         self, args: TaskArguments, tokenizer: PreTrainedTokenizerBase, label_names: tuple[str, ...] | None = None
@@ -43,16 +42,11 @@ class TokenTask(Task):
         super().__init__(args, tokenizer, label_names)
         if not tokenizer.is_fast:
             raise InputError(f"tokenizer {tokenizer.name_or_path!r}: gives no character offsets; a fast one is needed")
-        if args.doc_stride < 0:
-            raise InputError(f"doc_stride: must be at least 0, not {args.doc_stride}")
 
     @property
     def words_column(self) -> str:
         """Column with the lists of words."""
-        return self.args.text_column or "tokens"
-
-    def text_columns(self) -> tuple[str, ...]:
-        return (self.words_column,)
+        return self.text_columns()[0]
 
     def read_label_names(self, rows: Dataset) -> tuple[str, ...]:
         """Sorted where the data does not order them."""
@@ -70,6 +64,9 @@ class TokenTask(Task):
         if not found:
             raise InputError(f"data {self.args.source()!r}: column {self.label_column!r} holds no tags")
         return sorted_names(found)
+
+    def describe(self) -> str:
+        return f"labels: {len(self.classes)} tags: {self.shown_classes(40)}"
 
     def read_rows(self, rows: Dataset) -> None:
         super().read_rows(rows)

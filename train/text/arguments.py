@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from efficientbert.train.files.data_files import check_source
+from efficientbert.train.files.data_files import check_file_columns, check_source
 
 
 @dataclass(kw_only=True)
@@ -44,9 +44,10 @@ class CorpusArguments:
     )
 
     def check_sources(self) -> None:
-        """Looks whether a corpus on this machine is there.
+        """Looks whether a corpus on this machine is there, with its column.
 
         Raises:
-            InputError: if it is not.
+            InputError: if either is not.
         """
         check_source(self.corpus, "corpus")
+        check_file_columns(self.corpus, [self.text_column], "corpus")

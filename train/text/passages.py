@@ -10,6 +10,7 @@ import zlib
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
+from efficientbert.train.cli.errors import InputError
 from efficientbert.train.text.corpus import check_texts, map_documents
 
 
@@ -46,8 +47,10 @@ def cut_passages(
     tokenizer: PreTrainedTokenizerBase,
     length: int,
     source: str = "",
+    prompt: str = "",
 ) -> Dataset | IterableDataset:
-    """Passages of documents as tokens, with the tokenizer's special tokens; longer ones go on in further rows.
+    """Passages of documents as tokens, with the tokenizer's special tokens; longer ones go on in further rows, or are
+    cut where each begins with a prompt.
 
     With cached documents the result is cached on disk by `datasets` and found again by the next run.
 
@@ -57,13 +60,20 @@ def cut_passages(
         tokenizer: The teacher's.
         length: Most tokens in a row.
         source: Where the documents come from, for messages.
+        prompt: What stands before every passage.
 
     Returns:
-        Rows with `input_ids`, of `SHORTEST` to `length` tokens, and their number, `length`.
+        Rows with `input_ids`, of `SHORTEST` to `length` tokens, and their number, `length`. Those of a prompt count
+        to `length` alone.
 
     Raises:
-        InputError: when a row is reached whose document is no text.
+        InputError: if the prompt leaves no room to a passage; when a row is reached whose document is no text.
     """
+    least = SHORTEST + len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    if prompt and length < least:
+        raise InputError(
+            f"max_length: must be at least {least} with the teacher's default prompt {prompt!r}, not {length}"
+        )
 
     def cut(rows: dict[str, list], indices: list[int]) -> dict[str, list]:
         given = check_texts(rows[column], indices, column, source)
@@ -71,14 +81,14 @@ def cut_passages(
         if not texts:
             return {"input_ids": [], "length": []}
         pieces = tokenizer(
-            texts,
+            [prompt + text for text in texts],
             truncation=True,
             max_length=length,
-            return_overflowing_tokens=True,
+            return_overflowing_tokens=not prompt,
             return_attention_mask=False,
             return_token_type_ids=False,
         )
-        kept = [ids for ids in pieces["input_ids"] if len(ids) >= SHORTEST]
+        kept = [ids for ids in pieces["input_ids"] if len(ids) >= least]
         return {"input_ids": kept, "length": [len(ids) for ids in kept]}
 
     return map_documents(documents, cut)

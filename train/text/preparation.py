@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +110,10 @@ def prepare_text(args: CorpusArguments, teacher: Teacher, batch_size: int, seed:
 
 
 def prepare_passages(args: EmbedArguments, teacher: EmbeddingTeacher, batch_size: int) -> Text:
-    """The passages whose embeddings a teacher distils; see `divide_corpus`."""
+    """The passages whose embeddings a teacher distils, each behind its default prompt; see `divide_corpus`."""
+    cut = partial(cut_passages, prompt=teacher.prompt)
     held_out, sample, training = divide_corpus(
-        args, cut_passages, teacher.tokenizer, teacher.max_seq_length, teacher.name, batch_size, args.seed
+        args, cut, teacher.tokenizer, teacher.max_seq_length, teacher.name, batch_size, args.seed
     )
     collator = PaddingCollator(teacher.tokenizer.pad_token_id)
     return Text(held_out, sample, training, collator, collator)
