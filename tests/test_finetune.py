@@ -72,6 +72,19 @@ def test_own_data(student_folder, task_file, tmp_path):
     assert [step["step"] for step in read_provenance(tmp_path / "f")] == ["finetune"]
 
 
+def test_rows_that_are_cut_are_told(student_folder, task_file, tmp_path, capsys):
+    """The texts of the task have 4 to 10 words; with the ends, 6 to 12 tokens."""
+    rows = Path(task_file).read_text(encoding="utf-8").splitlines()[1:]
+    cut = sum(len(row.split()) + 2 >= 10 for row in rows)
+    assert 0 < cut < 64
+    call(*arguments(student_folder, task_file, tmp_path / "cut", "--max_length", "10", "--max_steps", "1"))
+    assert (
+        f"{cut} of 64 rows to train on fill 10 tokens; what goes on behind them is not read" in capsys.readouterr().out
+    )
+    call(*arguments(student_folder, task_file, tmp_path / "whole", "--max_length", "16", "--max_steps", "1"))
+    assert "is not read" not in capsys.readouterr().out
+
+
 def test_max_steps_are_taken_in_place_of_epochs(student_folder, task_file, tmp_path):
     call(*arguments(student_folder, task_file, tmp_path / "f", "--max_steps", "3", "--log_steps", "1"))
     log = json.loads((tmp_path / "f" / "training_log.json").read_text(encoding="utf-8"))

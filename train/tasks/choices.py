@@ -23,6 +23,7 @@ class ChoiceTask(Task):
     """
 
     auto_class = AutoModelForMultipleChoice
+    cuts = True
 
     def read_label_names(self, rows: Dataset) -> None:
         """None: there are no classes."""

@@ -33,7 +33,7 @@ from efficientbert.train.tasks.arguments import LabelledData, TaskTrainingArgume
 from efficientbert.train.tasks.division import scored_data, training_data
 from efficientbert.train.tasks.held_out import HELD_OUT
 from efficientbert.train.tasks.kinds import task_of_data
-from efficientbert.train.tasks.prediction import check_length, predict, score
+from efficientbert.train.tasks.prediction import check_length, length, predict, score
 from efficientbert.train.tasks.task import Task, TaskData
 
 
@@ -140,6 +140,8 @@ def prepare(
             f"data {source.source()!r}: has one split; {len(scored[0].rows)} of its rows are kept aside and "
             f"scored as {HELD_OUT!r}"
         )
+    if told := describe_cut(task, data):
+        accelerator.print(told)
     check_rows(data, args.batch_size * accelerator.num_processes, source)
     for part in (data, *scored):
         check_length(model, part, f"model {args.model!r}")
@@ -150,6 +152,23 @@ def prepare(
         few = first_rows(task, part)
         score(task, predict(model, task, few, REHEARSED), few)
     return Prepared(task, data, kept_aside, scored, model, teacher, recipe)
+
+
+def describe_cut(task: Task, data: TaskData) -> str | None:
+    """How many rows are cut at the length of a sequence, in a line; None where none are.
+
+    Args:
+        task: The task.
+        data: Rows to train on. One that fills a sequence counts as cut: few end just there.
+    """
+    longest = task.args.max_length
+    full = sum(length(ids) >= longest for ids in data.features["input_ids"]) if task.cuts else 0
+    if full == 0:
+        return None
+    return (
+        f"data {task.args.source()!r}: {full:,} of {len(data.features):,} rows to train on fill {longest} tokens; "
+        "what goes on behind them is not read; --max_length reads more"
+    )
 
 
 def check_rows(data: TaskData, batch_size: int, source: LabelledData) -> None:

@@ -54,6 +54,7 @@ class Task(ABC):
     """
 
     auto_class: ClassVar[type[_BaseAutoModelClass]]  # Auto class of the models with the head that the task needs
+    cuts: ClassVar[bool] = False  # whether texts are cut at `max_length`, rather than read in windows
 
     def __init__(
         self, args: TaskArguments, tokenizer: PreTrainedTokenizerBase, label_names: tuple[str, ...] | None = None

@@ -36,6 +36,7 @@ class TextTask(Task):
     """
 
     auto_class = AutoModelForSequenceClassification
+    cuts = True
     # Whether several labels are given as 0 or 1 of each, rather than by names or ids; None where nothing has told yet.
     indicators: bool | None = None
 
