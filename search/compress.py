@@ -23,7 +23,8 @@ def main(args: CompressArguments) -> Outcome:
     args.check()
     if not args.finished():
         args.check_sources()
-    from efficientbert.search.compression.making import finish, make_models, prepare
+    from efficientbert.search.compression.making import finish, make_models
+    from efficientbert.search.compression.preparation import prepare
     from efficientbert.search.compression.report import read_rows
     from efficientbert.train.files.digests import digest_data, digest_models
 

@@ -47,7 +47,7 @@ from transformers import (
 )
 
 from efficientbert.commands import job_of
-from efficientbert.search.compression import making, plan, scoring
+from efficientbert.search.compression import plan, preparation, scoring
 from efficientbert.search.costs import latency
 from efficientbert.search.known import choice
 from efficientbert.train.cli.command import run_command
@@ -269,7 +269,7 @@ def no_clock(monkeypatch):
     monkeypatch.setattr(latency, "measure_parts", measure_parts)
     monkeypatch.setattr(latency.Latency.__init__, "__defaults__", (measure_parts,))
     monkeypatch.setattr(scoring, "measure_times", measure_times)
-    monkeypatch.setattr(making.psutil, "cpu_percent", lambda seconds: 50.0)
+    monkeypatch.setattr(preparation.psutil, "cpu_percent", lambda seconds: 50.0)
     monkeypatch.setattr(choice, "DRAWS", 8)
     monkeypatch.setattr(choice, "CANDIDATES", 16)
     monkeypatch.setattr(plan, "STEPS", 4)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from transformers import (
     AutoModelForQuestionAnswering,
@@ -19,14 +20,15 @@ from transformers import (
 
 from efficientbert import commands
 from efficientbert.modeling_efficientbert import EfficientBertModel
-from efficientbert.search.compression import making, plan, scoring
+from efficientbert.search.compression import making, plan, preparation, scoring
 from efficientbert.search.compression.arguments import CompressArguments
 from efficientbert.search.compression.jobs import Corpus
-from efficientbert.search.compression.own_text import named
+from efficientbert.search.compression.own_text import make_task, named, own_documents
 from efficientbert.search.compression.plan import plan_lengths
 from efficientbert.search.compression.report import make_table
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.model_folder.record import read_provenance
+from efficientbert.train.tasks.arguments import TaskArguments
 
 from .conftest import WORDS, make_tokenizer
 
@@ -123,7 +125,7 @@ def test_an_interrupted_run_keeps_its_plan_and_what_is_done(classifier, task_fil
     work = tmp_path / "out.partial"
     planned = (work / "plan.json").read_bytes()
     weights = (work / "model" / "model.safetensors").stat().st_mtime_ns
-    monkeypatch.setattr(making, "make_plan", stop)  # what is planned is not planned anew
+    monkeypatch.setattr(preparation, "make_plan", stop)  # what is planned is not planned anew
     compress(classifier, tmp_path / "out", latency=15, data=task_file, text_column="text")
     assert (tmp_path / "out" / "plan.json").read_bytes() == planned
     assert (tmp_path / "out" / "model" / "model.safetensors").stat().st_mtime_ns == weights
@@ -194,6 +196,49 @@ def test_what_cannot_be_is_refused_in_one_line(classifier, teacher_folder, corpu
             compress(teacher, tmp_path / "out", **more)
         assert "\n" not in str(fault.value)
         assert not list(tmp_path.glob("out*"))
+
+
+def test_faults_of_rows_show_before_anything_is_made(classifier, task_file, tmp_path):
+    lines = Path(task_file).read_text(encoding="utf-8").splitlines()
+    for name, changed, told in (
+        ("gap", [*lines[:5], lines[5].split(",")[0] + ",", *lines[6:]], r"row 4: 'label' is missing"),
+        ("other", [line.replace(",yes", ",perhaps") for line in lines], "perhaps"),
+        ("few", lines[:9], "has 5 texts to learn from, too few: at least 12 are needed; give --corpus"),
+    ):
+        path = tmp_path / f"{name}.csv"
+        path.write_text("\n".join(changed) + "\n", encoding="utf-8")
+        with pytest.raises(InputError, match=told):
+            compress(classifier, tmp_path / "out", latency=15, data=path, text_column="text")
+        assert not list(tmp_path.glob("out*"))
+    words = [{"words": ["word1", "word2", "word3"] * 3}] * 30
+    path = tmp_path / "words.jsonl"
+    path.write_text("\n".join(map(json.dumps, words)) + "\n", encoding="utf-8")
+    tagger = save_teacher(tmp_path / "tagger", BertForTokenClassification)
+    with pytest.raises(InputError, match="no column 'tags', and the teacher can stand in for labels of text-class"):
+        compress(tagger, tmp_path / "out", latency=15, data=path, text_column="words", doc_stride=4)
+
+
+def test_nothing_to_score_is_no_fault(classifier, task_file, tmp_path):
+    options = {"data": task_file, "text_column": "text", "eval_split": ["none"]}
+    made = compress(classifier, tmp_path / "out", latency=15, **options)
+    assert "quality" not in made.figures["models"][1]
+    assert not (tmp_path / "out" / "compression.png").exists()
+
+
+def test_short_texts_are_joined_to_documents():
+    task = make_task(TaskArguments(data="x", text_column="text"), "text-classification", make_tokenizer())
+    texts = [
+        "a b c",
+        "d",
+        "a b c",
+        "",
+        "e f g h",
+        "i",
+        *("w " * 9 for _ in range(2)),
+        *(f"{n} " * 8 for n in range(11)),
+    ]
+    documents = own_documents(task, Dataset.from_list([{"text": text} for text in texts]))
+    assert documents[:2] == ["a b c d e f g h", "i " + "w " * 9] and len(documents) == 13
 
 
 def test_hours_are_shared_out():

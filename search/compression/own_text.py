@@ -6,14 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from efficientbert.search.compression.arguments import CompressArguments
 from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.task_teacher import TaskTeacher
 from efficientbert.train.files.writing import writing
 from efficientbert.train.tasks.arguments import TaskArguments
-from efficientbert.train.tasks.kinds import TASK_CLASSES
+from efficientbert.train.tasks.division import scored_data, training_data
+from efficientbert.train.tasks.kinds import TASK_CLASSES, task_of_data
 from efficientbert.train.tasks.prediction import check_length, predict
 from efficientbert.train.tasks.task import Task
 from efficientbert.train.tasks.trained import load_trained
@@ -69,6 +72,31 @@ def write_documents(documents: Sequence[str], path: Path) -> None:
             file.write(json.dumps({COLUMN: text}) + "\n")
 
 
+def check_labelled(args: CompressArguments, task: Task, labelled: bool) -> None:
+    """Reads rows and labels as the jobs will, so that their faults show before anything is made.
+
+    Args:
+        args: Arguments of the run.
+        task: Their task.
+        labelled: Whether the data has labels.
+
+    Raises:
+        InputError: naming the fault, also where the teacher's labels are others.
+    """
+    if labelled:
+        found = task_of_data(args, task.tokenizer, args.train_split)
+        training_data(args, found, 0.0)
+        scored_data(args, found)
+        TaskTeacher.load(args.teacher, found, False, torch.device("cpu"))
+    elif args.task_kind() != "text-classification":
+        raise InputError(
+            f"data {args.source()!r}: has no column {task.label_column!r}, and the teacher can stand in for labels of "
+            "text-classification alone; give labels"
+        )
+    else:
+        task.load(args.train_split, labelled=False)
+
+
 def write_labelled(args: CompressArguments, path: Path, device: Any) -> CompressArguments:
     """Writes the rows to train on with what the teacher says of them, and returns arguments that name the file.
 
@@ -78,14 +106,9 @@ def write_labelled(args: CompressArguments, path: Path, device: Any) -> Compress
         device: Where the teacher computes.
 
     Raises:
-        InputError: if the teacher is for anything but text-classification.
+        InputError: if the teacher or the rows cannot be read.
     """
     task, teacher = load_trained(args.teacher, args.task_arguments(), device, args.train_split)
-    if task.args.task_kind() != "text-classification":
-        raise InputError(
-            f"data {args.source()!r}: has no column {task.label_column!r}, and the teacher can stand in for labels of "
-            "text-classification alone; give labels"
-        )
     data = task.load(args.train_split, labelled=False)
     check_length(teacher, data, f"teacher {args.teacher!r}")
     predicted = task.predict(predict(teacher, task, data, 64), data)

@@ -23,7 +23,7 @@ from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.files.writing import write_json
 
 
-PLAN = "plan.json"
+PLAN, LATENCIES = "plan.json", "latency.json"
 BYTES = 4  # of a weight in float32
 SHARES = {"half": 1 / 2, "quarter": 1 / 4, "tenth": 1 / 10}  # of the teacher's time, where no goal is given
 SLACK = 0.8  # of a goal that an architecture uses at least
@@ -138,7 +138,7 @@ def make_space(teacher: Teacher, args: CompressArguments, threads: int, folder: 
         folder: Where the table of latencies is kept.
     """
     base = fit_config(EfficientBertConfig(), teacher)
-    latency = Latency(base, folder / "latency.json", LatencySettings(1, args.max_length, threads=threads))
+    latency = Latency(base, folder / LATENCIES, LatencySettings(1, args.max_length, threads=threads))
     choices = open_choices(teacher.hidden_size, teacher.num_layers, teacher.num_heads)
     space = SearchSpace(base, choices, costs={"latency": latency, "parameters": Parameters(base)})
     latency.prepare(space.layer_sizes())

@@ -17,21 +17,21 @@ from efficientbert.train.tasks.prediction import main_score, predict
 from efficientbert.train.tasks.trained import load_trained
 
 
+ROUNDS = 20  # in which every model is timed once
 DRAWS = 2000  # of the rows, for the intervals
 BYTES = 4  # of a weight in float32
 
 
-def measure_models(models: Mapping[str, str], args: CompressArguments, threads: int, rounds: int) -> dict[str, dict]:
+def measure_models(models: Mapping[str, str], args: CompressArguments, threads: int) -> dict[str, dict]:
     """Milliseconds of one text, megabytes of the weights and parameters of the encoders of models, timed in turns.
 
     Args:
         models: Folders or Hub ids by name.
         args: Arguments of the run.
         threads: CPU threads.
-        rounds: How often each is timed.
     """
     quieten()
-    timed = BenchmarkArguments([*models.values()], [1], args.max_length, threads, rounds=rounds)
+    timed = BenchmarkArguments([*models.values()], [1], args.max_length, threads, rounds=ROUNDS)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
