@@ -15,7 +15,7 @@ setup(
     python_requires=">=3.10",
     packages=["efficientbert", *(f"efficientbert.{name}" for name in find_packages(include=["train*", "search*"]))],
     package_dir={"efficientbert": "."},
-    package_data={"efficientbert": ["py.typed"]},
+    package_data={"efficientbert": ["py.typed", "search/known/*.json"]},
     install_requires=[
         "accelerate>=1.15",
         "datasets>=5.2",

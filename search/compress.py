@@ -10,7 +10,10 @@ measured, an architecture chosen by what is known of many, and the model distill
 same command is given again.
 """
 
+import shutil
+import tempfile
 from functools import partial
+from pathlib import Path
 
 from efficientbert.search.compression.arguments import CompressArguments
 from efficientbert.train.cli.command import run_command
@@ -28,17 +31,15 @@ def main(args: CompressArguments) -> Outcome:
     from efficientbert.search.compression.report import read_rows
     from efficientbert.train.files.digests import digest_data, digest_models
 
-    folder = OutputFolder(
-        args.output_dir,
-        run_arguments(args),
-        partial(digest_models, args, "teacher"),
-        partial(digest_data, "text", args.corpus, args.data),
-    )
+    data = partial(digest_data, "text", args.corpus, args.data, args.augmented_data)
+    folder = OutputFolder(args.output_dir, run_arguments(args), partial(digest_models, args, "teacher"), data)
     if folder.complete:
         print(f"{folder.path} is complete already")
         return Outcome(folder.path, {"models": read_rows(folder.path)})
-    prepared = prepare(args, folder.work)
-    folder.open()
+    with tempfile.TemporaryDirectory() as scratch:
+        prepared = prepare(args, folder.work, Path(scratch))
+        folder.open(data())
+        shutil.copytree(scratch, folder.work, ignore=shutil.ignore_patterns("*.lock"), dirs_exist_ok=True)
     rows = make_models(prepared, folder.work)
     finish(rows, prepared, folder.work)
     path = folder.finish()

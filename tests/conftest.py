@@ -269,6 +269,7 @@ def no_clock(monkeypatch):
     monkeypatch.setattr(latency, "measure_parts", measure_parts)
     monkeypatch.setattr(latency.Latency.__init__, "__defaults__", (measure_parts,))
     monkeypatch.setattr(scoring, "measure_times", measure_times)
+    monkeypatch.setattr(plan, "measure_config_latency", lambda configs, settings, rounds: [12.0 for _ in configs])
     monkeypatch.setattr(preparation.psutil, "cpu_percent", lambda seconds: 50.0)
     monkeypatch.setattr(choice, "DRAWS", 8)
     monkeypatch.setattr(choice, "CANDIDATES", 16)

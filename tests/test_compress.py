@@ -19,13 +19,21 @@ from transformers import (
 )
 
 from efficientbert import commands
+from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.search.compression import making, plan, preparation, scoring
 from efficientbert.search.compression.arguments import CompressArguments
-from efficientbert.search.compression.jobs import Corpus
-from efficientbert.search.compression.own_text import make_task, named, own_documents
+from efficientbert.search.compression.corpus import Corpus, own_documents
+from efficientbert.search.compression.own_rows import make_task, several
 from efficientbert.search.compression.plan import plan_lengths
-from efficientbert.search.compression.report import make_table
+from efficientbert.search.compression.report import add_section, make_table
+from efficientbert.search.compression.teacher_kind import check_kind
+from efficientbert.search.costs import latency
+from efficientbert.search.costs.cost import Parameters
+from efficientbert.search.known.features import TeacherSizes
+from efficientbert.search.space.architecture import Architecture
+from efficientbert.search.space.open_space import open_choices
+from efficientbert.search.space.space import SearchSpace
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.model_folder.record import read_provenance
 from efficientbert.train.tasks.arguments import TaskArguments
@@ -106,10 +114,11 @@ def test_texts_without_labels_get_those_of_the_teacher(classifier, task_file, tm
     texts = unlabelled(task_file, tmp_path)
     made = compress(classifier, tmp_path / "out", latency=15, data=texts, text_column="text")
     assert made.figures["models"][0]["quality"] == 1  # the labels are its own
-    assert "has no labels; those of the teacher stand in" in capsys.readouterr().out
-    rows = (tmp_path / "out" / "jobs" / "labelled.jsonl").read_text(encoding="utf-8").splitlines()
-    assert len(rows) == 64 and set(json.loads(rows[0])) == {"text", "label"}
-    assert {json.loads(row)["label"] for row in rows} <= {"yes", "no"}
+    assert "the teacher's labels stand in, also for scores" in capsys.readouterr().out
+    rows = Dataset.from_parquet(str(tmp_path / "out" / "jobs" / "labelled" / "train.parquet"))
+    assert len(rows) == 64 and rows.features["label"].names == ["no", "yes"]
+    said = (tmp_path / "out" / "compression.md").read_text(encoding="utf-8")
+    assert "fine-tuned on the teacher's labels alone" in said and "quality is agreement with it" in said
 
 
 def test_an_interrupted_run_keeps_its_plan_and_what_is_done(classifier, task_file, tmp_path, monkeypatch):
@@ -174,7 +183,8 @@ def test_questions_and_tags_are_learned_too(tmp_path):
 def test_what_cannot_be_is_refused_in_one_line(classifier, teacher_folder, corpus_file, task_file, tmp_path):
     data = {"data": task_file, "text_column": "text"}
     for teacher, more, told in (
-        (classifier, {"latency": 50} | data, r"latency: the teacher itself takes 40\.0 ms here, no more than 50"),
+        (classifier, {"latency": 50} | data, "latency: the teacher itself takes 40 ms here, no more than 50"),
+        (classifier, {"size": 50} | data, r"size: the teacher itself takes 0\.0\d+ MB here, no more than 50"),
         (classifier, {"latency": 1} | data, "latency: 1 ms is out of reach; the fastest in the space takes"),
         (classifier, {"size": 1e-4} | data, "size: 0.0001 MB is out of reach; the smallest"),
         (classifier, {"latency": 15, "corpus": corpus_file}, "is for text-classification; give --data with texts"),
@@ -186,6 +196,18 @@ def test_what_cannot_be_is_refused_in_one_line(classifier, teacher_folder, corpu
         ),
         (classifier, {"latency": 15} | data | {"text_column": "review"}, "no column 'review'"),
         (classifier, {"latency": 15, "max_length": 80} | data, "max_length: must be between 8 and the 64 tokens"),
+        (
+            classifier,
+            {"latency": 15, "label_column": "lable"} | data,
+            "no column 'lable'; it has 'text', 'label'",
+        ),
+        (classifier, {"latency": 15, "metric": "nonsense"} | data, "nonsense"),
+        (classifier, {"latency": 15, "device": "cuda"} | data, "device 'cuda': is not here"),
+        (
+            classifier,
+            {"latency": 15, "task": "squad", "doc_stride": 4},
+            "task: teacher .* is for text-classification, not for question",
+        ),
         (classifier, {"latency": -1} | data, "latency: must be a number above 0, not -1"),
         (classifier, {"hours": 0.0} | data, "hours: must be a number above 0, not 0"),
         (classifier, {"threads": 0} | data, "threads: must be at least 1, not 0"),
@@ -203,7 +225,7 @@ def test_faults_of_rows_show_before_anything_is_made(classifier, task_file, tmp_
     for name, changed, told in (
         ("gap", [*lines[:5], lines[5].split(",")[0] + ",", *lines[6:]], r"row 4: 'label' is missing"),
         ("other", [line.replace(",yes", ",perhaps") for line in lines], "perhaps"),
-        ("few", lines[:9], "has 5 texts to learn from, too few: at least 12 are needed; give --corpus"),
+        ("few", lines[:9], "makes 3 documents to learn from, too few: at least 12 are needed; give --corpus"),
     ):
         path = tmp_path / f"{name}.csv"
         path.write_text("\n".join(changed) + "\n", encoding="utf-8")
@@ -241,6 +263,136 @@ def test_short_texts_are_joined_to_documents():
     assert documents[:2] == ["a b c d e f g h", "i " + "w " * 9] and len(documents) == 13
 
 
+def test_no_scored_text_is_learned_from(classifier, task_file, tmp_path):
+    made = compress(classifier, tmp_path / "out", latency=15, data=task_file, text_column="text")
+    lines = (tmp_path / "out" / "jobs" / "texts.jsonl").read_text(encoding="utf-8").splitlines()
+    learned = " ".join(json.loads(line)["text"] for line in lines)
+    texts = [line.split(",")[0] for line in Path(task_file).read_text(encoding="utf-8").splitlines()[1:]]
+    assert sum(text not in learned for text in texts) == made.figures["models"][0]["rows"] == 8
+
+
+def test_several_labels_without_any(task_file, tmp_path):
+    names = {"num_labels": 3, "id2label": dict(enumerate("abc")), "problem_type": "multi_label_classification"}
+    teacher = save_teacher(tmp_path / "several", BertForSequenceClassification, **names)
+    made = compress(teacher, tmp_path / "out", latency=15, data=unlabelled(task_file, tmp_path), text_column="text")
+    assert made.figures["models"][0]["quality"] == 1
+    rows = Dataset.from_parquet(str(tmp_path / "out" / "jobs" / "labelled" / "train.parquet"))
+    assert rows.features["label"].feature.names == ["a", "b", "c"]
+    assert len({tuple(labels) for labels in rows["label"][:]}) > 1
+
+
+def test_a_split_of_its_own_is_scored_without_labels_too(classifier, task_file, tmp_path):
+    (tmp_path / "own").mkdir()
+    texts = Path(unlabelled(task_file, tmp_path)).read_text(encoding="utf-8").splitlines()
+    (tmp_path / "own" / "train.csv").write_text("\n".join(texts[:50]) + "\n", encoding="utf-8")
+    (tmp_path / "own" / "validation.csv").write_text("\n".join(["text", *texts[50:]]) + "\n", encoding="utf-8")
+    made = compress(classifier, tmp_path / "out", latency=15, data=tmp_path / "own", text_column="text")
+    assert (made.figures["models"][0]["split"], made.figures["models"][0]["rows"]) == ("validation", 15)
+
+
+def test_a_teacher_that_names_no_labels(task_file, tmp_path):
+    teacher = save_teacher(tmp_path / "unnamed", BertForSequenceClassification, num_labels=2)
+    texts = unlabelled(task_file, tmp_path)
+    compress(teacher, tmp_path / "out", latency=15, data=texts, text_column="text")
+    config = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out" / "model").config
+    assert config.id2label == {0: "LABEL_0", 1: "LABEL_1"}
+
+
+def test_the_teacher_is_scored_as_its_student_is(task_file, tmp_path):
+    """Its record names another metric and column, and its labels differ in case and order."""
+    names = {"id2label": {0: "YES", 1: "NO"}, "label2id": {"YES": 0, "NO": 1}}
+    teacher = save_teacher(tmp_path / "recorded", BertForSequenceClassification, **names)
+    step = {"step": "finetune", "arguments": {}, "task_arguments": {"metric": "mrpc", "label_column": "stars"}}
+    (tmp_path / "recorded" / "provenance.json").write_text(json.dumps([step]), encoding="utf-8")
+    made = compress(teacher, tmp_path / "out", latency=15, data=task_file, text_column="text")
+    assert {row["metric"] for row in made.figures["models"]} == {"accuracy"}
+    model = AutoModelForSequenceClassification.from_pretrained(teacher)
+    rows = [line.split(",") for line in Path(task_file).read_text(encoding="utf-8").splitlines()[1:]]
+    learned = (tmp_path / "out" / "jobs" / "texts.jsonl").read_text(encoding="utf-8")
+    tokenizer, right = make_tokenizer(), []
+    for text, label in rows:
+        if text not in learned:
+            found = model(**tokenizer(text, return_tensors="pt")).logits.argmax().item()
+            right.append(model.config.id2label[found].lower() == label)
+    assert made.figures["models"][0]["quality"] == sum(right) / len(right)
+
+
+def test_changed_rows_are_not_gone_on_with(classifier, task_file, tmp_path, monkeypatch):
+    data = tmp_path / "data.csv"
+    data.write_text(Path(task_file).read_text(encoding="utf-8"), encoding="utf-8")
+
+    class Stop(Exception):
+        pass
+
+    def stop(*args):
+        raise Stop
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(making, "run_jobs", stop)
+        compress(classifier, tmp_path / "out", latency=15, data=data, text_column="text")
+    with data.open("a", encoding="utf-8") as file:
+        file.write("word1 word2 word3,yes\n")
+    told = r"data.csv': has changed since the run began; delete out\.partial or give another --output_dir"
+    with pytest.raises(InputError, match=told):
+        compress(classifier, tmp_path / "out", latency=15, data=data, text_column="text")
+
+
+def test_an_embedders_own_limit_holds(teacher_folder, corpus_file, tmp_path):
+    embedder = SentenceTransformer(teacher_folder())
+    embedder.max_seq_length = 16
+    embedder.save(str(tmp_path / "embedder"))
+    with pytest.raises(InputError, match="max_length: must be between 8 and the 16 tokens of teacher"):
+        compress(str(tmp_path / "embedder"), tmp_path / "out", corpus=corpus_file, latency=15)
+    with pytest.raises(InputError, match=r"kind: teacher .* embeds texts and predicts nothing; leave --kind out"):
+        data = {"data": "x.csv", "kind": "token-classification"}
+        check_kind("embedder", CompressArguments(teacher="t", output_dir="o", **data))
+
+
+def open_space() -> SearchSpace:
+    base = EfficientBertConfig(vocab_size=65, max_position_embeddings=64)
+    table = latency.Latency(
+        base, "nowhere.json", latency.LatencySettings(1, 24), lambda parts, *more: [0.01] * len(parts)
+    )
+    table.milliseconds = Constant()
+    return SearchSpace(base, open_choices(24, 4, 3), costs={"latency": table, "parameters": Parameters(base)})
+
+
+class Constant(dict):
+    """A table in which every part takes as long."""
+
+    def __missing__(self, part: str) -> float:
+        return 0.5
+
+
+def test_both_goals_are_ceilings(monkeypatch):
+    space, sizes = open_space(), TeacherSizes(24, 4, 3)
+    architecture, *_ = plan.find_architecture(space, plan.Goal("model", 30.0, 0.02), sizes, 0)
+    assert space.costs["latency"](architecture) <= 30 and Parameters(space.base)(architecture) <= 5000
+
+    def refuse(*args):
+        raise InputError("budget: none")
+
+    monkeypatch.setattr(plan, "choose", refuse)
+    with pytest.raises(InputError, match=r"latency, size: nothing in the space takes no more than 30 ms and 0\.02 MB"):
+        plan.find_architecture(space, plan.Goal("model", 30.0, 0.02), sizes, 0)
+
+
+def test_a_choice_that_is_too_slow_as_a_whole_gives_way(monkeypatch, capsys):
+    space, sizes, timed = open_space(), TeacherSizes(24, 4, 3), []
+
+    def measure(configs, settings, rounds) -> list[float]:
+        (config,) = configs
+        timed.append(1.2 * space.costs["latency"](Architecture.from_config(config)))
+        return timed[-1:]
+
+    monkeypatch.setattr(plan, "measure_config_latency", measure)
+    _, _, milliseconds = plan.find_architecture(space, plan.Goal("model", 20.0, None), sizes, 0)
+    assert timed[0] > 20 >= timed[-1] == milliseconds
+    monkeypatch.setattr(plan, "measure_config_latency", lambda *args: [99.0])
+    plan.find_architecture(space, plan.Goal("model", 20.0, None), sizes, 0)
+    assert "note: what the table of parts promises 20 ms for takes 99 ms as a whole" in capsys.readouterr().out
+
+
 def test_hours_are_shared_out():
     args = CompressArguments(teacher="t", corpus="c", output_dir="o", hours=1.0)
     # 0.9 hours for two models: 1620 s each. A step takes 16 * (50 + 3 * 10) ms = 1.28 s, and of the slower 1.76 s.
@@ -261,9 +413,8 @@ def test_few_texts_leave_enough_to_train_on():
     assert (many["held_out"], many["init_sequences"], many["batch_size"]) == (64, 64, 16)
 
 
-def test_predictions_are_written_by_name():
-    assert named(1, ("no", "yes")) == "yes"
-    assert named([1, 0, 1], ("a", "b", "c")) == ["a", "c"]
+def test_several_labels_are_those_of_even_odds():
+    assert several([0.9, 0.49, 0.5]) == [0, 2]
 
 
 def test_the_table_tells_speed_and_gain():
@@ -299,3 +450,10 @@ def test_the_tokenizer_of_the_model_is_the_teachers(classifier, task_file, tmp_p
     text = "word1 word2"
     one, other = (AutoTokenizer.from_pretrained(path) for path in (classifier, tmp_path / "out" / "model"))
     assert one(text)["input_ids"] == other(text)["input_ids"]
+
+
+def test_a_card_holds_the_last_table_alone(tmp_path):
+    (tmp_path / "README.md").write_text("# model\n\ntext\n", encoding="utf-8")
+    add_section(tmp_path, "old")
+    add_section(tmp_path, "new")
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "# model\n\ntext\n\n## Beside its teacher\n\nnew\n"

@@ -146,6 +146,7 @@ def test_installation_brings_one_package(tmp_path):
     assert {path for path in found if len(path.parts) > 1} == set(MODULES)
     assert {path.name for path in found if len(path.parts) == 1} >= {f"{stem}.py" for stem in ROOT_FILES}
     assert not {"setup.py", "conftest.py"} & {path.name for path in found}
+    assert (built / "efficientbert" / "search" / "known" / "gte-small.json").is_file()
     assert (built / "efficientbert" / "py.typed").is_file()  # else checkers take its types for unknown
     code = (
         "import runpy, efficientbert as e; print(e.__file__); runpy.run_module('efficientbert', run_name='__main__')"

@@ -6,9 +6,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from efficientbert.search.compression.jobs import JOBS, UNTRAINED, Corpus, jobs_of, run_jobs
-from efficientbert.search.compression.own_text import write_documents, write_labelled
-from efficientbert.search.compression.plan import LATENCIES
+from efficientbert.search.compression.corpus import Corpus, write_documents
+from efficientbert.search.compression.jobs import UNTRAINED, jobs_of, run_jobs
+from efficientbert.search.compression.plan import JOBS
 from efficientbert.search.compression.preparation import Prepared
 from efficientbert.search.compression.report import (
     FIGURES,
@@ -20,11 +20,10 @@ from efficientbert.search.compression.report import (
     plot_models,
 )
 from efficientbert.search.compression.scoring import interval, measure_models, score_models
-from efficientbert.train.engine.device import find_device
 from efficientbert.train.files.writing import write_json, write_text
 
 
-TEXTS, LABELLED = "texts.jsonl", "labelled.jsonl"
+TEXTS = "texts.jsonl"  # the documents of the user's own rows
 
 
 def make_models(prepared: Prepared, work: Path) -> list[dict[str, Any]]:
@@ -33,31 +32,22 @@ def make_models(prepared: Prepared, work: Path) -> list[dict[str, Any]]:
     Returns:
         Rows of the table, see `make_table`.
     """
-    args, plan = prepared.args, prepared.plan
-    if prepared.measured is not None:
-        write_text(work / LATENCIES, prepared.measured)
-        plan.write(work)
+    args, plan, own = prepared.args, prepared.plan, prepared.own
     (work / JOBS).mkdir(exist_ok=True)
-    device = find_device(args.device)
     corpus = Corpus.of_arguments(args)
     if args.corpus is None:
         write_documents(prepared.documents, work / JOBS / TEXTS)
         corpus = Corpus.of_file(work / JOBS / TEXTS, len(prepared.documents))
-    if prepared.rows and not prepared.labelled:
-        args = write_labelled(args, work / JOBS / LABELLED, device)
-    outcomes = run_jobs(jobs_of(plan, args, prepared.kind, corpus, prepared.base, prepared.rows, work))
-    models = {"teacher": args.teacher}
+    outcomes = run_jobs(jobs_of(prepared, corpus, work))
+    models = {}
     for part in plan.parts:
         models[part.name] = str(work / part.name)
-        models[f"{part.name}, simply fine-tuned" if prepared.rows else f"{part.name}, untrained"] = str(
-            work / JOBS / f"{part.name}-{UNTRAINED}"
-        )
-    rows = [
-        {"model": name, "role": role(number), **figures}
-        for number, (name, figures) in enumerate(measure_models(models, args, plan.threads).items())
-    ]
-    if prepared.rows:
-        add_scores(rows, score_models(models, args, prepared.kind, device))
+        rival = "simply fine-tuned" if own is not None else "untrained"
+        models[f"{part.name}, {rival}"] = str(work / JOBS / f"{part.name}-{UNTRAINED}")
+    measured = measure_models({"teacher": args.teacher} | models, args, plan.threads)
+    rows = [{"model": name, "role": role(number)} | costs for number, (name, costs) in enumerate(measured.items())]
+    if own is not None:
+        add_scores(rows, score_models(models, own, prepared.device, args.seed))
     else:
         add_cosines(rows, [outcome.figures for outcome in outcomes])
     return rows
@@ -68,14 +58,14 @@ def role(number: int) -> str:
     return "teacher" if number == 0 else "compressed" if number % 2 else "untrained"
 
 
-def add_scores(rows: Sequence[dict[str, Any]], scores: dict[str, dict]) -> None:
+def add_scores(rows: Sequence[dict[str, Any]], scores: dict[str, dict[str, Any]]) -> None:
     """Adds the quality on data to rows, and what each compressed model gains over the next one."""
+    if not scores:
+        return
     for row in rows:
-        if row["model"] in scores:
-            found = scores[row["model"]]
-            row |= {name: found[name] for name in ("metric", "quality", "interval_95", "metrics", "split", "rows")}
+        row |= {name: value for name, value in scores[row["model"]].items() if name != "draws"}
     for row, other in pairwise(rows):
-        if row["role"] == "compressed" and row["model"] in scores:
+        if row["role"] == "compressed":
             gains = scores[row["model"]]["draws"] - scores[other["model"]]["draws"]
             row |= {"gain": row["quality"] - other["quality"], "gain_interval_95": interval(gains)}
 
@@ -91,12 +81,15 @@ def add_cosines(rows: Sequence[dict[str, Any]], figures: Sequence[dict[str, Any]
 
 def finish(rows: Sequence[dict[str, Any]], prepared: Prepared, work: Path) -> None:
     """Writes table, plot and figures, and the table into the cards of the models."""
-    text = f"{make_table(rows)}\n\n{explain(rows, prepared.plan.threads, prepared.args.max_length)}"
+    said = explain(rows, prepared.plan.threads, prepared.args.max_length, prepared.labelled)
+    text = f"{make_table(rows)}\n\n{said}"
     print(f"\n{text}\n")
     write_text(work / TABLE, text + "\n")
     write_json(work / FIGURES, rows)
     plot_models(rows, work / PLOT)
     for part in prepared.plan.parts:
-        add_section(work / part.name, text)
+        shown = ""
         if (work / PLOT).exists():
             shutil.copyfile(work / PLOT, work / part.name / PLOT)
+            shown = f"\n\n![Quality and time of the models]({PLOT})"
+        add_section(work / part.name, text + shown)

@@ -3,7 +3,8 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search.compression.arguments import CompressArguments
 from efficientbert.search.costs.budget import Budget
 from efficientbert.search.costs.cost import Parameters
-from efficientbert.search.costs.latency import Latency, LatencySettings
+from efficientbert.search.costs.latency import Latency, LatencySettings, measure_config_latency
 from efficientbert.search.known.choice import choose
 from efficientbert.search.known.surrogate import Surrogate, TeacherSizes
 from efficientbert.search.space.architecture import Architecture
@@ -24,9 +25,12 @@ from efficientbert.train.files.writing import write_json
 
 
 PLAN, LATENCIES = "plan.json", "latency.json"
+JOBS = "jobs"  # folder of what is made on the way
 BYTES = 4  # of a weight in float32
 SHARES = {"half": 1 / 2, "quarter": 1 / 4, "tenth": 1 / 10}  # of the teacher's time, where no goal is given
-SLACK = 0.8  # of a goal that an architecture uses at least
+SLACK = 0.8  # of a goal that an architecture uses, if it can
+TRIALS = 3  # choices before one that is too slow is taken
+ROUNDS = 20  # in which a chosen model is timed
 STEPS = 1000  # on text, where no hours are given
 BATCH_SIZE = 16  # sequences of a step on text
 TRAINING = 3  # a step on a text costs so many forwards of what is trained
@@ -41,7 +45,7 @@ class Part:
     Attributes:
         name: Of its folder.
         architecture: As of `Architecture.to_json`.
-        latency_ms: What the table of parts says that one text takes.
+        latency_ms: What one text takes it, with random weights.
         quality: What the surrogate expects, see `Surrogate`.
         steps: On text.
         epochs: Over the data; 0 where there is none.
@@ -57,6 +61,17 @@ class Part:
     def config(self, base: EfficientBertConfig) -> EfficientBertConfig:
         """Its configuration; what it does not decide is that of `base`."""
         return Architecture.from_json(self.architecture).to_config(base)
+
+    def describe(self, base: EfficientBertConfig) -> str:
+        """What will be made, in a line."""
+        architecture = Architecture.from_json(self.architecture)
+        shape, megabytes = architecture.shape, BYTES * Parameters(base)(architecture) / 1e6
+        return (
+            f"{self.name}: {len(architecture.layers)} layers of hidden size {shape.hidden_size}, embedding size "
+            f"{shape.embedding_size}, {len(architecture.attentive)} with attention: {self.latency_ms:.1f} ms, "
+            f"{megabytes:.3g} MB; {self.steps:,} steps on text"
+            + (f", {self.epochs:.3g} passes over the data" if self.epochs else "")
+        )
 
 
 @dataclass(frozen=True)
@@ -100,31 +115,45 @@ class Goal:
     latency: float | None
     size: float | None
 
-    def budgets(self) -> tuple[Budget, ...]:
-        """The ranges that an architecture's costs must lie in."""
+    def budgets(self, floor: float) -> tuple[Budget, ...]:
+        """The ranges that an architecture's costs must lie in.
+
+        Args:
+            floor: Share of the first goal that is used at least.
+        """
         found = []
         if self.latency is not None:
-            found.append(Budget("latency", SLACK * self.latency, self.latency))
+            found.append(Budget("latency", floor * self.latency, self.latency))
         if self.size is not None:
             most = self.size * 1e6 / BYTES
-            found.append(Budget("parameters", 0 if self.latency else SLACK * most, most))
+            found.append(Budget("parameters", 0.0 if found else floor * most, most))
         return tuple(found)
 
+    def __str__(self) -> str:
+        """The goal in words."""
+        said = [f"{self.latency:.3g} ms"] if self.latency is not None else []
+        return " and ".join(said + ([f"{self.size:.3g} MB"] if self.size is not None else []))
 
-def find_goals(args: CompressArguments, teacher_ms: float) -> list[Goal]:
+
+def find_goals(args: CompressArguments, teacher_ms: float, teacher_mb: float) -> list[Goal]:
     """The goals of the arguments.
 
     Args:
         args: Arguments of the run.
         teacher_ms: What one text takes the teacher.
+        teacher_mb: Megabytes of its weights.
 
     Raises:
-        InputError: if the teacher meets the latency already.
+        InputError: if the teacher meets one already.
     """
     if args.latency is None and args.size is None:
         return [Goal(name, share * teacher_ms, None) for name, share in SHARES.items()]
-    if args.latency is not None and args.latency >= teacher_ms:
-        raise InputError(f"latency: the teacher itself takes {teacher_ms:.1f} ms here, no more than {args.latency:g}")
+    for name, goal, own, unit in (
+        ("latency", args.latency, teacher_ms, "ms"),
+        ("size", args.size, teacher_mb, "MB"),
+    ):
+        if goal is not None and goal >= own:
+            raise InputError(f"{name}: the teacher itself takes {own:.3g} {unit} here, no more than {goal:g}")
     return [Goal("model", args.latency, args.size)]
 
 
@@ -145,38 +174,82 @@ def make_space(teacher: Teacher, args: CompressArguments, threads: int, folder: 
     return space
 
 
-def find_architectures(
-    space: SearchSpace, goals: Sequence[Goal], teacher: TeacherSizes, seed: int
-) -> list[tuple[Goal, Architecture, float]]:
-    """The best architecture for every goal that can be reached, with the quality that is expected of it.
+def find_parts(
+    space: SearchSpace, goals: Sequence[Goal], teacher: Teacher, args: CompressArguments, teacher_ms: float, rows: int
+) -> list[Part]:
+    """What is made for every goal that can be reached.
+
+    Args:
+        space: The open space of the teacher.
+        goals: The goals.
+        teacher: The teacher.
+        args: Arguments of the run.
+        teacher_ms: What one text takes the teacher.
+        rows: Sequences of one pass over the data; 0 without any.
 
     Raises:
-        InputError: if none can.
+        InputError: if no goal can be reached.
     """
-    surrogate = Surrogate.shipped()
+    sizes = TeacherSizes(teacher.hidden_size, teacher.num_layers, teacher.num_heads)
     found, faults = [], []
     for goal in goals:
-        fault = unreachable(space, goal)
-        if fault is not None:
-            faults.append(fault)
-            continue
-        architecture, quality = choose(space, goal.budgets(), surrogate, teacher, seed)
-        found.append((goal, architecture, quality))
+        try:
+            found.append((goal, *find_architecture(space, goal, sizes, args.seed)))
+        except InputError as error:
+            faults.append(error)
     for fault in faults:
         if not found:
-            raise InputError(fault)
+            raise fault
         print(f"left out: {fault}")
-    return found
+    lengths = plan_lengths(args, teacher_ms, [milliseconds for *_, milliseconds in found], rows)
+    return [
+        Part(goal.name, architecture.to_json(), milliseconds, quality, *length)
+        for (goal, architecture, quality, milliseconds), length in zip(found, lengths)
+    ]
 
 
-def unreachable(space: SearchSpace, goal: Goal) -> str | None:
-    """Why nothing in the space can meet a goal; None where something can."""
-    latency, size = space.least("latency"), space.least("parameters") * BYTES / 1e6
-    if goal.latency is not None and goal.latency < latency:
-        return f"latency: {goal.latency:.3g} ms is out of reach; the fastest in the space takes {latency:.1f} ms here"
-    if goal.size is not None and goal.size < size:
-        return f"size: {goal.size:g} MB is out of reach; the smallest in the space takes {size:.3g} MB"
-    return None
+def find_architecture(
+    space: SearchSpace, goal: Goal, teacher: TeacherSizes, seed: int
+) -> tuple[Architecture, float, float]:
+    """The best architecture for a goal, the quality that is expected of it, and its milliseconds.
+
+    The table of parts is some percent off, and the best is at its edge: so the model is built and timed, and where it
+    is too slow another one is chosen below a goal that is lower by as much.
+
+    Raises:
+        InputError: if the goal cannot be reached.
+    """
+    latency, least = space.costs["latency"], space.least("parameters") * BYTES / 1e6
+    assert isinstance(latency, Latency)
+    if goal.latency is not None and goal.latency < space.least("latency"):
+        raise InputError(
+            f"latency: {goal.latency:.3g} ms is out of reach; the fastest in the space takes "
+            f"{space.least('latency'):.1f} ms here"
+        )
+    if goal.size is not None and goal.size < least:
+        raise InputError(f"size: {goal.size:g} MB is out of reach; the smallest in the space takes {least:.3g} MB")
+    asked = goal
+    for _ in range(TRIALS):
+        architecture, quality = choose_for(space, asked, teacher, seed)
+        (milliseconds,) = measure_config_latency([architecture.to_config(space.base)], latency.settings, ROUNDS)
+        if goal.latency is None or asked.latency is None or milliseconds <= goal.latency:
+            return architecture, quality, milliseconds
+        promised = latency(architecture)
+        asked = replace(asked, latency=max(space.least("latency"), promised * goal.latency / milliseconds))
+    print(f"note: what the table of parts promises {goal.latency:.3g} ms for takes {milliseconds:.3g} ms as a whole")
+    return architecture, quality, milliseconds
+
+
+def choose_for(space: SearchSpace, goal: Goal, teacher: TeacherSizes, seed: int) -> tuple[Architecture, float]:
+    """The best architecture for a goal: one that uses most of it, or else any below it.
+
+    Raises:
+        InputError: if there is none.
+    """
+    for floor in (SLACK, 0.0):
+        with suppress(InputError):
+            return choose(space, goal.budgets(floor), Surrogate.shipped(), teacher, seed)
+    raise InputError(f"latency, size: nothing in the space takes no more than {goal}")
 
 
 def plan_lengths(
@@ -188,7 +261,7 @@ def plan_lengths(
         args: Arguments of the run.
         teacher_ms: What one text takes the teacher.
         latencies: What one takes every model.
-        rows: Rows of the data; 0 without any.
+        rows: Sequences of one pass over the data; 0 without any.
     """
     found = []
     for milliseconds in latencies:

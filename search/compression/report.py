@@ -7,12 +7,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from efficientbert.search.costs.machine import describe_machine
 from efficientbert.search.study.plot import BLUE, GREY, ORANGE
 from efficientbert.train.files.tables import table
 from efficientbert.train.files.writing import write_text, writing
 
 
 TABLE, PLOT, FIGURES = "compression.md", "compression.png", "compression.json"
+SECTION = "## Beside its teacher"  # of a card; the last one
 TEACHER, MADE, UNTRAINED = "teacher", "compressed", "untrained"  # roles of a row
 
 
@@ -48,19 +50,29 @@ def _ends(row: dict[str, Any], name: str) -> str:
     return f" ({row[name][0]:.3f} to {row[name][1]:.3f})" if name in row else ""
 
 
-def explain(rows: Sequence[dict[str, Any]], threads: int, max_length: int) -> str:
-    """What the columns of the table mean."""
+def explain(rows: Sequence[dict[str, Any]], threads: int, max_length: int, labelled: bool) -> str:
+    """What the columns of the table mean.
+
+    Args:
+        rows: As of `make_table`.
+        threads: CPU threads of the times.
+        max_length: Tokens of the text that was timed.
+        labelled: Whether the rows had labels of their own.
+    """
     said = (
-        f"Milliseconds are those of one text of {max_length} tokens at batch 1, {threads} threads, on this machine; "
-        "megabytes are those of the encoder's weights in float32."
+        f"Milliseconds are those of one text of {max_length} tokens at batch 1, with {threads} threads on "
+        f"{describe_machine()['processor']}; megabytes are those of the encoder's weights in float32."
     )
     scored = next((row for row in rows if "rows" in row), None)
     if scored is not None:
+        whose = "the" if labelled else "the teacher's"
         said += (
             f" Quality is on {scored['rows']:,} rows of the split {scored['split']!r}, with 95% bootstrap intervals. "
-            "What is gained is over the same shape, started from the teacher's weights and fine-tuned on the labels "
-            "alone, on the same draws of rows."
+            "What is gained is over the same shape, started from the teacher's weights and fine-tuned on "
+            f"{whose} labels alone, on the same draws of rows."
         )
+        if not labelled:
+            said += " The rows had no labels: the teacher's stand in, so quality is agreement with it."
     elif any("quality" in row for row in rows):
         said += " Quality is the mean cosine to the teacher on held-out text; gained is over the same shape untrained."
     return said
@@ -105,8 +117,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def add_section(folder: Path, text: str) -> None:
-    """Puts a section with the table at the end of a model's card, once."""
+    """Puts a section with the table at the end of a model's card, in the place of an earlier one."""
     card = folder / "README.md"
-    title, said = "## Beside its teacher", card.read_text(encoding="utf-8")
-    if title not in said:
-        write_text(card, f"{said.rstrip()}\n\n{title}\n\n{text}\n")
+    before = card.read_text(encoding="utf-8").partition(f"\n{SECTION}\n")[0]
+    write_text(card, f"{before.rstrip()}\n\n{SECTION}\n\n{text}\n")

@@ -1,28 +1,37 @@
-"""The finished models beside their teacher: quality with paired intervals, and what each costs here."""
+"""The finished models beside their teacher: quality on the same rows, and what each costs here."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from efficientbert.search.compression.arguments import CompressArguments
+from efficientbert.search.compression.own_rows import BATCH_SIZE, OwnRows
+from efficientbert.search.compression.plan import BYTES
 from efficientbert.search.costs.arguments import BenchmarkArguments
-from efficientbert.search.costs.comparison import count_encoder_parameters, load_model, measure_times, prepare, quieten
+from efficientbert.search.costs.comparison import (
+    count_encoder_parameters,
+    load_model,
+    measure_times,
+    prepare,
+    quieten,
+)
+from efficientbert.train.cli.errors import InputError
 from efficientbert.train.metrics import compute_metric
 from efficientbert.train.metrics.intervals import LEVEL, figures_of_rows
-from efficientbert.train.tasks.division import scored_data
+from efficientbert.train.model_folder import loading
+from efficientbert.train.model_folder.tokenizer_check import ignore_segments, reads_segments
 from efficientbert.train.tasks.prediction import main_score, predict
-from efficientbert.train.tasks.trained import load_trained
+from efficientbert.train.tasks.task import TaskData
 
 
 ROUNDS = 20  # in which every model is timed once
 DRAWS = 2000  # of the rows, for the intervals
-BYTES = 4  # of a weight in float32
 
 
-def measure_models(models: Mapping[str, str], args: CompressArguments, threads: int) -> dict[str, dict]:
+def measure_models(models: Mapping[str, str], args: CompressArguments, threads: int) -> dict[str, dict[str, float]]:
     """Milliseconds of one text, megabytes of the weights and parameters of the encoders of models, timed in turns.
 
     Args:
@@ -42,53 +51,60 @@ def measure_models(models: Mapping[str, str], args: CompressArguments, threads: 
     finally:
         torch.set_num_threads(before)
     return {
-        name: {
-            "latency_ms": float(np.median(by_batch[1])),
-            "parameters": count,
-            "megabytes": BYTES * count / 1e6,
-        }
+        name: {"latency_ms": float(np.median(by_batch[1])), "parameters": count, "megabytes": BYTES * count / 1e6}
         for name, by_batch, count in zip(models, times, counts)
     }
 
 
-def score_models(models: Mapping[str, str], args: CompressArguments, kind: str, device: Any) -> dict[str, dict]:
-    """The main figure of fine-tuned models on the rows to score, with intervals over the same draws of rows.
+def score_models(
+    models: Mapping[str, str], own: OwnRows, device: torch.device, seed: int
+) -> dict[str, dict[str, Any]]:
+    """The main figure of the teacher and of models on the rows to score, with intervals over the same draws of rows.
 
     Args:
-        models: Folders or Hub ids by name, the teacher first.
-        args: Arguments of the run.
-        kind: What is predicted.
+        models: Folders of what was fine-tuned on the rows, by name.
+        own: The rows.
         device: Where to compute.
+        seed: Of the draws.
 
     Returns:
-        Of every model `metrics`, `quality`, `interval_95`, and `draws`, the qualities of the draws; empty where
-        nothing is to be scored.
+        Of `teacher` and every model `metric`, `quality`, `interval_95`, all `metrics`, `split`, `rows`, and `draws`,
+        the qualities of the draws; empty where nothing is to be scored.
     """
-    source = replace(args, kind=kind)
-    found: dict[str, dict] = {}
+    if own.scored is None:
+        return {}
+    found = {"teacher": score_model(own.teacher.model, own, own.scored, seed)}
     for name, folder in models.items():
-        task, model = load_trained(folder, source.task_arguments(), device, args.train_split)
-        parts = scored_data(source, task)
-        if not parts:
-            return {}
-        data = parts[0]
-        predictions = task.predict(predict(model, task, data, 64), data)
-        references, options, metric = task.references(data), task.metric_options(), task.metric()
-        metrics = compute_metric(metric, predictions, references, **options)
-        figures = figures_of_rows(metric, predictions, references, options)
-        rng = np.random.default_rng(args.seed)
-        count = len(references)
-        draws = [main_score(figures(rng.integers(count, size=count)), metric) for _ in range(DRAWS)]
-        found[name] = {
-            "metric": main_name(metrics),
-            "metrics": metrics,
-            "quality": main_score(metrics, metric),
-            "interval_95": interval(np.array(draws)),
-            "draws": np.array(draws),
-            "split": data.split,
-            "rows": count,
-        }
+        model, _ = loading.load_model(own.task.auto_class, folder, "model", dtype=torch.float32)
+        if not reads_segments(model, own.task.tokenizer):
+            ignore_segments(model)
+        found[name] = score_model(model.to(device), own, own.scored, seed)
     return found
+
+
+def score_model(model: PreTrainedModel, own: OwnRows, data: TaskData, seed: int) -> dict[str, Any]:
+    """The figures of one model; see `score_models`."""
+    task = own.task
+    predictions, references = task.predict(predict(model, task, data, BATCH_SIZE), data), task.references(data)
+    metric, options = task.metric(), task.metric_options()
+    metrics = compute_metric(metric, predictions, references, **options)
+    figures, rng = figures_of_rows(metric, predictions, references, options), np.random.default_rng(seed)
+    drawn: list[float] = []
+    for _ in range(DRAWS):
+        try:
+            drawn.append(main_score(figures(rng.integers(len(references), size=len(references))), metric))
+        except InputError:  # a metric that is not ours has no value for some draws
+            drawn.append(np.nan)
+    draws = np.array(drawn)
+    return {
+        "metric": main_name(metrics),
+        "metrics": metrics,
+        "quality": main_score(metrics, metric),
+        "interval_95": interval(draws),
+        "draws": draws,
+        "split": data.split,
+        "rows": len(references),
+    }
 
 
 def main_name(metrics: Mapping[str, float]) -> str:

@@ -4,6 +4,7 @@ import os
 
 from transformers.utils import cached_file
 
+from efficientbert.search.compression.arguments import CompressArguments
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.model_folder.loading import load_config, loading
 
@@ -43,23 +44,26 @@ def _has_modules(name: str) -> bool:
     return found is not None
 
 
-def check_kind(kind: str, asked: str | None, has_data: bool, teacher: str) -> None:
-    """Refuses data that a teacher of a kind has no head for.
+def check_kind(kind: str, args: CompressArguments) -> None:
+    """Refuses data that a teacher of a kind has no head for, and a teacher with a head without data.
 
     Args:
         kind: As of `recognise`.
-        asked: What the data is said to be for, if it is said.
-        has_data: Whether there is data of a task.
-        teacher: Its name.
+        args: Arguments of the run.
 
     Raises:
         InputError: saying what would do.
     """
-    if has_data and kind == ENCODER:
+    teacher = f"teacher {args.teacher!r}"
+    if args.has_data and kind == ENCODER:
         raise InputError(
-            f"teacher {teacher!r}: is a bare encoder, which predicts nothing for --data; fine-tune it first with "
-            f"`efficientbert finetune --model {teacher}`, or give --corpus alone"
+            f"{teacher}: is a bare encoder, which predicts nothing for --data; fine-tune it first with "
+            f"`efficientbert finetune --model {args.teacher}`, or give --corpus alone"
         )
-    if kind in (EMBEDDER, ENCODER) or asked in (None, kind):
-        return
-    raise InputError(f"kind: teacher {teacher!r} is for {kind}, not for {asked}")
+    if not args.has_data and kind in KIND_OF_HEAD.values():
+        raise InputError(f"{teacher}: is for {kind}; give --data with texts for it, with labels or without")
+    asked = args.task_kind() if args.kind or args.task else None
+    if args.kind and kind == EMBEDDER:
+        raise InputError(f"kind: {teacher} embeds texts and predicts nothing; leave --kind out")
+    if kind in KIND_OF_HEAD.values() and asked not in (None, kind):
+        raise InputError(f"{'kind' if args.kind else 'task'}: {teacher} is for {kind}, not for {asked}")
