@@ -51,6 +51,7 @@ SHAPES = Path(__file__).with_name("hand-made.json")
 TARGETS = ("TinyBERT4", "EfficientBERT-tiny")  # whose times are the targets
 RANDOM = 2  # random architectures at every target
 SLACK = 0.9  # of a target that a searched or random architecture takes at least
+WIDEST_HEAD = 48  # of a scaled shape
 RESAMPLES = 10_000
 
 
@@ -82,11 +83,9 @@ def scaled(shape: dict[str, Any], head_dim: int) -> Architecture:
 
 
 def fit_to(shape: dict[str, Any], latency: Latency, target: float) -> Architecture:
-    """The largest of a hand-made shape that takes no longer than the target."""
-    found, head_dim = scaled(shape, 1), 1
-    while latency(scaled(shape, head_dim)) <= target:
-        found, head_dim = scaled(shape, head_dim), head_dim + 1
-    return found
+    """The largest of a hand-made shape that takes no longer than the target: odd sizes may take longer than larger."""
+    sizes = (scaled(shape, head_dim) for head_dim in range(WIDEST_HEAD, 0, -1))
+    return next(architecture for architecture in sizes if latency(architecture) <= target)
 
 
 def scale(args: EqualArguments) -> None:
