@@ -139,6 +139,22 @@ def test_seconds_add_up_over_interruptions(quickstart, monkeypatch, tmp_path):
     assert progress.seconds["a"] > 100 and progress.done(jobs[0])
 
 
+def test_a_job_that_ends_before_the_first_look_has_its_seconds(quickstart, monkeypatch, tmp_path):
+    class Ended:
+        returncode = 0
+
+        def __init__(self, *words, **options):
+            pass
+
+        def poll(self) -> int:
+            return self.returncode
+
+    jobs, progress = make_progress(quickstart, tmp_path)
+    monkeypatch.setattr(quickstart.subprocess, "Popen", Ended)
+    progress.run(jobs[0], tmp_path / "logs" / "a.log", lambda: None)
+    assert progress.done(jobs[0]) and progress.seconds["a"] > 0
+
+
 def test_redirected_output_is_a_line_for_each_job(quickstart, monkeypatch, tmp_path, capfd):
     jobs, progress = make_progress(quickstart, tmp_path)
     finish(progress, jobs[0], 10.0)

@@ -177,6 +177,7 @@ class Progress:
             lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
             last = next((line for line in reversed(lines) if line.strip()), "").rpartition("\r")[2]
             stop(f"{job.what}: {last}\nquickstart: all that it printed is in {log}", process.returncode)
+        self.seconds[job.name] = before + time.perf_counter() - started  # it may have ended before the first look
         self.record["done"].append(job.name)
         self.save()
 
