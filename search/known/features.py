@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -69,6 +70,7 @@ def _network_weights(layer: LayerChoice, hidden_size: int) -> int:
     return layer.stack * linears * layer.intermediate_size * hidden_size
 
 
+@lru_cache(maxsize=65536)
 def _ends_in_linear(expression: str) -> bool:
     """Whether the output of a network is that of its last linear, which can be any number."""
     return isinstance(parse(expression), Linear)
