@@ -24,10 +24,9 @@ import numpy as np
 import torch
 from stand_alone import config_of, read_rows
 
-from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search.costs.budget import Budget
 from efficientbert.search.costs.cost import Parameters
-from efficientbert.search.costs.latency import Latency, LatencySettings
+from efficientbert.search.costs.latency import Latency
 from efficientbert.search.costs.machine import describe_machine
 from efficientbert.search.known.choice import choose
 from efficientbert.search.known.features import TeacherSizes
@@ -36,7 +35,7 @@ from efficientbert.search.space.architecture import Architecture, LayerChoice, S
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.distillation.held_out import HeldOut, capture_held_out
 from efficientbert.train.distillation.loss_choice import make_recipe
-from efficientbert.train.distillation.student import Student, fit_config
+from efficientbert.train.distillation.student import Student
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.files.tables import table
 from efficientbert.train.files.writing import write_json, write_text
@@ -96,11 +95,7 @@ def scale(args: EqualArguments) -> None:
         return
     work.mkdir(parents=True, exist_ok=True)
     teacher = Teacher.load(args.teacher)
-    latency = Latency(
-        fit_config(EfficientBertConfig(), teacher), work / "equal-latency-table.json", LatencySettings(threads=2)
-    )
-    space = known.open_space(teacher, latency)
-    latency.prepare(space.layer_sizes())
+    space, latency = known.measured_space(teacher, work / "equal-latency-table.json")
     sizes = TeacherSizes(teacher.hidden_size, teacher.num_layers, teacher.num_heads)
     shapes = {shape["name"]: shape for shape in json.loads(SHAPES.read_text(encoding="utf-8"))}
     models, parameters = [], Parameters(space.base)

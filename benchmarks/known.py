@@ -24,17 +24,16 @@ from typing import Any
 import losses
 import numpy as np
 import torch
-from accelerate.utils import set_seed
+from safetensors.torch import load_file, save_file
 from scipy.stats import kendalltau
 from sklearn.ensemble import GradientBoostingRegressor
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
-from stand_alone import config_of, read_architectures, read_rows
+from stand_alone import config_of, read_architectures, read_rows, start_student
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.search.costs.budget import Budget
 from efficientbert.search.costs.cost import Flops, Parameters
 from efficientbert.search.costs.latency import Latency, LatencySettings
@@ -49,16 +48,15 @@ from efficientbert.train.cli.command import run_command
 from efficientbert.train.distillation.arguments import GeneralArguments
 from efficientbert.train.distillation.capture import Captures
 from efficientbert.train.distillation.held_out import HeldOut, capture_held_out, score_student
-from efficientbert.train.distillation.loss_choice import make_recipe, source_layers
+from efficientbert.train.distillation.loss_choice import make_recipe
 from efficientbert.train.distillation.objective import GeneralDistillation
 from efficientbert.train.distillation.scales import teacher_scales
-from efficientbert.train.distillation.student import Student, choose_attention, fit_config
+from efficientbert.train.distillation.student import Student, fit_config
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.engine.accelerator import make_accelerator
 from efficientbert.train.engine.loop import train
 from efficientbert.train.files.tables import table
 from efficientbert.train.files.writing import write_json, write_text, writing
-from efficientbert.train.start.from_teacher import initialize_from_teacher
 from efficientbert.train.text.preparation import Text, prepare_text
 
 
@@ -74,6 +72,7 @@ KINDS: tuple[tuple[float, str | None, bool], ...] = (
 )
 FIGURES = ("explained_texts", "explained_tokens", "cosine", "stsb_cosine")
 RESAMPLES = 2000
+BEST = 5  # of a band that are shown
 ATTEMPTS = 2000  # draws of equal layers before a kind counts as out of a band's reach
 
 
@@ -101,11 +100,14 @@ class KnownArguments(GeneralArguments):
 # Drawing
 
 
-def open_space(teacher: Teacher, latency: Latency | None = None) -> SearchSpace:
-    """The open space for a teacher's vocabulary, which only latency can bound."""
+def measured_space(teacher: Teacher, path: Path) -> tuple[SearchSpace, Latency]:
+    """The open space of a teacher, with the times of its parts, which are kept in a file."""
     base = fit_config(EfficientBertConfig(), teacher)
+    latency = Latency(base, path, LatencySettings(threads=2))
     choices = open_choices(teacher.hidden_size, teacher.num_layers, teacher.num_heads)
-    return SearchSpace(base, choices, costs={} if latency is None else {"latency": latency})
+    space = SearchSpace(base, choices, costs={"latency": latency})
+    latency.prepare(space.layer_sizes())
+    return space, latency
 
 
 def within(space: SearchSpace, center: float, tolerance: float) -> SearchSpace:
@@ -137,10 +139,8 @@ def draw(args: KnownArguments) -> None:
         return
     work.mkdir(parents=True, exist_ok=True)
     teacher = Teacher.load(args.teacher)
-    base = fit_config(EfficientBertConfig(), teacher)
-    latency = Latency(base, work / "latency.json", LatencySettings(threads=2))
-    space = open_space(teacher, latency)
-    latency.prepare(space.layer_sizes())
+    space, latency = measured_space(teacher, work / "latency.json")
+    base = space.base
     found, costs, keys = [], [], set()
     for center in BANDS:
         rng, drawn = random.Random(f"known {center}"), 0
@@ -182,12 +182,12 @@ class StoredTeacher:
         digest = hashlib.blake2b(digest_size=16)
         for _, tensor in sorted(batch.items()):
             digest.update(tensor.numpy().tobytes())
-        path = self.folder / f"{digest.hexdigest()}.pt"
+        path = self.folder / f"{digest.hexdigest()}.safetensors"
         if not path.exists():
             states = torch.stack(self.teacher(batch).hidden_states).half()
             with writing(path) as temporary:
-                torch.save(states, temporary)
-        return Captures(tuple(torch.load(path).float()), (), (), ())
+                save_file({"states": states}, temporary)
+        return Captures(tuple(load_file(path)["states"].float()), (), (), ())
 
 
 @torch.no_grad()
@@ -214,13 +214,7 @@ def distil(
     """Trains one architecture; the student, its objective, and its training losses and seconds of processor time."""
     work = Path(args.work_dir)
     accelerator = make_accelerator(args, work)
-    set_seed(args.seed)
-    config = config_of(architecture, teacher)
-    recipe = make_recipe(args, config, teacher)
-    student = Student(EfficientBertModel(config), teacher.hidden_size)
-    choose_attention(student.encoder)
-    layers = source_layers(recipe, config.num_hidden_layers, teacher)
-    initialize_from_teacher(student, teacher, layers, text.sample_batch(accelerator.device))
+    student, recipe = start_student(architecture, teacher, text, args)
     objective = GeneralDistillation(stored, teacher_scales(teacher, text, work, accelerator.device), recipe)
     started = time.process_time()
     log = train(
@@ -362,22 +356,48 @@ def tau_within(bands: np.ndarray, one: np.ndarray, other: np.ndarray) -> str:
     return f"{np.mean(found):.2f} ({min(found):.2f} to {max(found):.2f})"
 
 
+def shown(row: dict[str, Any]) -> tuple[Any, ...]:
+    """An architecture and what it came to, for a table."""
+    architecture = Architecture.from_json(row["architecture"])
+    shape, layers = architecture.shape, architecture.layers
+    sizes = (shape.hidden_size, shape.embedding_size, len(layers), len(architecture.attentive))
+    return (*sizes, f"`{layers[0].expression}`", f"{row[FIGURE]:.3f}", f"{row['stsb_cosine']:.3f}")
+
+
 def report(args: KnownArguments) -> None:
     """Prints how well rankings stand over steps, and how well the surrogate ranks what it has not seen."""
     work = Path(args.work_dir)
     lengths = sorted({row["steps"] for row in read_rows(work / "rows.jsonl")})
     tables = {steps: {row["number"]: row for row in known_rows(work, steps)} for steps in lengths}
-    lines = []
     for short, long in itertools.combinations(lengths, 2):
         common = sorted(tables[short].keys() & tables[long].keys())
-        cells = []
-        for name in FIGURES:
-            one, other = (np.array([tables[steps][number][name] for number in common]) for steps in (short, long))
-            cells.append(tau_interval(one, other))
-        lines.append((f"{short} and {long} steps", len(common), *cells))
-    print(table(("ranking by", "architectures", *FIGURES), lines), end="\n\n")
+        one, other = (
+            {name: np.array([tables[steps][number][name] for number in common]) for name in FIGURES}
+            for steps in (short, long)
+        )
+        lines = [(name, *(tau_interval(one[name], other[later]) for later in FIGURES)) for name in FIGURES]
+        print(f"{len(common)} architectures")
+        print(table((f"after {short} steps", *(f"{name} after {long}" for name in FIGURES)), lines), end="\n\n")
 
     rows = known_rows(work, args.max_steps)
+    seconds = [row["seconds"] for row in rows]
+    print(
+        f"{len(rows)} trainings, {np.mean(seconds):.0f} processor seconds each, {sum(seconds) / 3600:.1f} hours",
+        end="\n\n",
+    )
+    for band in BANDS:
+        best = sorted((row for row in rows if row["band"] == band), key=lambda row: -row[FIGURE])[:BEST]
+        print(f"the best of {band:g} ms by {FIGURE}")
+        header = (
+            "hidden",
+            "embedding",
+            "layers",
+            "with attention",
+            "network of the first layer",
+            FIGURE,
+            "stsb_cosine",
+        )
+        print(table(header, [shown(row) for row in best]), end="\n\n")
     sizes = TeacherSizes(**json.loads(SHIPPED.read_text(encoding="utf-8"))["teacher_sizes"])
     features = np.array([describe(Architecture.from_json(row["architecture"]), sizes) for row in rows])
     bands = np.array([row["band"] for row in rows])

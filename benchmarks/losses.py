@@ -9,8 +9,10 @@ the Spearman correlation of cosines of mean-pooled states with STS-B's similarit
 
 import json
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer
@@ -21,7 +23,7 @@ from efficientbert.train import distill
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.distillation.student import Student
 from efficientbert.train.files.tables import table
-from efficientbert.train.files.writing import write_json
+from efficientbert.train.files.writing import write_json, write_text
 from efficientbert.train.metrics import compute_metric
 from efficientbert.train.model_folder.record import read_provenance
 from efficientbert.train.tasks.arguments import TaskArguments
@@ -112,6 +114,15 @@ def score(folder: Path, args: ComparisonArguments) -> dict[str, float]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def tell(header: Sequence[str], lines: Sequence[tuple], rows: list[dict[str, Any]], args: ComparisonArguments) -> None:
+    """Prints a table, and writes it and the figures where it is told to."""
+    text = table(header, lines)
+    print(text)
+    if args.output_json:
+        write_json(Path(args.output_json), rows)
+        write_text(Path(args.output_json).with_suffix(".md"), text + "\n")
+
+
 def main(args: ComparisonArguments) -> None:
     """Runs all and prints the table."""
     rows = []
@@ -123,11 +134,7 @@ def main(args: ComparisonArguments) -> None:
         found = [row for row in rows if row["losses"] == losses]
         means = [statistics.fmean(row[name] for row in found) for name in FIGURES]
         lines.append((" + ".join(losses), *(f"{mean:.3f}" for mean in means)))
-    text = table(("losses", *FIGURES), lines)
-    print(text)
-    if args.output_json:
-        write_json(Path(args.output_json), rows)
-        Path(args.output_json).with_suffix(".md").write_text(text + "\n", encoding="utf-8")
+    tell(("losses", *FIGURES), lines, rows, args)
 
 
 if __name__ == "__main__":

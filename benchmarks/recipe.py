@@ -20,7 +20,6 @@ from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search.space.expressions import GATED
 from efficientbert.train import distill
 from efficientbert.train.cli.command import run_command
-from efficientbert.train.files.tables import table
 from efficientbert.train.files.writing import write_json
 from efficientbert.train.model_folder.record import read_result
 
@@ -105,11 +104,7 @@ def main(args: RecipeArguments) -> None:
         means = [statistics.fmean(row[figure] for row in found) for figure in FIGURES]
         cells = (f"{mean:.4f} ({' '.join(f'{g:+.4f}' for g in gain)})" for mean, gain in zip(means, gains))
         lines.append((name, *cells))
-    text = table(("variant", *(f"{figure} (less `states`, by seed)" for figure in FIGURES)), lines)
-    print(text)
-    if args.output_json:
-        write_json(Path(args.output_json), rows)
-        Path(args.output_json).with_suffix(".md").write_text(text + "\n", encoding="utf-8")
+    losses.tell(("variant", *(f"{figure} (less `states`, by seed)" for figure in FIGURES)), lines, rows, args)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from efficientbert.train.cli.command import run_command
 from efficientbert.train.distillation.arguments import GeneralArguments
 from efficientbert.train.distillation.held_out import HeldOut, capture_held_out, score_student
 from efficientbert.train.distillation.loss_choice import make_recipe, source_layers
+from efficientbert.train.distillation.losses import LossRecipe
 from efficientbert.train.distillation.objective import GeneralDistillation
 from efficientbert.train.distillation.scales import teacher_scales
 from efficientbert.train.distillation.student import Student, choose_attention, fit_config
@@ -55,6 +56,20 @@ def config_of(architecture: Architecture, teacher: Teacher) -> EfficientBertConf
     return architecture.to_config(fit_config(EfficientBertConfig(), teacher))
 
 
+def start_student(
+    architecture: Architecture, teacher: Teacher, text: Text, args: GeneralArguments
+) -> tuple[Student, LossRecipe]:
+    """A student of an architecture with the teacher's weights, and what it learns; seeds all randomness."""
+    set_seed(args.seed)
+    config = config_of(architecture, teacher)
+    recipe = make_recipe(args, config, teacher)
+    student = Student(EfficientBertModel(config), teacher.hidden_size)
+    choose_attention(student.encoder)
+    layers = source_layers(recipe, config.num_hidden_layers, teacher)
+    initialize_from_teacher(student, teacher, layers, text.sample_batch(teacher.model.device))
+    return student, recipe
+
+
 def distil(
     architecture: Architecture,
     teacher: Teacher,
@@ -67,13 +82,7 @@ def distil(
     """Trains one architecture and returns its figures on held-out text, its training losses, and its seconds."""
     args = replace(args, seed=seed)
     accelerator = make_accelerator(args, Path(args.work_dir))
-    set_seed(seed)
-    config = config_of(architecture, teacher)
-    recipe = make_recipe(args, config, teacher)
-    student = Student(EfficientBertModel(config), teacher.hidden_size)
-    choose_attention(student.encoder)
-    layers = source_layers(recipe, config.num_hidden_layers, teacher)
-    initialize_from_teacher(student, teacher, layers, text.sample_batch(accelerator.device))
+    student, recipe = start_student(architecture, teacher, text, args)
     scales = teacher_scales(teacher, text, Path(args.work_dir), accelerator.device)
     objective = GeneralDistillation(remembered, scales, recipe)
     started = time.perf_counter()

@@ -31,14 +31,18 @@ def main(args: CompressArguments) -> Outcome:
     from efficientbert.search.compression.report import read_rows
     from efficientbert.train.files.digests import digest_data, digest_models
 
-    data = partial(digest_data, "text", args.corpus, args.data, args.augmented_data)
-    folder = OutputFolder(args.output_dir, run_arguments(args), partial(digest_models, args, "teacher"), data)
+    folder = OutputFolder(
+        args.output_dir,
+        run_arguments(args),
+        partial(digest_models, args, "teacher"),
+        partial(digest_data, "text", args.corpus, args.data, args.augmented_data),
+    )
     if folder.complete:
         print(f"{folder.path} is complete already")
         return Outcome(folder.path, {"models": read_rows(folder.path)})
     with tempfile.TemporaryDirectory() as scratch:
         prepared = prepare(args, folder.work, Path(scratch))
-        folder.open(data())
+        folder.open()
         shutil.copytree(scratch, folder.work, ignore=shutil.ignore_patterns("*.lock"), dirs_exist_ok=True)
     rows = make_models(prepared, folder.work)
     finish(rows, prepared, folder.work)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import runpy
 
 import pytest
 import yaml
@@ -195,6 +196,9 @@ def test_every_class_names_its_auto_class_and_pipeline(tmp_path, name):
     assert count_parameters(tiny_config(), name) == whole
 
 
+LOADED = "loaded"  # printed between the two
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "task", "printed"),
     [
@@ -224,11 +228,9 @@ def test_the_code_of_a_card_predicts(name, changes, task, printed, teacher_folde
     loading, _, predicting = re.findall(r"```python\n(.+?)```", card(tmp_path / "made")[1], re.DOTALL)
     assert ("A second text." in predicting) == bool(task)
     monkeypatch.chdir(tmp_path)
-    known = {}
-    exec(loading, known)
-    capsys.readouterr()
-    exec(predicting, known)
-    assert re.fullmatch(printed, capsys.readouterr().out.strip())
+    (tmp_path / "predicting.py").write_text(f"{loading}\nprint('{LOADED}')\n{predicting}", encoding="utf-8")
+    runpy.run_path("predicting.py", run_name="__main__")
+    assert re.fullmatch(printed, capsys.readouterr().out.partition(LOADED)[2].strip())
 
 
 def test_the_name_of_a_folder_in_work_is_that_of_the_finished_one(folder):

@@ -24,7 +24,7 @@ from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.search.compression import making, plan, preparation, scoring
 from efficientbert.search.compression.arguments import CompressArguments
 from efficientbert.search.compression.corpus import Corpus, own_documents
-from efficientbert.search.compression.own_rows import make_task, several
+from efficientbert.search.compression.own_rows import several
 from efficientbert.search.compression.plan import plan_lengths
 from efficientbert.search.compression.report import add_section, make_table
 from efficientbert.search.compression.teacher_kind import check_kind
@@ -52,6 +52,14 @@ SIZES = {
 }
 TEACHER_MS = 40.0
 pytestmark = pytest.mark.usefixtures("no_clock")
+
+
+class Stop(Exception):
+    """Ends a run where a test wants it."""
+
+
+def stop(*args):
+    raise Stop
 
 
 def save_teacher(folder: Path, model_class: type, **fields) -> str:
@@ -85,7 +93,7 @@ def test_a_classifier_becomes_a_small_one_beside_its_teacher(classifier, task_fi
     made = compress(classifier, tmp_path / "out", latency=15, data=task_file, text_column="text", license="mit")
     assert made.path == tmp_path / "out"
     rows = made.figures["models"]
-    assert [row["role"] for row in rows] == ["teacher", "compressed", "untrained"]
+    assert [row["role"] for row in rows] == ["teacher", "compressed", "rival"]
     assert rows[0]["latency_ms"] == TEACHER_MS and rows[1]["metric"] == "accuracy"
     assert rows[1]["gain"] == pytest.approx(rows[1]["quality"] - rows[2]["quality"])
     low, high = rows[1]["gain_interval_95"]
@@ -122,12 +130,6 @@ def test_texts_without_labels_get_those_of_the_teacher(classifier, task_file, tm
 
 
 def test_an_interrupted_run_keeps_its_plan_and_what_is_done(classifier, task_file, tmp_path, monkeypatch):
-    class Stop(Exception):
-        pass
-
-    def stop(*args):
-        raise Stop
-
     with monkeypatch.context() as patch, pytest.raises(Stop):
         patch.setattr(making, "score_models", stop)
         compress(classifier, tmp_path / "out", latency=15, data=task_file, text_column="text")
@@ -248,7 +250,7 @@ def test_nothing_to_score_is_no_fault(classifier, task_file, tmp_path):
 
 
 def test_short_texts_are_joined_to_documents():
-    task = make_task(TaskArguments(data="x", text_column="text"), "text-classification", make_tokenizer())
+    args = TaskArguments(data="x", text_column="text")
     texts = [
         "a b c",
         "d",
@@ -259,7 +261,7 @@ def test_short_texts_are_joined_to_documents():
         *("w " * 9 for _ in range(2)),
         *(f"{n} " * 8 for n in range(11)),
     ]
-    documents = own_documents(task, Dataset.from_list([{"text": text} for text in texts]))
+    documents = own_documents(args, Dataset.from_list([{"text": text} for text in texts]), make_tokenizer())
     assert documents[:2] == ["a b c d e f g h", "i " + "w " * 9] and len(documents) == 13
 
 
@@ -320,12 +322,6 @@ def test_the_teacher_is_scored_as_its_student_is(task_file, tmp_path):
 def test_changed_rows_are_not_gone_on_with(classifier, task_file, tmp_path, monkeypatch):
     data = tmp_path / "data.csv"
     data.write_text(Path(task_file).read_text(encoding="utf-8"), encoding="utf-8")
-
-    class Stop(Exception):
-        pass
-
-    def stop(*args):
-        raise Stop
 
     with monkeypatch.context() as patch, pytest.raises(Stop):
         patch.setattr(making, "run_jobs", stop)

@@ -10,10 +10,11 @@ from efficientbert.train.files.data_files import check_file_columns, check_sourc
 from efficientbert.train.model_folder.arguments import OutputArguments
 from efficientbert.train.model_folder.model_names import check_model
 from efficientbert.train.tasks.arguments import LabelledData
+from efficientbert.train.text.arguments import CORPUS, CorpusSplitArguments
 
 
 @dataclass(kw_only=True)
-class CompressArguments(OutputArguments, LabelledData, DeviceArguments):
+class CompressArguments(OutputArguments, LabelledData, CorpusSplitArguments, DeviceArguments):
     """Finds the best model for a number of milliseconds on this machine, and makes it from a teacher of yours."""
 
     first = ("teacher", "latency", "data", "corpus", "hours", "output_dir")
@@ -39,16 +40,9 @@ class CompressArguments(OutputArguments, LabelledData, DeviceArguments):
     corpus: str | None = field(
         default=None,
         metadata={
-            "help": "Unlabelled text to learn from first: a Hub id, a folder, a .txt, .json, .jsonl, .csv or .parquet "
-            "file, or a pattern of files; by default the texts of the data.",
+            "help": f"Unlabelled text to learn from first: {CORPUS}; by default the texts of the data.",
             "path": True,
         },
-    )
-    corpus_name: str | None = field(
-        default=None, metadata={"help": "Configuration of a corpus on the Hub; by default its only one."}
-    )
-    corpus_split: str = field(
-        default="train", metadata={"help": "Split of the corpus, or a slice of it such as train[:1000]."}
     )
     corpus_column: str = field(default="text", metadata={"help": "Column with the documents of the corpus."})
     hours: float | None = field(

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
 
 from efficientbert.search.compression.arguments import CompressArguments
 from efficientbert.search.compression.plan import BATCH_SIZE
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.files.writing import writing
-from efficientbert.train.tasks.task import Task
+from efficientbert.train.tasks.arguments import TaskArguments
 from efficientbert.train.text.corpus import SHORTEST
 
 
@@ -54,25 +55,26 @@ class Corpus:
         return cls({"corpus": str(path), "text_column": COLUMN} | lengths)
 
 
-def own_documents(task: Task, rows: Dataset) -> list[str]:
-    """The texts of a task as documents to learn from: every text once, short ones joined.
+def own_documents(args: TaskArguments, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The texts of rows as documents to learn from: every text once, short ones joined.
 
     A list of words is one text. What is shorter than a few tokens would be left out of a corpus.
 
     Args:
-        task: The task.
-        rows: Its rows.
+        args: Which columns hold texts.
+        rows: The rows.
+        tokenizer: What tells how long a text is.
 
     Raises:
         InputError: if there are too few.
     """
     texts: dict[str, None] = {}
-    for row in rows.select_columns(list(task.text_columns())):
+    for row in rows.select_columns(list(args.text_columns())):
         for value in row.values():
             text = " ".join(map(str, value)) if isinstance(value, list) else value
             if isinstance(text, str) and text.strip():
                 texts.setdefault(text)
-    lengths = [len(ids) for ids in task.tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []
+    lengths = [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []
     documents, joined, tokens = [], "", 0
     for text, length in zip(texts, lengths):
         joined, tokens = f"{joined} {text}".lstrip(), tokens + length
@@ -83,7 +85,7 @@ def own_documents(task: Task, rows: Dataset) -> list[str]:
         documents[-1] += f" {joined}"
     if len(documents) < LEAST:
         raise InputError(
-            f"data {task.args.source()!r}: makes {len(documents)} documents to learn from, too few: at least {LEAST} "
+            f"data {args.source()!r}: makes {len(documents)} documents to learn from, too few: at least {LEAST} "
             "are needed; give --corpus"
         )
     return documents

@@ -18,9 +18,6 @@ from efficientbert.train.tasks.arguments import LabelledData
 
 LOSSES = {"losses": ["hidden_states"]}  # heads may differ from the teacher's; see `benchmarks/known.md`
 LARGEST_BATCH = 32  # rows of a step on the data
-UNTRAINED = (
-    "untrained"  # what a model is held against: the same shape from the teacher's weights, without distillation
-)
 
 
 @dataclass(frozen=True)
@@ -71,6 +68,11 @@ def jobs_of(prepared: Prepared, corpus: Corpus, work: Path) -> list[Job]:
     return jobs
 
 
+def rival_folder(part: Part, work: Path) -> Path:
+    """Where the model lies that one is held against: its shape, started from the teacher's weights, not distilled."""
+    return work / JOBS / f"{part.name}-rival"
+
+
 def _jobs_of_part(part: Part, prepared: Prepared, corpus: Corpus, student: Path, work: Path) -> list[Job]:
     """The jobs of one model and of what it is held against."""
     args, own, teacher_ms = prepared.args, prepared.own, prepared.plan.teacher_ms
@@ -80,16 +82,16 @@ def _jobs_of_part(part: Part, prepared: Prepared, corpus: Corpus, student: Path,
     text = (
         common | corpus.arguments | {"teacher": args.teacher, "max_length": args.max_length, "student": str(student)}
     )
-    learns, name = (commands.embed, part.name) if prepared.kind == EMBEDDER else (commands.distill, part.name)
+    learns, name = commands.embed, part.name
     if prepared.kind != EMBEDDER:
-        text |= LOSSES
+        learns, text = commands.distill, text | LOSSES
 
     def on_text(steps: int, folder: Path) -> Job:
         title = f"{name}: distils {steps:,} steps on text" if steps else f"{name}: takes the teacher's weights"
         return Job(title, steps * step, learns, text | card | {"max_steps": steps, "output_dir": str(folder)})
 
     if own is None:
-        return [on_text(part.steps, work / name), on_text(0, work / JOBS / f"{name}-{UNTRAINED}")]
+        return [on_text(part.steps, work / name), on_text(0, rival_folder(part, work))]
     start, untrained = work / JOBS / f"{name}-text", work / JOBS / f"{name}-start"
     data = {field.name: getattr(own.args, field.name) for field in fields(LabelledData)}
     rows = own.sequences
@@ -97,7 +99,7 @@ def _jobs_of_part(part: Part, prepared: Prepared, corpus: Corpus, student: Path,
     batch_size = min(LARGEST_BATCH, len(own.training.features))
     passes = common | card | data | {"num_epochs": part.epochs, "batch_size": batch_size}
     taught = passes | LOSSES | {"model": str(start), "teacher": args.teacher, "output_dir": str(work / name)}
-    simply = passes | {"model": str(untrained), "output_dir": str(work / JOBS / f"{name}-{UNTRAINED}")}
+    simply = passes | {"model": str(untrained), "output_dir": str(rival_folder(part, work))}
     return [
         on_text(part.steps, start),
         Job(f"{name}: learns the task from the teacher", (under - alone) * part.epochs, commands.finetune, taught),

@@ -7,20 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from efficientbert.search.compression.corpus import Corpus, write_documents
-from efficientbert.search.compression.jobs import UNTRAINED, jobs_of, run_jobs
+from efficientbert.search.compression.jobs import jobs_of, rival_folder, run_jobs
 from efficientbert.search.compression.plan import JOBS
 from efficientbert.search.compression.preparation import Prepared
 from efficientbert.search.compression.report import (
     FIGURES,
+    MADE,
     PLOT,
+    RIVAL,
     TABLE,
+    TEACHER,
     add_section,
     explain,
     make_table,
     plot_models,
 )
-from efficientbert.search.compression.scoring import interval, measure_models, score_models
+from efficientbert.search.compression.scoring import measure_models, score_models
 from efficientbert.train.files.writing import write_json, write_text
+from efficientbert.train.metrics.intervals import interval
 
 
 TEXTS = "texts.jsonl"  # the documents of the user's own rows
@@ -43,7 +47,7 @@ def make_models(prepared: Prepared, work: Path) -> list[dict[str, Any]]:
     for part in plan.parts:
         models[part.name] = str(work / part.name)
         rival = "simply fine-tuned" if own is not None else "untrained"
-        models[f"{part.name}, {rival}"] = str(work / JOBS / f"{part.name}-{UNTRAINED}")
+        models[f"{part.name}, {rival}"] = str(rival_folder(part, work))
     measured = measure_models({"teacher": args.teacher} | models, args, plan.threads)
     rows = [{"model": name, "role": role(number)} | costs for number, (name, costs) in enumerate(measured.items())]
     if own is not None:
@@ -55,7 +59,7 @@ def make_models(prepared: Prepared, work: Path) -> list[dict[str, Any]]:
 
 def role(number: int) -> str:
     """What the model of a row is to the others: the teacher, then models and what each is held against in turn."""
-    return "teacher" if number == 0 else "compressed" if number % 2 else "untrained"
+    return TEACHER if number == 0 else MADE if number % 2 else RIVAL
 
 
 def add_scores(rows: Sequence[dict[str, Any]], scores: dict[str, dict[str, Any]]) -> None:
@@ -65,9 +69,9 @@ def add_scores(rows: Sequence[dict[str, Any]], scores: dict[str, dict[str, Any]]
     for row in rows:
         row |= {name: value for name, value in scores[row["model"]].items() if name != "draws"}
     for row, other in pairwise(rows):
-        if row["role"] == "compressed":
+        if row["role"] == MADE:
             gains = scores[row["model"]]["draws"] - scores[other["model"]]["draws"]
-            row |= {"gain": row["quality"] - other["quality"], "gain_interval_95": interval(gains)}
+            row |= {"gain": row["quality"] - other["quality"], "gain_interval_95": list(interval(gains))}
 
 
 def add_cosines(rows: Sequence[dict[str, Any]], figures: Sequence[dict[str, Any]]) -> None:
@@ -75,7 +79,7 @@ def add_cosines(rows: Sequence[dict[str, Any]], figures: Sequence[dict[str, Any]
     for row, found in zip(rows[1:], figures):
         row |= {"metric": "cosine to the teacher", "quality": found["cosine"]}
     for row, other in pairwise(rows[1:]):
-        if row["role"] == "compressed":
+        if row["role"] == MADE:
             row["gain"] = row["quality"] - other["quality"]
 
 

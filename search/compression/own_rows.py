@@ -18,7 +18,7 @@ from efficientbert.train.metrics import load_metric
 from efficientbert.train.metrics.multi_label import THRESHOLD
 from efficientbert.train.model_folder.loading import load_config
 from efficientbert.train.tasks.division import scored_data, training_data
-from efficientbert.train.tasks.kinds import TASK_CLASSES, task_of_data, task_of_model
+from efficientbert.train.tasks.kinds import task_of_data, task_of_model
 from efficientbert.train.tasks.prediction import check_length, predict, score
 from efficientbert.train.tasks.preparation import REHEARSED, describe_cut, first_rows
 from efficientbert.train.tasks.task import Task, TaskData
@@ -54,11 +54,6 @@ class OwnRows:
         return sum(len(ids) if ids and isinstance(ids[0], list) else 1 for ids in found)
 
 
-def make_task(args: CompressArguments, kind: str, tokenizer: PreTrainedTokenizerBase) -> Task:
-    """The task of the arguments, with nothing taken from data yet."""
-    return TASK_CLASSES[kind](replace(args.task_arguments(), kind=kind), tokenizer)
-
-
 def read_own_rows(args: CompressArguments, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> OwnRows:
     """Reads rows and labels, and rehearses the scoring, so that faults show before anything is made.
 
@@ -84,39 +79,37 @@ def read_own_rows(args: CompressArguments, tokenizer: PreTrainedTokenizerBase, d
     return OwnRows(args, task, teacher, training, scored[0] if scored else None)
 
 
-def has_labels(args: CompressArguments, task: Task) -> bool:
+def has_labels(args: CompressArguments, rows: Dataset) -> bool:
     """Whether the rows to train on have labels; says so where they have none.
 
     Raises:
         InputError: if a column of labels is named and not there, or the teacher cannot stand in for it.
     """
-    columns = task.load_rows(args.train_split, labelled=False).column_names
-    if task.label_column in columns:
+    if args.target_column() in rows.column_names:
         return True
     what = f"data {args.source()!r}"
     if args.label_column is not None:
-        check_column(args.label_column, columns, what)
-    if not isinstance(task, TextTask):
+        check_column(args.label_column, rows.column_names, what)
+    if args.task_kind() != "text-classification":
         raise InputError(
-            f"{what}: has no column {task.label_column!r}, and the teacher can stand in for labels of "
+            f"{what}: has no column {args.target_column()!r}, and the teacher can stand in for labels of "
             "text-classification alone; give labels"
         )
     if args.augmented_data is not None:
         raise InputError(f"augmented_data: holds variants of rows with labels, but {what} has none")
-    others = [column for column in columns if column not in task.text_columns()]
+    others = [column for column in rows.column_names if column not in args.text_columns()]
     named = f" (its other columns are {', '.join(map(repr, others))}; --label_column names one)" if others else ""
-    print(f"{what}: has no column {task.label_column!r}{named}; the teacher's labels stand in, also for scores")
+    print(f"{what}: has no column {args.target_column()!r}{named}; the teacher's labels stand in, also for scores")
     return False
 
 
 def write_labelled(
-    args: CompressArguments, kind: str, tokenizer: PreTrainedTokenizerBase, device: torch.device, folder: Path
+    args: CompressArguments, tokenizer: PreTrainedTokenizerBase, device: torch.device, folder: Path
 ) -> None:
     """Writes the rows to train on, and those to score on if they are a split of their own, with the teacher's labels.
 
     Args:
         args: Arguments whose data has no labels.
-        kind: What is predicted.
         tokenizer: The teacher's.
         device: Where the teacher computes.
         folder: Takes `train.parquet` and, at most, `validation.parquet`.
@@ -124,8 +117,7 @@ def write_labelled(
     Raises:
         InputError: if a row cannot be read.
     """
-    known = replace(args.task_arguments(), kind=kind)
-    task = task_of_model(known, tokenizer, load_config(args.teacher, "teacher"))
+    task = task_of_model(args.task_arguments(), tokenizer, load_config(args.teacher, "teacher"))
     teacher = TaskTeacher.load(args.teacher, task, False, device)
     splits = {"train": args.train_split}
     names = split_names(args.source(), args.configuration(), "data")
@@ -158,9 +150,9 @@ def several(probabilities: Sequence[float]) -> list[int]:
     return [number for number, probability in enumerate(probabilities) if probability >= THRESHOLD]
 
 
-def with_labels(args: CompressArguments, task: Task, folder: Path) -> CompressArguments:
+def with_labels(args: CompressArguments, folder: Path) -> CompressArguments:
     """The arguments with the data of `write_labelled`, which lies in the folder."""
-    first, second = (*task.text_columns(), None)[:2]
+    first, second = (*args.text_columns(), None)[:2]
     columns = replace(args, text_column=first, text_pair_column=second, label_column=LABEL)
     nothing = ["none"] if args.eval_split == ["none"] else None
     return replace(columns, task=None, data=str(folder), data_name=None, train_split="train", eval_split=nothing)

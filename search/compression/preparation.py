@@ -12,7 +12,6 @@ from efficientbert.search.compression.corpus import Corpus, own_documents
 from efficientbert.search.compression.own_rows import (
     OwnRows,
     has_labels,
-    make_task,
     read_own_rows,
     with_labels,
     write_labelled,
@@ -26,6 +25,7 @@ from efficientbert.train.distillation.embeddings import EmbeddingTeacher, load_e
 from efficientbert.train.distillation.student import fit_config
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.engine.device import find_device
+from efficientbert.train.tasks.loading import load_split
 from efficientbert.train.text.preparation import check_max_length, prepare_passages, prepare_text
 
 
@@ -81,25 +81,32 @@ def prepare(args: CompressArguments, work: Path, scratch: Path) -> Prepared:
     teacher = prepare_teacher(args, kind)
     own, labelled, documents = None, True, []
     if args.has_data:
-        task = make_task(args, kind if predicts else "text-classification", teacher.tokenizer)
-        rows = task.load_rows(args.train_split, labelled=False)
+        rows = load_split(args, args.train_split, args.text_columns())
         if predicts:
-            labelled, settled = has_labels(args, task), args
-            if not labelled:
-                place = work / JOBS / LABELLED
-                if Plan.read(work) is None:
-                    place = scratch / JOBS / LABELLED
-                    write_labelled(args, kind, teacher.tokenizer, device, place)
-                settled = with_labels(args, task, place)
-            own = read_own_rows(settled, teacher.tokenizer, device)
-            own = replace(own, args=args if labelled else with_labels(args, task, work / JOBS / LABELLED))
+            labelled = has_labels(args, rows)
+            own = prepare_rows(args, labelled, teacher, device, work, scratch)
             rows = own.training.rows  # none of those that will be scored
-        documents = own_documents(task, rows) if args.corpus is None else []
+        documents = own_documents(args, rows, teacher.tokenizer) if args.corpus is None else []
     plan = Plan.read(work)
     if plan is None:
         plan = make_plan(args, teacher, own, scratch)
         plan.write(scratch)
     return Prepared(args, device, kind, fit_config(EfficientBertConfig(), teacher), own, labelled, documents, plan)
+
+
+def prepare_rows(
+    args: CompressArguments, labelled: bool, teacher: Teacher, device: torch.device, work: Path, scratch: Path
+) -> OwnRows:
+    """Reads the rows of the task, labelled by the teacher where they have no labels; see `prepare`."""
+    if labelled:
+        return read_own_rows(args, teacher.tokenizer, device)
+    place = work / JOBS / LABELLED
+    found = place
+    if not place.exists():
+        found = scratch / JOBS / LABELLED
+        write_labelled(args, teacher.tokenizer, device, found)
+    own = read_own_rows(with_labels(args, found), teacher.tokenizer, device)
+    return replace(own, args=with_labels(args, place))  # where it will lie when it is trained on
 
 
 def prepare_teacher(args: CompressArguments, kind: str) -> Teacher:

@@ -15,7 +15,8 @@ from efficientbert.train.files.writing import write_text, writing
 
 TABLE, PLOT, FIGURES = "compression.md", "compression.png", "compression.json"
 SECTION = "## Beside its teacher"  # of a card; the last one
-TEACHER, MADE, UNTRAINED = "teacher", "compressed", "untrained"  # roles of a row
+# Roles of a row; a rival has the same shape and was not distilled.
+TEACHER, MADE, RIVAL = "teacher", "compressed", "rival"
 
 
 def make_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -85,8 +86,8 @@ def plot_models(rows: Sequence[dict[str, Any]], path: Path) -> None:
         return
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    styles = {TEACHER: (GREY, "*", 16), MADE: (BLUE, "o", 10), UNTRAINED: (ORANGE, "s", 9)}
-    names = {TEACHER: "teacher", MADE: "compressed", UNTRAINED: "same shape without the teacher"}
+    styles = {TEACHER: (GREY, "*", 16), MADE: (BLUE, "o", 10), RIVAL: (ORANGE, "s", 9)}
+    names = {TEACHER: "teacher", MADE: "compressed", RIVAL: "same shape without the teacher"}
     for role, (color, marker, size) in styles.items():
         for number, row in enumerate(row for row in known if row["role"] == role):
             low, high = row.get("interval_95", (row["quality"], row["quality"]))

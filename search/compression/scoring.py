@@ -18,12 +18,11 @@ from efficientbert.search.costs.comparison import (
     prepare,
     quieten,
 )
-from efficientbert.train.cli.errors import InputError
-from efficientbert.train.metrics import compute_metric
-from efficientbert.train.metrics.intervals import LEVEL, figures_of_rows
+from efficientbert.search.costs.timing import torch_threads
+from efficientbert.train.metrics.intervals import draw_rows, figures_of_rows, interval
 from efficientbert.train.model_folder import loading
 from efficientbert.train.model_folder.tokenizer_check import ignore_segments, reads_segments
-from efficientbert.train.tasks.prediction import main_score, predict
+from efficientbert.train.tasks.prediction import main_name, main_score, predict
 from efficientbert.train.tasks.task import TaskData
 
 
@@ -41,15 +40,11 @@ def measure_models(models: Mapping[str, str], args: CompressArguments, threads: 
     """
     quieten()
     timed = BenchmarkArguments([*models.values()], [1], args.max_length, threads, rounds=ROUNDS)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with torch_threads(threads):
         loaded = [load_model(name, "float32") for name in models.values()]
         counts = [count_encoder_parameters(model) for model in loaded]
         placed = [prepare(name, model, timed, "cpu") for name, model in zip(models.values(), loaded)]
         times = measure_times(placed, timed, "cpu")
-    finally:
-        torch.set_num_threads(before)
     return {
         name: {"latency_ms": float(np.median(by_batch[1])), "parameters": count, "megabytes": BYTES * count / 1e6}
         for name, by_batch, count in zip(models, times, counts)
@@ -83,35 +78,22 @@ def score_models(
 
 
 def score_model(model: PreTrainedModel, own: OwnRows, data: TaskData, seed: int) -> dict[str, Any]:
-    """The figures of one model; see `score_models`."""
+    """The figures of one model; see `score_models`.
+
+    Figures that are chosen by looking at the answers, such as the best threshold's, are left out: no draw has them.
+    """
     task = own.task
     predictions, references = task.predict(predict(model, task, data, BATCH_SIZE), data), task.references(data)
-    metric, options = task.metric(), task.metric_options()
-    metrics = compute_metric(metric, predictions, references, **options)
-    figures, rng = figures_of_rows(metric, predictions, references, options), np.random.default_rng(seed)
-    drawn: list[float] = []
-    for _ in range(DRAWS):
-        try:
-            drawn.append(main_score(figures(rng.integers(len(references), size=len(references))), metric))
-        except InputError:  # a metric that is not ours has no value for some draws
-            drawn.append(np.nan)
-    draws = np.array(drawn)
+    metric, count = task.metric(), len(references)
+    figures = figures_of_rows(metric, predictions, references, task.metric_options())
+    metrics = figures(np.arange(count))
+    draws = np.array([main_score(figures(rows), metric) for rows in draw_rows(count, DRAWS, seed)])
     return {
         "metric": main_name(metrics),
         "metrics": metrics,
         "quality": main_score(metrics, metric),
-        "interval_95": interval(draws),
+        "interval_95": list(interval(draws)),
         "draws": draws,
         "split": data.split,
-        "rows": len(references),
+        "rows": count,
     }
-
-
-def main_name(metrics: Mapping[str, float]) -> str:
-    """What the main figure is called; see `main_score`."""
-    return next((name for name in ("best_f1", "f1") if name in metrics), next(iter(metrics)))
-
-
-def interval(draws: np.ndarray) -> list[float]:
-    """The middle 95% of draws."""
-    return np.nanquantile(draws, ((1 - LEVEL) / 2, (1 + LEVEL) / 2)).tolist()

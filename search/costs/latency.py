@@ -27,7 +27,7 @@ from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.search.costs.arguments import DTYPE_NAMES
 from efficientbert.search.costs.cost import Cost
 from efficientbert.search.costs.machine import describe_machine
-from efficientbert.search.costs.timing import time_rounds
+from efficientbert.search.costs.timing import time_rounds, torch_threads
 from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.files.writing import write_json
@@ -79,13 +79,9 @@ def _measuring(settings: LatencySettings) -> Iterator[None]:
     """
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise InputError("latency: there is no CUDA device here to measure on; choose device cpu")
-    before = torch.get_num_threads()
-    torch.set_num_threads(settings.threads)
-    try:
-        with torch.random.fork_rng(devices=[]):  # everything is drawn on the CPU
-            yield
-    finally:
-        torch.set_num_threads(before)
+    # Everything is drawn on the CPU.
+    with torch_threads(settings.threads), torch.random.fork_rng(devices=[]):
+        yield
 
 
 def _tokens(vocab_size: int, settings: LatencySettings) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,8 +2,20 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Lets torch compute with so many threads in its body."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def time_rounds(

@@ -70,7 +70,7 @@ class OutputFolder:
 
         Args:
             rows: Checksums of the rows that the run reads, by what they are of; see `digests`. They are compared in
-                the place of the data, where the same rows may have come into other files.
+                the place of the data, where the same rows may have come into other files; by default the data is.
 
         Raises:
             InputError: if another process works on it, it cannot be made, or what the run reads is no longer what it
@@ -85,7 +85,8 @@ class OutputFolder:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"output folder '{self.work}': another process is working on it") from None
-        inputs = self.models() | dict(rows or {})
+        files = self.data()
+        inputs = self.models() | dict(files if rows is None else rows)
         if (self.work / RECORD).exists() and not self._untouched():
             try:
                 earlier = read_record(self.work).get(INPUTS)
@@ -93,7 +94,7 @@ class OutputFolder:
             except InputError:
                 self.lock.close()
                 raise
-        write_json(self.work / RECORD, self.arguments | {INPUTS: inputs, FILES: self.data()})
+        write_json(self.work / RECORD, self.arguments | {INPUTS: inputs, FILES: files})
         return self
 
     def finish(self) -> Path:

@@ -6,7 +6,7 @@ The draws depend on nothing but the seed and the number of rows, so that two mod
 compared on the same draws.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,15 +38,25 @@ def bootstrap(
         InputError: if the metric cannot be loaded, or one that is not ours cannot be computed on a draw.
     """
     figures = figures_of_rows(metric, predictions, references, options)
-    rng = np.random.default_rng(seed)
     drawn: dict[str, list[float]] = {}
-    for _ in tqdm(range(resamples), desc="Resampling", unit="draw", leave=False, disable=None):
-        for name, value in figures(rng.integers(len(references), size=len(references))).items():
+    for rows in draw_rows(len(references), resamples, seed):
+        for name, value in figures(rows).items():
             if isinstance(value, float):
                 drawn.setdefault(name, []).append(value)
-    ends = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-    quantiles: dict[str, list[float]] = {name: np.quantile(values, ends).tolist() for name, values in drawn.items()}
-    return {name: (low, high) for name, (low, high) in quantiles.items()}
+    return {name: interval(values) for name, values in drawn.items()}
+
+
+def draw_rows(count: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Numbers of rows, drawn again with replacement, each of shape `(count,)`; shows a bar."""
+    rng = np.random.default_rng(seed)
+    for _ in tqdm(range(resamples), desc="Resampling", unit="draw", leave=False, disable=None):
+        yield rng.integers(count, size=count)
+
+
+def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """The ends of the middle 95% of draws."""
+    low, high = np.quantile(values, ((1 - LEVEL) / 2, (1 + LEVEL) / 2)).tolist()
+    return low, high
 
 
 def figures_of_rows(

@@ -42,7 +42,7 @@ def run(args: MultitaskArguments) -> dict[str, dict[str, dict[str, float]]]:
         args.output_dir,
         run_arguments(args),
         partial(digest_models, args, "model", "teachers", "tasks"),
-        partial(digest_data, "data", *(source.data for source in sources.values())),
+        partial(digest_data, "data", *(file for one in sources.values() for file in (one.data, one.augmented_data))),
     )
     if folder.complete:
         print(f"{folder.path} is complete already")

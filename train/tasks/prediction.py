@@ -77,5 +77,10 @@ def main_score(result: dict[str, float], metric: str) -> float:
         result: As of `score`.
         metric: Name of its metric. What it gives as percentages becomes a fraction.
     """
-    number = next((result[name] for name in ("best_f1", "f1") if name in result), next(iter(result.values())))
+    number = result[main_name(result)]
     return number / 100 if metric in PERCENTAGES else number
+
+
+def main_name(result: dict[str, float]) -> str:
+    """Which figure of a result `main_score` takes."""
+    return next((name for name in ("best_f1", "f1") if name in result), next(iter(result)))

@@ -5,25 +5,30 @@ from dataclasses import dataclass, field
 from efficientbert.train.files.data_files import check_file_columns, check_source
 
 
+CORPUS = "a Hub id, a folder, a .txt, .json, .jsonl, .csv or .parquet file, or a pattern of files"
+
+
 @dataclass(kw_only=True)
-class CorpusArguments:
-    """Where unlabelled text comes from and how it is cut."""
+class CorpusSplitArguments:
+    """Which part of a corpus is read."""
 
     group = "text"
 
-    corpus: str = field(
-        metadata={
-            "help": "Text to learn from: a Hub id, a folder, a .txt, .json, .jsonl, .csv or .parquet file, or a "
-            "pattern of files.",
-            "path": True,
-        }
-    )
     corpus_name: str | None = field(
         default=None, metadata={"help": "Configuration of a corpus on the Hub; by default its only one."}
     )
     corpus_split: str = field(
         default="train", metadata={"help": "Split of the corpus, or a slice of it such as train[:1000]."}
     )
+
+
+@dataclass(kw_only=True)
+class CorpusArguments(CorpusSplitArguments):
+    """Where unlabelled text comes from and how it is cut."""
+
+    group = "text"
+
+    corpus: str = field(metadata={"help": f"Text to learn from: {CORPUS}.", "path": True})
     text_column: str = field(
         default="text", metadata={"help": "Column with the documents; of a .txt every line is one."}
     )
