@@ -175,7 +175,14 @@ def test_questions_and_tags_are_learned_too(tmp_path):
         (tmp_path / f"{name}.jsonl").write_text(lines + "\n", encoding="utf-8")
     reader = save_teacher(tmp_path / "reader", BertForQuestionAnswering)
     columns = {"text_column": "question", "text_pair_column": "context"}
-    compress(reader, tmp_path / "a", latency=15, data=tmp_path / "questions.jsonl", **columns, doc_stride=4)
+    questions[0]["answers"] = {"text": [], "answer_start": []}  # so that thresholds come in
+    lines = "\n".join(map(json.dumps, questions))
+    (tmp_path / "questions.jsonl").write_text(lines + "\n", encoding="utf-8")
+    made = compress(reader, tmp_path / "a", latency=15, data=tmp_path / "questions.jsonl", **columns, doc_stride=4)
+    for row in made.figures["models"]:  # the threshold that is best on the scored rows is no figure of theirs
+        assert row["metric"] == "f1" and "total" in row["metrics"]  # of squad_v2
+        assert not any(name.startswith("best") for name in row["metrics"])
+        assert row["quality"] == row["metrics"]["f1"] / 100
     AutoModelForQuestionAnswering.from_pretrained(tmp_path / "a" / "model")
     tagger = save_teacher(tmp_path / "tagger", BertForTokenClassification, id2label={0: "A", 1: "O"})
     made = compress(tagger, tmp_path / "b", size=0.02, data=tmp_path / "tags.jsonl", text_column="words", doc_stride=4)
