@@ -104,7 +104,7 @@ def test_a_classifier_becomes_a_small_one_beside_its_teacher(classifier, task_fi
     encoder = EfficientBertModel(model.config)
     assert rows[1]["parameters"] == encoder.num_parameters()
     assert rows[1]["megabytes"] == pytest.approx(4 * encoder.num_parameters() / 1e6)
-    planned = json.loads((tmp_path / "out" / "plan.json").read_text(encoding="utf-8"))["parts"][0]
+    planned = json.loads((tmp_path / "out" / "plan.json").read_text(encoding="utf-8"))["models"][0]
     assert 0.8 * 15 <= planned["latency_ms"] <= 15 and planned["epochs"] == 1
     steps = [step["step"] for step in read_provenance(tmp_path / "out" / "model")]
     assert steps == ["distill", "finetune"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from efficientbert import commands
 from efficientbert.search.compression.corpus import Corpus
-from efficientbert.search.compression.plan import JOBS, Part, cost_of_epoch, cost_of_step
+from efficientbert.search.compression.plan import JOBS, PlannedModel, cost_of_epoch, cost_of_step
 from efficientbert.search.compression.preparation import Prepared
 from efficientbert.search.compression.teacher_kind import EMBEDDER
 from efficientbert.train.cli.outcome import Outcome
@@ -61,28 +61,28 @@ def jobs_of(prepared: Prepared, corpus: Corpus, work: Path) -> list[Job]:
         work: Folder of the run.
     """
     jobs = []
-    for part in prepared.plan.parts:
-        student = work / JOBS / f"{part.name}.json"
-        write_json(student, part.config(prepared.base).to_dict())
-        jobs += _jobs_of_part(part, prepared, corpus, student, work)
+    for planned in prepared.plan.models:
+        student = work / JOBS / f"{planned.name}.json"
+        write_json(student, planned.config(prepared.base).to_dict())
+        jobs += _jobs_of_model(planned, prepared, corpus, student, work)
     return jobs
 
 
-def rival_folder(part: Part, work: Path) -> Path:
+def rival_folder(planned: PlannedModel, work: Path) -> Path:
     """Where the model lies that one is held against: its shape, started from the teacher's weights, not distilled."""
-    return work / JOBS / f"{part.name}-rival"
+    return work / JOBS / f"{planned.name}-rival"
 
 
-def _jobs_of_part(part: Part, prepared: Prepared, corpus: Corpus, student: Path, work: Path) -> list[Job]:
+def _jobs_of_model(planned: PlannedModel, prepared: Prepared, corpus: Corpus, student: Path, work: Path) -> list[Job]:
     """The jobs of one model and of what it is held against."""
     args, own, teacher_ms = prepared.args, prepared.own, prepared.plan.teacher_ms
-    step = cost_of_step(teacher_ms, part.latency_ms)
+    step = cost_of_step(teacher_ms, planned.latency_ms)
     common = {"seed": args.seed, "device": args.device}
     card = {"license": args.license, "language": args.language}
     text = (
         common | corpus.arguments | {"teacher": args.teacher, "max_length": args.max_length, "student": str(student)}
     )
-    learns, name = commands.embed, part.name
+    learns, name = commands.embed, planned.name
     if prepared.kind != EMBEDDER:
         learns, text = commands.distill, text | LOSSES
 
@@ -91,18 +91,18 @@ def _jobs_of_part(part: Part, prepared: Prepared, corpus: Corpus, student: Path,
         return Job(title, steps * step, learns, text | card | {"max_steps": steps, "output_dir": str(folder)})
 
     if own is None:
-        return [on_text(part.steps, work / name), on_text(0, rival_folder(part, work))]
+        return [on_text(planned.steps, work / name), on_text(0, rival_folder(planned, work))]
     start, untrained = work / JOBS / f"{name}-text", work / JOBS / f"{name}-start"
     data = {field.name: getattr(own.args, field.name) for field in fields(LabelledData)}
     rows = own.sequences
-    under, alone = cost_of_epoch(teacher_ms, part.latency_ms, rows), cost_of_epoch(0, part.latency_ms, rows) / 2
+    under, alone = cost_of_epoch(teacher_ms, planned.latency_ms, rows), cost_of_epoch(0, planned.latency_ms, rows) / 2
     batch_size = min(LARGEST_BATCH, len(own.training.features))
-    passes = common | card | data | {"num_epochs": part.epochs, "batch_size": batch_size}
+    passes = common | card | data | {"num_epochs": planned.epochs, "batch_size": batch_size}
     taught = passes | LOSSES | {"model": str(start), "teacher": args.teacher, "output_dir": str(work / name)}
-    simply = passes | {"model": str(untrained), "output_dir": str(rival_folder(part, work))}
+    simply = passes | {"model": str(untrained), "output_dir": str(rival_folder(planned, work))}
     return [
-        on_text(part.steps, start),
-        Job(f"{name}: learns the task from the teacher", (under - alone) * part.epochs, commands.finetune, taught),
+        on_text(planned.steps, start),
+        Job(f"{name}: learns the task from the teacher", (under - alone) * planned.epochs, commands.finetune, taught),
         on_text(0, untrained),
-        Job(f"{name}: the same shape, simply fine-tuned", alone * part.epochs, commands.finetune, simply),
+        Job(f"{name}: the same shape, simply fine-tuned", alone * planned.epochs, commands.finetune, simply),
     ]

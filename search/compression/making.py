@@ -44,10 +44,10 @@ def make_models(prepared: Prepared, work: Path) -> list[dict[str, Any]]:
         corpus = Corpus.of_file(work / JOBS / TEXTS, len(prepared.documents))
     outcomes = run_jobs(jobs_of(prepared, corpus, work))
     models = {}
-    for part in plan.parts:
-        models[part.name] = str(work / part.name)
+    for planned in plan.models:
+        models[planned.name] = str(work / planned.name)
         rival = "simply fine-tuned" if own is not None else "untrained"
-        models[f"{part.name}, {rival}"] = str(rival_folder(part, work))
+        models[f"{planned.name}, {rival}"] = str(rival_folder(planned, work))
     measured = measure_models({"teacher": args.teacher} | models, args, plan.threads)
     rows = [{"model": name, "role": role(number)} | costs for number, (name, costs) in enumerate(measured.items())]
     if own is not None:
@@ -91,9 +91,9 @@ def finish(rows: Sequence[dict[str, Any]], prepared: Prepared, work: Path) -> No
     write_text(work / TABLE, text + "\n")
     write_json(work / FIGURES, rows)
     plot_models(rows, work / PLOT)
-    for part in prepared.plan.parts:
+    for planned in prepared.plan.models:
         shown = ""
         if (work / PLOT).exists():
-            shutil.copyfile(work / PLOT, work / part.name / PLOT)
+            shutil.copyfile(work / PLOT, work / planned.name / PLOT)
             shown = f"\n\n![Quality and time of the models]({PLOT})"
-        add_section(work / part.name, text + shown)
+        add_section(work / planned.name, text + shown)

@@ -39,7 +39,7 @@ OF_DATA = 0.5  # of the planned time at most that goes to the passes over the da
 
 
 @dataclass(frozen=True)
-class Part:
+class PlannedModel:
     """One model that will be made.
 
     Attributes:
@@ -81,12 +81,12 @@ class Plan:
     Attributes:
         teacher_ms: What one text takes the teacher.
         threads: CPU threads of all times.
-        parts: The models, slowest first.
+        models: The models, slowest first.
     """
 
     teacher_ms: float
     threads: int
-    parts: tuple[Part, ...]
+    models: tuple[PlannedModel, ...]
 
     def write(self, folder: Path) -> None:
         """Keeps the plan for a run that goes on."""
@@ -98,7 +98,7 @@ class Plan:
         if not (folder / PLAN).exists():
             return None
         found = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-        return cls(**found | {"parts": tuple(Part(**part) for part in found["parts"])})
+        return cls(**found | {"models": tuple(PlannedModel(**planned) for planned in found["models"])})
 
 
 @dataclass(frozen=True)
@@ -174,9 +174,9 @@ def make_space(teacher: Teacher, args: CompressArguments, threads: int, folder: 
     return space
 
 
-def find_parts(
+def plan_models(
     space: SearchSpace, goals: Sequence[Goal], teacher: Teacher, args: CompressArguments, teacher_ms: float, rows: int
-) -> list[Part]:
+) -> list[PlannedModel]:
     """What is made for every goal that can be reached.
 
     Args:
@@ -203,7 +203,7 @@ def find_parts(
         print(f"left out: {fault}")
     lengths = plan_lengths(args, teacher_ms, [milliseconds for *_, milliseconds in found], rows)
     return [
-        Part(goal.name, architecture.to_json(), milliseconds, quality, *length)
+        PlannedModel(goal.name, architecture.to_json(), milliseconds, quality, *length)
         for (goal, architecture, quality, milliseconds), length in zip(found, lengths)
     ]
 
