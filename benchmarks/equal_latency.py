@@ -5,14 +5,16 @@
     python benchmarks/equal_latency.py train --teacher TEACHER --corpus CORPUS --glue GLUE --work_dir WORK --worker 1
     python benchmarks/equal_latency.py report --teacher TEACHER --work_dir WORK
 
-`scale` times parts on this machine, which must be quiet: the targets are the times of two hand-made shapes, to which
-the others of `hand-made.json` are scaled at their own depth; beside them stand the choice of the surrogate and random
-architectures of the open space. `train` distils all with every seed; each result is a line of WORK/equal.jsonl.
+`scale` times whole models on this machine, which must be quiet: the targets are the times of two hand-made shapes, to
+which the others of `hand-made.json` are scaled at their own depth, by their heads and then by their networks. Beside
+them stand what `compress` would choose and random architectures of the open space. `train` distils all with every
+seed; each result is a line of WORK/equal.jsonl.
 """
 
 import json
 import random
 import sys
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,12 +28,13 @@ from stand_alone import config_of, read_rows
 
 from efficientbert.search.costs.budget import Budget
 from efficientbert.search.costs.cost import Parameters
-from efficientbert.search.costs.latency import Latency
+from efficientbert.search.costs.latency import measure_config_latency
 from efficientbert.search.costs.machine import describe_machine
 from efficientbert.search.known.choice import choose
 from efficientbert.search.known.features import TeacherSizes
 from efficientbert.search.known.surrogate import Surrogate
 from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
+from efficientbert.search.space.space import SearchSpace
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.distillation.held_out import HeldOut, capture_held_out
 from efficientbert.train.distillation.loss_choice import make_recipe
@@ -49,8 +52,13 @@ from matplotlib import pyplot
 SHAPES = Path(__file__).with_name("hand-made.json")
 TARGETS = ("TinyBERT4", "EfficientBERT-tiny")  # whose times are the targets
 RANDOM = 2  # random architectures at every target
+NEAR, MIDDLE = 0.94, 0.97  # of a target that the searched one takes at least, and is corrected to
 SLACK = 0.9  # of a target that a searched or random architecture takes at least
-WIDEST_HEAD = 48  # of a scaled shape
+HEAD_DIMS = range(2, 65, 2)  # of scaled shapes
+WIDENINGS = [1 + step / 20 for step in range(21)]  # of a scaled shape's networks, which take what is left
+ROUNDS = 15  # in which a model and that of the target are timed in turn
+FINAL_ROUNDS = 40  # in which all models of a target are
+ATTEMPTS = 50  # choices or draws until one takes as long as the target as a whole
 RESAMPLES = 10_000
 
 
@@ -69,22 +77,46 @@ class EqualArguments(known.KnownArguments):
 # Scaling
 
 
-def scaled(shape: dict[str, Any], head_dim: int) -> Architecture:
-    """A hand-made shape with heads of another width, and all else of it in proportion."""
+def scaled(shape: dict[str, Any], head_dim: int, widening: float = 1.0) -> Architecture:
+    """A hand-made shape with heads of another width, all else in proportion, and its networks wider than that."""
     hidden = shape["heads"] * head_dim
     factor = hidden / shape["hidden_size"]
     embedding = round(shape["embedding_size"] * factor)
     layers = tuple(
-        LayerChoice(expression, stack, max(1, round(width * factor)), shape["heads"], head_dim)
+        LayerChoice(expression, stack, max(1, round(width * factor * widening)), shape["heads"], head_dim)
         for expression, stack, width in zip(shape["expressions"], shape["stacks"], shape["widths"])
     )
     return Architecture(Shape(hidden, embedding), layers)
 
 
-def fit_to(shape: dict[str, Any], latency: Latency, target: float) -> Architecture:
-    """The largest of a hand-made shape that takes no longer than the target: odd sizes may take longer than larger."""
-    sizes = (scaled(shape, head_dim) for head_dim in range(WIDEST_HEAD, 0, -1))
-    return next(architecture for architecture in sizes if latency(architecture) <= target)
+Share = Callable[[Architecture], float]  # of the target's time that an architecture takes as a whole
+
+
+def fit_to(shape: dict[str, Any], share: Share) -> Architecture:
+    """The largest of a hand-made shape that takes no longer than the target."""
+    fitting = bisect_right(HEAD_DIMS, 1.0, lo=1, key=lambda head_dim: share(scaled(shape, head_dim)))
+    head_dim = HEAD_DIMS[fitting - 1]
+    wide = bisect_right(WIDENINGS, 1.0, lo=1, key=lambda widening: share(scaled(shape, head_dim, widening)))
+    return scaled(shape, head_dim, WIDENINGS[wide - 1])
+
+
+def choose_for(space: SearchSpace, target: float, share: Share, sizes: TeacherSizes, seed: int) -> Architecture:
+    """What the surrogate chooses for the target's milliseconds, as `compress` does until the whole takes no longer."""
+    asked = target
+    for _ in range(ATTEMPTS):
+        budget = Budget("latency", SLACK * asked, asked)
+        found, _ = choose(space, [budget], Surrogate.shipped(), sizes, seed)
+        took = share(found)
+        if NEAR <= took <= 1:
+            return found
+        asked *= MIDDLE / took
+    raise RuntimeError("no choice takes as long as the target")
+
+
+def draw(space: SearchSpace, target: float, share: Share, rng: random.Random) -> Architecture:
+    """A random architecture that takes about as long as the target."""
+    within = replace(space, budgets=(Budget("latency", SLACK * target, target),))
+    return next(found for found in (within.sample(rng) for _ in range(ATTEMPTS)) if SLACK <= share(found) <= 1)
 
 
 def scale(args: EqualArguments) -> None:
@@ -100,24 +132,32 @@ def scale(args: EqualArguments) -> None:
     shapes = {shape["name"]: shape for shape in json.loads(SHAPES.read_text(encoding="utf-8"))}
     models, parameters = [], Parameters(space.base)
     for name in TARGETS:
-        own = shapes[name]
-        target = latency(scaled(own, own["hidden_size"] // own["heads"]))
-        budget = Budget("latency", SLACK * target, target)
-        made = {shape: fit_to(value, latency, target) for shape, value in shapes.items()}
-        made["searched"] = choose(space, [budget], Surrogate.shipped(), sizes, args.seed)[0]
-        rng, within = random.Random(f"equal {name}"), replace(space, budgets=(budget,))
-        made |= {f"random {number}": within.sample(rng) for number in range(1, RANDOM + 1)}
+        own = scaled(shapes[name], shapes[name]["hidden_size"] // shapes[name]["heads"])
+
+        def share(architecture: Architecture, own: Architecture = own) -> float:
+            pair = [one.to_config(space.base) for one in (own, architecture)]
+            target, found = measure_config_latency(pair, latency.settings, ROUNDS)
+            return found / target
+
+        made = {shape: own if shape == name else fit_to(value, share) for shape, value in shapes.items()}
+        target, rng = latency(own), random.Random(f"equal {name}")
+        made["searched"] = choose_for(space, target, share, sizes, args.seed)
+        made |= {f"random {number}": draw(space, target, share, rng) for number in range(1, RANDOM + 1)}
+        configs = [architecture.to_config(space.base) for architecture in made.values()]
+        times = dict(zip(made, measure_config_latency(configs, latency.settings, FINAL_ROUNDS)))
         for model, architecture in made.items():
             models.append(
                 {
                     "target": name,
-                    "latency_target_ms": target,
+                    "latency_target_ms": times[name],
                     "model": model,
-                    "latency_ms": latency(architecture),
+                    "runtime": "eager",
+                    "latency_ms": times[model],
                     "parameters": parameters(architecture),
                     "architecture": architecture.to_json(),
                 }
             )
+            print({key: value for key, value in models[-1].items() if key != "architecture"}, flush=True)
     write_json(path, {"machine": describe_machine(), "models": models})
 
 
@@ -218,7 +258,11 @@ def report(args: EqualArguments) -> None:
                     f"{np.mean([row['seconds'] for row in runs]):.0f}",
                 )
             )
-            kept += [model | {key: value for key, value in row.items() if key != "cosines"} for row in runs]
+            renamed = {"stsb_cosine": "spearman", "seconds": "cost_seconds"}
+            kept += [
+                model | {renamed.get(key, key): value for key, value in row.items() if key != "cosines"}
+                for row in runs
+            ]
             spread = [row["cosine"] for row in runs]
             color = "#0072B2" if name == "searched" else "#777777"
             axes.plot(spread, [name] * len(spread), "o", color=color, markersize=9)

@@ -106,7 +106,7 @@ def measured_space(teacher: Teacher, path: Path) -> tuple[SearchSpace, Latency]:
     latency = Latency(base, path, LatencySettings(threads=2))
     choices = open_choices(teacher.hidden_size, teacher.num_layers, teacher.num_heads)
     space = SearchSpace(base, choices, costs={"latency": latency})
-    latency.prepare(space.layer_sizes())
+    latency.prepare(space.parts())
     return space, latency
 
 

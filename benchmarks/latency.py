@@ -63,7 +63,7 @@ def build_table(settings: LatencySettings, spaces: Sequence[SearchSpace]) -> Lat
     with tempfile.TemporaryDirectory() as folder:
         table = Latency(spaces[0].base, Path(folder) / "latency.json", settings)
         for space in spaces:  # one shape at a time, as in a study of one shape
-            table.prepare(space.layer_sizes())
+            table.prepare(space.parts())
     return table
 
 

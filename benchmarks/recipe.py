@@ -30,11 +30,8 @@ STABLE = "stable, then down in the last fifth"
 VARIANTS: dict[str, dict[str, Any]] = {
     "states and scores": BOTH,
     "states": STATES,
-    "states, half the rate": STATES | {"learning_rate": 7.5e-4},
     "states, twice the rate": STATES | {"learning_rate": 3e-3},
-    f"states, {STABLE}": STATES,
     f"states, twice the rate, {STABLE}": STATES | {"learning_rate": 3e-3},
-    "states, the last alone": STATES | {"layer_map": ["last"]},
     "states, 8 x 128 tokens": STATES | {"max_length": 128, "batch_size": 8},
     "states, packed": STATES | {"packing": True},
 }

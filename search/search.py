@@ -80,7 +80,7 @@ def main(args: SearchArguments) -> Outcome:
         latency = space.costs.get("latency")
         if isinstance(latency, Latency):
             tell("measuring the latency of the parts of architectures")
-            latency.prepare(space.layer_sizes())
+            latency.prepare(space.parts())
         tell("measuring the teacher on the corpus")
         scales = teacher_scales(teacher, text, folder, accelerator.device)
     space.sample(random.Random(args.seed))

@@ -15,15 +15,11 @@ from efficientbert.search.costs import latency, timing
 from efficientbert.search.costs.latency import (
     Latency,
     LatencySettings,
-    all_network_parts,
-    attention_part,
-    build_part,
-    embeddings_part,
     measure_config_latency,
     measure_parts,
-    network_parts,
     repeat_part,
 )
+from efficientbert.search.costs.parts import all_network_parts, attention_part, embeddings_part
 from efficientbert.search.costs.timing import time_rounds
 from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
 from efficientbert.train.cli.errors import InputError
@@ -140,15 +136,6 @@ def test_latency_of_configurations_is_the_median_of_their_models(monkeypatch):
     assert torch.get_num_threads() == before
 
 
-def test_parts_of_a_network():
-    assert sorted(network_parts(PLAIN, 24, 8)) == ["gelu 8", "linear 24 8", "linear 8 24", "residual 24"]
-    gated = ["linear 24 8", "linear 24 8", "linear 8 24", "mul 8 8", "residual 24", "swish 8"]
-    assert sorted(network_parts(GATED, 24, 8)) == gated
-    cropped = ["add 16 16", "linear 16 7", "linear 7 16", "max 7 16", "relu 7", "residual 16", "tanh 16"]
-    assert sorted(network_parts(CROPPED, 16, 7)) == cropped
-    assert "mul 7 16" in network_parts("linear2(mul(x, linear1(x)))", 16, 7)  # the narrow operand first
-
-
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_prediction_is_exact_on_an_additive_device(tmp_path, monkeypatch, architecture):
     table = Latency(BASE, tmp_path / "table.json", SETTINGS, Device())
@@ -160,30 +147,34 @@ def test_costs_add_up_over_layers_and_stacks(tmp_path):
     one = ARCHITECTURES[1]
     layers = sum(table.layer(SHAPE, layer) for layer in one.layers)
     assert table(one) == pytest.approx(table.embeddings(SHAPE) + layers)
-    networks = table.networks(24, LayerChoice(GATED, 3, 8, 4, 6))
-    assert networks == pytest.approx(3 * table.networks(24, LayerChoice(GATED, 1, 8, 4, 6)))
-    assert table.attention(24, 4, 6) == pytest.approx(Device.cost("attention", 24, 4, 6))
-    assert table.layer(SHAPE, LayerChoice(GATED, 3, 8, 4, 6)) == pytest.approx(table.attention(24, 4, 6) + networks)
+    networks = table.layer(SHAPE, LayerChoice(GATED, 3, 8, 0, 0))
+    assert networks == pytest.approx(3 * table.layer(SHAPE, LayerChoice(GATED, 1, 8, 0, 0)))
+    attention = Device.cost("attention", 24, 4, 6)
+    assert table.price(["attention 24 4 6"]) == [pytest.approx(attention)]
+    assert table.layer(SHAPE, LayerChoice(GATED, 3, 8, 4, 6)) == pytest.approx(attention + networks)
 
 
 def test_a_layer_without_attention_has_no_part_of_it(tmp_path):
     device = Device()
     table = Latency(BASE, tmp_path / "table.json", SETTINGS, device)
     layer = LayerChoice(PLAIN, 2, 8, 0, 0)
-    assert table.layer(SHAPE, layer) == table.networks(24, layer)
-    table.prepare([(SHAPE, [(0, 0), (4, 6), (2, 3)], [8])])
+    networks = Device.cost("residual", 24) + Device.cost("gelu", 8)
+    networks += Device.cost("linear", 24, 8) + Device.cost("linear", 8, 24)
+    assert table.layer(SHAPE, layer) == pytest.approx(2 * networks)
+    table.layer(SHAPE, LayerChoice(PLAIN, 1, 8, 2, 3))
     measured = [part for parts in device.measured for part in parts if part.startswith("attention")]
-    assert measured == ["attention 24 4 6", "attention 24 2 3"]
+    assert measured == ["attention 24 2 3"]
 
 
 def test_a_part_is_measured_once(tmp_path):
     device = Device()
     table = Latency(BASE, tmp_path / "table.json", SETTINGS, device)
-    layer = LayerChoice(PLAIN, 2, 8, 4, 6)
-    first = table.networks(24, layer)
-    assert table.networks(24, layer) == first
+    layer = LayerChoice(PLAIN, 2, 8, 0, 0)
+    first = table.layer(SHAPE, layer)
+    assert table.layer(SHAPE, layer) == first
+    assert table.layer(SHAPE, LayerChoice(PLAIN, 4, 8, 0, 0)) == pytest.approx(2 * first)
     assert device.measured == [["residual 24", "linear 24 8", "gelu 8", "linear 8 24"]]
-    table.networks(24, LayerChoice(GATED, 1, 8, 4, 6))
+    table.layer(SHAPE, LayerChoice(GATED, 1, 8, 0, 0))
     assert device.measured[1:] == [["swish 8", "mul 8 8"]]
 
 
@@ -191,7 +182,8 @@ def test_a_part_is_measured_once(tmp_path):
 def test_prepared_sizes_need_no_more_measuring(tmp_path, size):
     device = Device()
     table = Latency(BASE, tmp_path / "table.json", SETTINGS, device)
-    table.prepare([(SHAPE, [(4, 6)], [size]), (SHAPE, [(4, 6)], [size])])
+    parts = [embeddings_part(SHAPE), attention_part(24, 4, 6), *all_network_parts(24, size)]
+    table.prepare(2 * parts)
     assert len(device.measured) == 1 and len(set(device.measured[0])) == len(device.measured[0])
     expressions = [
         PLAIN,
@@ -289,33 +281,7 @@ def test_another_machine_may_read_a_table_but_not_add_to_it(tmp_path, monkeypatc
     assert table(ARCHITECTURES[0]) == price
     with pytest.raises(InputError, match=r"lacks 'linear 24 8', and was measured on .*a processor.*, not on"):
         table(ARCHITECTURES[1])
-    assert path.read_text() == before and len(device.measured) == 3
-
-
-@pytest.mark.parametrize("part", [embeddings_part(SHAPE), attention_part(24, 4, 6), *all_network_parts(24, 8)])
-def test_every_part_runs_at_its_widths(part):
-    name, *sizes = part.split()
-    module, inputs = build_part(part, BASE, dataclasses.replace(SETTINGS, dtype="bfloat16"))
-    with torch.inference_mode():
-        found = module(*inputs)
-    found = found.last_hidden_state if name == "embeddings" else found
-    sizes = [int(size) for size in sizes]
-    last = min(sizes) if name in BINARY else sizes[1] if name == "linear" else sizes[0]
-    assert found.shape == (2, 9, last) and found.dtype == torch.bfloat16
-
-
-def test_parts_compute_what_the_model_computes():
-    layer, (states, _) = build_part("attention 24 4 6", BASE, SETTINGS)
-    context, _ = layer.attention(states, None)
-    assert torch.equal(layer(states, None), layer.layer_norm(states + context))
-    assert layer.attention.config._attn_implementation == EfficientBertModel(BASE).config._attn_implementation
-    frame, tokens = build_part("embeddings 24 8", BASE, SETTINGS)
-    assert torch.equal(frame(*tokens).last_hidden_state, frame.embeddings(*tokens, None, None, None))
-    network, (states,) = build_part("residual 24", BASE, SETTINGS)
-    assert torch.equal(network(states), network.layer_norm(2 * states))
-    cropped, _ = build_part("max 8 24", BASE, SETTINGS)
-    narrow, wide = cropped.operands
-    assert torch.equal(cropped(), torch.maximum(narrow, wide[..., :8]))
+    assert path.read_text() == before and len(device.measured) == 2
 
 
 @pytest.mark.parametrize(
@@ -340,7 +306,7 @@ def test_measured_is_the_median_time_of_one_call(monkeypatch, clock):
             clock.now += slower * Device.cost(*self.part.split()) / 1000
             clock.calls.append(self.part)
 
-    monkeypatch.setattr(latency, "build_part", lambda part, base, settings: (Moves(part), ()))
+    monkeypatch.setattr(latency, "build_part", lambda part, *rest: (Moves(part), ()))
     for name, value in {"GROUP": 2, "CALLS": 1, "COLD_BYTES": 0, "ROUNDS": 3}.items():
         monkeypatch.setattr(latency, name, value)
     parts = ["gelu 4", "linear 4 5", "tanh 6", "linear 6 4"]

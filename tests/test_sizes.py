@@ -3,8 +3,8 @@
 import pytest
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.search.space.architecture import Shape
-from efficientbert.search.space.sizes import Choices
+from efficientbert.search.space.architecture import LayerChoice, Shape, Sizes
+from efficientbert.search.space.sizes import ATTENTION, LAYER_DIMENSIONS, Choices
 from efficientbert.train.cli.errors import InputError
 
 
@@ -81,3 +81,15 @@ def test_what_cannot_be_is_refused_by_name(field, value, message):
     with pytest.raises(InputError) as error:
         Choices(**{field: value})
     assert str(error.value) == message
+
+
+def test_dimensions_of_a_layer_are_all_its_sizes_in_their_order():
+    assert tuple(name for dimension in LAYER_DIMENSIONS for name in dimension.sizes) == Sizes._fields
+    choices, layer = Choices(head_counts=(0, 3), stacks=(2, 1)), LayerChoice("linear2(linear1(x))", 1, 24, 3, 5)
+    assert [one.options(choices, BASE, 24) for one in LAYER_DIMENSIONS] == [
+        [(2,), (1,)],
+        [(6,), (8,), (12,), (24,)],
+        [(0, 0), (3, 5)],
+    ]
+    assert [one.read(layer) for one in LAYER_DIMENSIONS] == [(1,), (24,), (3, 5)]
+    assert ATTENTION.change(layer, (0, 0)) == LayerChoice("linear2(linear1(x))", 1, 24, 0, 0)

@@ -14,6 +14,7 @@ from efficientbert.ffn_efficientbert import parse, uses_gate
 from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.search.costs.budget import Budget
 from efficientbert.search.costs.cost import Cost, Flops, Parameters, count_parameters
+from efficientbert.search.costs.parts import embeddings_part, layer_parts
 from efficientbert.search.space import space as module
 from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape, Sizes
 from efficientbert.search.space.expressions import GATED, PLAIN, expression_pool
@@ -39,14 +40,13 @@ class Operators(Cost):
 
     metric = "latency"
 
-    def embeddings(self, shape):
-        return 0.1
+    def price(self, parts):
+        return [0.1 for _ in parts]  # the embeddings alone are asked for
 
-    def attention(self, hidden_size, num_heads, head_dim):
-        return 0.01 * hidden_size
-
-    def networks(self, hidden_size, layer):
-        return layer.stack * (0.1 + 0.003 * layer.intermediate_size + 0.01 * len(layer.expression))
+    def layer(self, shape, layer):
+        attention = 0.01 * shape.hidden_size if layer.heads else 0
+        networks = layer.stack * (0.1 + 0.003 * layer.intermediate_size + 0.01 * len(layer.expression))
+        return attention + networks
 
 
 COSTS = {cost.metric: cost for cost in (Parameters(BASE), Flops(BASE, 16), Operators())}
@@ -144,12 +144,17 @@ def test_the_largest_has_the_most_heads_and_the_widest_in_every_layer():
     assert sizes_of(space.fix_sizes(mixed).largest()) == sizes_of(mixed)
 
 
-def test_what_layers_may_be_is_listed_for_every_shape():
-    space = make_space(choices=Choices(depths=(1, 2), hidden_sizes=(24, 36), head_counts=(0, 3), divisors=(1, 2)))
-    assert space.layer_sizes() == [
-        (Shape(24, 8), [(0, 0), (3, 8)], [12, 24]),
-        (Shape(36, 8), [(0, 0), (3, 12)], [18, 36]),
-    ]
+@pytest.mark.parametrize("expressions", [None, (GATED, PLAIN)])
+def test_the_parts_of_a_space_are_those_of_its_architectures(expressions):
+    choices = Choices(depths=(1, 2), hidden_sizes=(24, 36), head_counts=(0, 3), divisors=(1, 2))
+    space, rng = make_space(choices=choices, expressions=expressions), random.Random(0)
+    listed, found = space.parts(), set()
+    for _ in range(400):
+        architecture = space.sample(rng)
+        found.add(embeddings_part(architecture.shape))
+        found |= {part for layer in architecture.layers for part in layer_parts(architecture.shape.hidden_size, layer)}
+    assert len(set(listed)) == len(listed) and found <= set(listed)
+    assert expressions is None or found == set(listed)
 
 
 def test_a_draw_depends_on_its_generator_alone():

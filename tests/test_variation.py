@@ -3,7 +3,7 @@
 import itertools
 import random
 from collections import Counter
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 
@@ -12,9 +12,9 @@ from efficientbert.search.costs.budget import Budget
 from efficientbert.search.costs.cost import Flops, Parameters
 from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
 from efficientbert.search.space.expressions import GATED, PLAIN
-from efficientbert.search.space.sizes import Choices
+from efficientbert.search.space.sizes import ATTENTION, LAYER_DIMENSIONS, Choices
 from efficientbert.search.space.space import SearchSpace
-from efficientbert.search.space.variation import DIMENSIONS, LAYER_DIMENSIONS
+from efficientbert.search.space.variation import DIMENSIONS
 
 
 BASE = EfficientBertConfig(
@@ -35,7 +35,7 @@ def make_space(*budgets, choices=None, **kwargs) -> SearchSpace:
 
 TIGHT = make_space(Budget("parameters", 23_000, 24_000), Budget("flops", maximum=760_000))
 FREE_TIGHT = make_space(Budget("parameters", 17_000, 18_500), choices=FREE)
-ATTENTION = make_space(Budget("parameters", 14_000, 15_000), choices=Choices(head_counts=(0, 3, 4)))
+ATTENTIVE = make_space(Budget("parameters", 14_000, 15_000), choices=Choices(head_counts=(0, 3, 4)))
 WIDE = make_space(Budget("parameters", 23_000, 40_000), choices=Choices(base_width=40))
 
 
@@ -46,7 +46,7 @@ def differences(one, other):
     return sum(a != b for a, b in zip(one.layers, other.layers)), shape
 
 
-@pytest.mark.parametrize("space", [TIGHT, FREE_TIGHT, ATTENTION, WIDE, make_space(choices=FREE)])
+@pytest.mark.parametrize("space", [TIGHT, FREE_TIGHT, ATTENTIVE, WIDE, make_space(choices=FREE)])
 def test_mutants_are_new_functions_of_the_space(space):
     rng = random.Random(1)
     architecture = space.sample(rng)
@@ -69,14 +69,11 @@ def test_without_budgets_one_thing_changes_and_every_kind_of_change_occurs():
             continue
         assert layers == 1
         (changed,) = ((a, b) for a, b in zip(architecture.layers, mutant.layers) if a != b)
-        names = {
-            "attention" if field.name.startswith("head") else field.name
-            for field in fields(LayerChoice)
-            if getattr(changed[0], field.name) != getattr(changed[1], field.name)
-        }
+        names = {one.sizes for one in LAYER_DIMENSIONS if one.read(changed[0]) != one.read(changed[1])}
+        names |= {"expression"} if changed[0].expression != changed[1].expression else set()
         assert len(names) == 1
         kinds.update(names)
-    assert kinds.keys() == {"expression", *LAYER_DIMENSIONS, *DIMENSIONS}
+    assert kinds.keys() == {"expression", *(one.sizes for one in LAYER_DIMENSIONS), *DIMENSIONS}
     assert min(kinds.values()) > 25
 
 
@@ -103,7 +100,7 @@ def test_a_space_of_one_architecture_has_no_neighbour():
     assert space.mutate(architecture, random.Random(1)) == architecture
 
 
-@pytest.mark.parametrize("space", [TIGHT, FREE_TIGHT, ATTENTION, WIDE])
+@pytest.mark.parametrize("space", [TIGHT, FREE_TIGHT, ATTENTIVE, WIDE])
 def test_crossovers_are_of_the_space(space):
     rng = random.Random(3)
     for _ in range(40):
@@ -160,10 +157,10 @@ def test_another_depth_leaves_out_or_repeats_layers_in_their_order():
 def test_heads_without_a_neighbour_at_a_hidden_size_stay():
     space, rng = make_space(choices=Choices(hidden_sizes=(24, 30), head_counts=(3, 4))), random.Random(5)
     thirty = Architecture(Shape(30, 8), (LayerChoice(PLAIN, 1, 30, 3, 10),) * 3)  # four heads do not divide it
-    assert space.variation.change_size(thirty, "attention", rng) is None
+    assert space.variation.change_size(thirty, ATTENTION, rng) is None
     found = space.variation.change_shape(thirty, "hidden_size", rng)
     assert found == Architecture(Shape(24, 8), (LayerChoice(PLAIN, 1, 24, 3, 8),) * 3)
-    changed = space.variation.change_size(found, "attention", rng)
+    changed = space.variation.change_size(found, ATTENTION, rng)
     assert Counter((layer.heads, layer.head_dim) for layer in changed.layers) == {(3, 8): 2, (4, 6): 1}
 
 

@@ -16,6 +16,7 @@ from efficientbert.search.costs.latency import Latency, LatencySettings, measure
 from efficientbert.search.known.choice import choose
 from efficientbert.search.known.surrogate import Surrogate, TeacherSizes
 from efficientbert.search.space.architecture import Architecture
+from efficientbert.search.space.expressions import GATED, PLAIN
 from efficientbert.search.space.open_space import open_choices
 from efficientbert.search.space.space import SearchSpace
 from efficientbert.train.cli.errors import InputError
@@ -170,7 +171,7 @@ def make_space(teacher: Teacher, args: CompressArguments, threads: int, folder: 
     latency = Latency(base, folder / LATENCIES, LatencySettings(1, args.max_length, threads=threads))
     choices = open_choices(teacher.hidden_size, teacher.num_layers, teacher.num_heads)
     space = SearchSpace(base, choices, costs={"latency": latency, "parameters": Parameters(base)})
-    latency.prepare(space.layer_sizes())
+    latency.prepare(replace(space, expressions=(GATED, PLAIN)).parts())  # which are all that is chosen from
     return space
 
 

@@ -1,42 +1,43 @@
-"""What an architecture costs: exact parameters and FLOPs in closed form, each a sum over its layers."""
+"""What an architecture costs: a sum over its parts, and exact counts of parameters and FLOPs of the built parts."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from typing import ClassVar
 
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.ffn_efficientbert import parse, uses_gate
+from efficientbert.modeling_efficientbert import EfficientBertModel
+from efficientbert.search.costs.parts import build_part, embeddings_part, layer_parts
 from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
 
 
+REMEMBERED = 65536  # layers whose costs a cost knows by heart
+
+
 class Cost(ABC):
-    """What an architecture costs in one metric: its embeddings, and attention and networks of every layer."""
+    """What an architecture costs in one metric: the sum of what its parts cost, see `parts.py`."""
 
     metric: ClassVar[str]
 
+    def __init__(self) -> None:
+        self._layer = lru_cache(maxsize=REMEMBERED)(self._sum_layer)
+
     @abstractmethod
+    def price(self, parts: Sequence[str]) -> Sequence[float]:
+        """What each of some parts costs."""
+
     def embeddings(self, shape: Shape) -> float:
         """What the embeddings cost, which a model has once."""
-
-    @abstractmethod
-    def attention(self, hidden_size: int, num_heads: int, head_dim: int) -> float:
-        """What the attention of one layer costs, its residual and LayerNorm included.
-
-        Args:
-            hidden_size: Width of the hidden states.
-            num_heads: Heads.
-            head_dim: Width of a head.
-        """
-
-    @abstractmethod
-    def networks(self, hidden_size: int, layer: LayerChoice) -> float:
-        """What the feed-forward networks of one layer cost, their residuals and LayerNorms included."""
+        return self.price([embeddings_part(shape)])[0]
 
     def layer(self, shape: Shape, layer: LayerChoice) -> float:
-        """What one layer costs: its attention, if any, and its networks."""
-        attention = self.attention(shape.hidden_size, layer.heads, layer.head_dim) if layer.heads else 0
-        return attention + self.networks(shape.hidden_size, layer)
+        """What one layer costs: its attention, if any, and its networks, with residuals and LayerNorms."""
+        return self._layer(shape.hidden_size, layer)
 
     def kind(self, expression: str) -> Hashable:
         """Equal for expressions that cost the same in layers of equal sizes; by default each is a kind of its own."""
@@ -47,6 +48,9 @@ class Cost(ABC):
         shape = architecture.shape
         return self.embeddings(shape) + sum(self.layer(shape, layer) for layer in architecture.layers)
 
+    def _sum_layer(self, hidden_size: int, layer: LayerChoice) -> float:
+        return sum(self.price(layer_parts(hidden_size, layer)))
+
 
 @lru_cache(maxsize=65536)
 def linears_to_intermediate(expression: str) -> int:
@@ -55,7 +59,30 @@ def linears_to_intermediate(expression: str) -> int:
 
 
 class Counted(Cost):
-    """A cost that of an expression asks only whether it is gated."""
+    """A cost that is counted on the built parts, which have shapes but no weights, and depends on linears alone.
+
+    Args:
+        base: What no architecture decides.
+        sequence_length: Tokens of the one sequence that a part is called with.
+    """
+
+    def __init__(self, base: EfficientBertConfig, sequence_length: int = 1):
+        super().__init__()
+        self.base, self.sequence_length = base, sequence_length
+        self._counts: dict[str, int] = {}
+
+    @abstractmethod
+    def count(self, module: nn.Module, inputs: tuple) -> int:
+        """What the module of a part costs, called with some inputs."""
+
+    def price(self, parts: Sequence[str]) -> list[int]:
+        """See [`Cost`]."""
+        for part in parts:
+            if part not in self._counts:
+                with torch.device("meta"):
+                    built = build_part(part, self.base, 1, self.sequence_length, "meta")
+                self._counts[part] = self.count(*built)
+        return [self._counts[part] for part in parts]
 
     def kind(self, expression: str) -> int:
         """See [`Cost`]."""
@@ -63,33 +90,16 @@ class Counted(Cost):
 
 
 class Parameters(Counted):
-    """Parameters of the encoder, as `EfficientBertModel(config).num_parameters()`, without building it.
-
-    Args:
-        base: Sizes that no architecture decides.
-    """
+    """Parameters of the encoder, as `EfficientBertModel(config).num_parameters()`, without building it."""
 
     metric = "parameters"
 
     def __init__(self, base: EfficientBertConfig):
-        self.vocab_size = base.vocab_size
-        self.num_positions = base.max_position_embeddings + base.type_vocab_size
+        super().__init__(base)
 
-    def embeddings(self, shape: Shape) -> int:
-        """See [`Cost`]."""
-        tables = self.vocab_size * shape.embedding_size + self.num_positions * shape.hidden_size
-        return tables + (3 * shape.embedding_size + 1) * shape.hidden_size + 2 * shape.hidden_size
-
-    def attention(self, hidden_size: int, num_heads: int, head_dim: int) -> int:
-        """See [`Cost`]."""
-        inner = num_heads * head_dim
-        return (hidden_size + 1) * 3 * inner + (inner + 1) * hidden_size + 2 * hidden_size
-
-    def networks(self, hidden_size: int, layer: LayerChoice) -> int:
-        """See [`Cost`]."""
-        size = layer.intermediate_size
-        inward = linears_to_intermediate(layer.expression) * (hidden_size + 1) * size
-        return layer.stack * (inward + (size + 1) * hidden_size + 2 * hidden_size)
+    def count(self, module: nn.Module, inputs: tuple) -> int:
+        """See [`Counted`]."""
+        return sum(parameter.numel() for parameter in module.parameters())
 
 
 class Flops(Counted):
@@ -97,30 +107,18 @@ class Flops(Counted):
 
     The embedding projection, attention scores and contexts count; elementwise operations, softmax and LayerNorm do
     not.
-
-    Args:
-        base: Sizes that no architecture decides; none of them matters here, all costs are made alike.
-        sequence_length: Tokens of the sequence.
     """
 
     metric = "flops"
 
-    def __init__(self, base: EfficientBertConfig, sequence_length: int):
-        self.sequence_length = sequence_length
-
-    def embeddings(self, shape: Shape) -> int:
-        """See [`Cost`]."""
-        return 2 * self.sequence_length * 3 * shape.embedding_size * shape.hidden_size
-
-    def attention(self, hidden_size: int, num_heads: int, head_dim: int) -> int:
-        """See [`Cost`]."""
-        inner = num_heads * head_dim
-        return 2 * self.sequence_length * (4 * hidden_size * inner + 2 * self.sequence_length * inner)
-
-    def networks(self, hidden_size: int, layer: LayerChoice) -> int:
-        """See [`Cost`]."""
-        linears = linears_to_intermediate(layer.expression) + 1
-        return 2 * self.sequence_length * layer.stack * linears * hidden_size * layer.intermediate_size
+    @torch.no_grad()
+    def count(self, module: nn.Module, inputs: tuple) -> int:
+        """See [`Counted`]."""
+        if isinstance(module, EfficientBertModel):
+            inputs = inputs[:1]  # without a mask, whose values the model looks at
+        with FlopCounterMode(display=False) as counter:
+            module(*inputs)
+        return counter.get_total_flops()
 
 
 def count_parameters(config: EfficientBertConfig) -> int:

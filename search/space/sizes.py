@@ -1,10 +1,12 @@
 """What a search may choose: the sizes of the shape and of every layer, as a recipe names them."""
 
 import itertools
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.search.space.architecture import Shape
+from efficientbert.search.space.architecture import LayerChoice, Shape
 from efficientbert.train.cli.errors import InputError
 
 
@@ -58,7 +60,7 @@ class Choices:
         base, multiple = self.base_width or hidden_size, self.width_multiple
         return sorted({max(multiple, base // divisor // multiple * multiple) for divisor in self.divisors})
 
-    def attentions(self, hidden_size: int, base: EfficientBertConfig) -> list[tuple[int, int]]:
+    def attentions(self, hidden_size: int, base: EfficientBertConfig) -> list[tuple[int, ...]]:
         """The pairs of heads and width of a head that a layer may have at one hidden size, narrowest first.
 
         Args:
@@ -91,3 +93,31 @@ class Choices:
         ]
         embedding_sizes = self.embedding_sizes or (base.embedding_size,)
         return [(depth, Shape(*sizes)) for depth, *sizes in itertools.product(depths, hidden_sizes, embedding_sizes)]
+
+
+@dataclass(frozen=True)
+class LayerDimension:
+    """A dimension of a layer: one or more of its sizes that are chosen together, in every layer anew.
+
+    Attributes:
+        sizes: Which of `Sizes` it decides.
+        options: What they may be by choices, base and hidden size.
+    """
+
+    sizes: tuple[str, ...]
+    options: Callable[[Choices, EfficientBertConfig, int], list[tuple[int, ...]]]
+
+    def read(self, layer: LayerChoice) -> tuple[int, ...]:
+        """Its sizes of a layer."""
+        return tuple(getattr(layer, name) for name in self.sizes)
+
+    def change(self, layer: LayerChoice, value: tuple[int, ...]) -> LayerChoice:
+        """A layer with its sizes replaced."""
+        changes: dict[str, Any] = dict(zip(self.sizes, value))
+        return replace(layer, **changes)
+
+
+STACK = LayerDimension(("stack",), lambda choices, base, hidden: [(stack,) for stack in choices.stacks])
+WIDTH = LayerDimension(("intermediate_size",), lambda choices, base, hidden: [(w,) for w in choices.widths(hidden)])
+ATTENTION = LayerDimension(("heads", "head_dim"), lambda choices, base, hidden: choices.attentions(hidden, base))
+LAYER_DIMENSIONS = (STACK, WIDTH, ATTENTION)  # which decide all of `Sizes`, in its order

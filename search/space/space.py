@@ -15,6 +15,7 @@ from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.ffn_efficientbert import ExpressionError, parse, uses_gate
 from efficientbert.search.costs.budget import Budget
 from efficientbert.search.costs.cost import Cost, linears_to_intermediate
+from efficientbert.search.costs.parts import all_network_parts, attention_part, embeddings_part, network_parts
 from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape, Sizes
 from efficientbert.search.space.budgeted_draws import Draws, Options
 from efficientbert.search.space.expressions import (
@@ -27,7 +28,7 @@ from efficientbert.search.space.expressions import (
     operator_counts,
     spread_expressions,
 )
-from efficientbert.search.space.sizes import Choices
+from efficientbert.search.space.sizes import LAYER_DIMENSIONS, Choices
 from efficientbert.search.space.variation import Variation
 from efficientbert.train.cli.errors import InputError
 
@@ -80,11 +81,9 @@ class SearchSpace:
         shapes = [shape for _, shape in self.shapes]
         shape = Shape(*(max(getattr(shape, entry.name) for shape in shapes) for entry in fields(Shape)))
         gate = self.choices.gate if self.expressions is None else any(map(_gated, self.expressions))
-        width = max(max(self.choices.widths(shape.hidden_size)) for shape in shapes)
-        attentions = {pair for shape in shapes for pair in self.attentions(shape.hidden_size)}
-        heads, head_dim = map(max, zip(*attentions))
+        every = [size for hidden_size in {shape.hidden_size for shape in shapes} for size in self._sizes(hidden_size)]
         depth = max(depth for depth, _ in self.shapes)
-        sizes = self.sizes or (Sizes(max(self.choices.stacks), width, heads, head_dim),) * depth
+        sizes = self.sizes or (Sizes(*map(max, zip(*every))),) * depth
         return Architecture(shape, tuple(LayerChoice(GATED if gate else PLAIN, *size) for size in sizes))
 
     def plain(self, expression: str = PLAIN) -> Architecture:
@@ -235,7 +234,7 @@ class SearchSpace:
     def columns(self) -> list[str]:
         """What the columns of [`encode`] hold. Layers that a shallower architecture lacks are zeros."""
         depth = max(depth for depth, _ in self.shapes)
-        per_layer = ("stack", "intermediate_size", "heads", "head_dim", "weights", "gate", *OPERATORS)
+        per_layer = (*Sizes._fields, "weights", "gate", *OPERATORS)
         return [
             "num_layers",
             *(entry.name for entry in fields(Shape)),
@@ -246,8 +245,8 @@ class SearchSpace:
     def encode(self, architecture: Architecture) -> np.ndarray:
         """Float64 vector of an architecture, see [`columns`].
 
-        Shape and costs, then for every layer: stack, inner width, heads, width of a head, weights of the linears of
-        its networks over the hidden size, whether it is gated, and how often every operator stands in its expression.
+        Shape and costs, then for every layer: its sizes, weights of the linears of its networks over the hidden size,
+        whether it is gated, and how often every operator stands in its expression.
         """
         row = [len(architecture.layers), *(getattr(architecture.shape, entry.name) for entry in fields(Shape))]
         row += [self.costs[metric](architecture) for metric in sorted(self.costs)]
@@ -310,20 +309,27 @@ class SearchSpace:
         """The expression that is fixed for a layer, if it is."""
         return None if self.expressions is None else spread_expressions(self.expressions, depth)[index]
 
-    def attentions(self, hidden_size: int) -> list[tuple[int, int]]:
+    def attentions(self, hidden_size: int) -> list[tuple[int, ...]]:
         """See `Choices.attentions`."""
         return self.choices.attentions(hidden_size, self.base)
 
-    def layer_sizes(self) -> list[tuple[Shape, list[tuple[int, int]], list[int]]]:
-        """Of every shape the pairs of heads and width of a head, and the inner widths, that its layers may have."""
+    def parts(self) -> list[str]:
+        """All parts that its architectures may have whatever the budgets, see `parts.py`."""
         shapes = dict.fromkeys(shape for _, shape in self.shapes)
-        hidden_sizes = ((shape, shape.hidden_size) for shape in shapes)
-        return [(shape, self.attentions(size), self.choices.widths(size)) for shape, size in hidden_sizes]
+        found = [embeddings_part(shape) for shape in shapes]
+        for hidden in dict.fromkeys(shape.hidden_size for shape in shapes):
+            found += [attention_part(hidden, *pair) for pair in self.attentions(hidden) if pair[0]]
+            for width in self.choices.widths(hidden):
+                if self.expressions is None:
+                    found += all_network_parts(hidden, width)
+                fitting = (text for text in self.expressions or () if fits(text, width > hidden))
+                found += [part for text in fitting for part in network_parts(text, hidden, width)]
+        return list(dict.fromkeys(found))
 
     def _sizes(self, hidden_size: int) -> list[Sizes]:
         """The sizes that a layer may have, where they are not fixed."""
-        parts = itertools.product(self.choices.stacks, self.choices.widths(hidden_size), self.attentions(hidden_size))
-        return [Sizes(stack, width, *attention) for stack, width, attention in parts]
+        options = (dimension.options(self.choices, self.base, hidden_size) for dimension in LAYER_DIMENSIONS)
+        return [Sizes(*itertools.chain(*values)) for values in itertools.product(*options)]
 
     def _allows(self, hidden_size: int, depth: int, index: int, layer: LayerChoice) -> bool:
         """Whether a layer may be this at a hidden size, number of layers and position."""

@@ -4,22 +4,20 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
-from typing import Any, TypeVar
+from functools import cached_property, lru_cache, partial
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.search.costs.budget import Budget
 from efficientbert.search.costs.cost import Cost
 from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape, Sizes
 from efficientbert.search.space.expressions import fits, function_key, mutate_expression, spread_expressions
-from efficientbert.search.space.sizes import Choices
+from efficientbert.search.space.sizes import LAYER_DIMENSIONS, Choices, LayerDimension
 from efficientbert.slicing_efficientbert import nearest_layers
 
 
 ATTEMPTS = 100  # changes tried before a mutation or crossover is given up
+REMEMBERED = 65536  # layers whose changes are known by heart
 REPAIRS = 100  # stacks and widths changed to bring one architecture back into the budgets
-LAYER_DIMENSIONS = ("stack", "intermediate_size", "attention")
-Size = TypeVar("Size", int, tuple[int, int])
 DIMENSIONS = ("num_layers", *(entry.name for entry in fields(Shape)))
 
 
@@ -58,7 +56,7 @@ class Variation:
         if self.expressions is None:
             changes.append(partial(self.change_expression, architecture, rng))
         if self.sizes is None:
-            changes += [partial(self.change_size, architecture, name, rng) for name in self.searched_of_layers()]
+            changes += [partial(self.change_size, architecture, dim, rng) for dim in self.searched_of_layers]
         changes += [partial(self.change_shape, architecture, name, rng) for name in self.searched()]
         known = function_key(architecture)
         for _ in range(ATTEMPTS if changes else 0):
@@ -97,36 +95,42 @@ class Variation:
         text = mutate_expression(layer.expression, rng, self.choices.gate, wide)
         return with_layer(architecture, index, replace(layer, expression=text))
 
-    def change_size(self, architecture: Architecture, name: str, rng: random.Random) -> Architecture | None:
-        """One layer changed in one of `LAYER_DIMENSIONS`, if there is a change that its expression fits."""
-        moves = self.list_moves(architecture, name)
+    def change_size(
+        self, architecture: Architecture, dimension: LayerDimension, rng: random.Random
+    ) -> Architecture | None:
+        """One layer changed in one dimension, if there is a change that its expression fits."""
+        moves = self.list_moves(architecture, dimension)
         return with_layer(architecture, *rng.choice(moves)) if moves else None
 
-    def list_moves(self, architecture: Architecture, name: str) -> list[tuple[int, LayerChoice]]:
-        """All that a layer changed in one of `LAYER_DIMENSIONS` may be, with its number."""
+    def list_moves(self, architecture: Architecture, dimension: LayerDimension) -> list[tuple[int, LayerChoice]]:
+        """All that a layer changed in one dimension may be, with its number."""
         hidden = architecture.shape.hidden_size
-        changes: list[dict[str, Any]]
-        if name == "stack":
-            changes = [{"stack": stack} for stack in self.choices.stacks]
-        elif name == "intermediate_size":
-            changes = [{"intermediate_size": width} for width in self.choices.widths(hidden)]
-        else:
-            attentions = self.choices.attentions(hidden, self.base)
-            changes = [{"heads": heads, "head_dim": head_dim} for heads, head_dim in attentions]
-        moves = (
-            (index, replace(layer, **change)) for index, layer in enumerate(architecture.layers) for change in changes
-        )
         return [
-            (index, layer)
-            for index, layer in moves
-            if layer != architecture.layers[index] and fits(layer.expression, layer.intermediate_size > hidden)
+            (index, changed)
+            for index, layer in enumerate(architecture.layers)
+            for changed in self._changed(layer, hidden, dimension)
         ]
 
-    def searched_of_layers(self) -> list[str]:
-        """Those of `LAYER_DIMENSIONS` that are searched."""
+    def options(self, dimension: LayerDimension, hidden_size: int) -> list[tuple[int, ...]]:
+        """What a dimension of a layer may be at a hidden size."""
+        return dimension.options(self.choices, self.base, hidden_size)
+
+    @cached_property
+    def searched_of_layers(self) -> list[LayerDimension]:
+        """The dimensions of a layer that are searched."""
         hidden_sizes = {shape.hidden_size for _, shape in self.shapes}
-        choice = any(len(self.choices.attentions(size, self.base)) > 1 for size in hidden_sizes)
-        return [name for name in LAYER_DIMENSIONS if choice or name != "attention"]
+        return [one for one in LAYER_DIMENSIONS if any(len(self.options(one, size)) > 1 for size in hidden_sizes)]
+
+    @cached_property
+    def _changed(self) -> Callable[[LayerChoice, int, LayerDimension], list[LayerChoice]]:
+        """All that a layer changed in one dimension may be at a hidden size; what was asked for is remembered."""
+
+        @lru_cache(maxsize=REMEMBERED)
+        def changed(layer: LayerChoice, hidden: int, dimension: LayerDimension) -> list[LayerChoice]:
+            found = (dimension.change(layer, value) for value in self.options(dimension, hidden))
+            return [one for one in found if one != layer and fits(one.expression, one.intermediate_size > hidden)]
+
+        return changed
 
     def searched(self) -> list[str]:
         """The dimensions of the shape that are searched, the number of layers among them."""
@@ -155,19 +159,16 @@ class Variation:
     def fit(self, architecture: Architecture, shape: Shape) -> Architecture:
         """The same layers at another shape.
 
-        Inner widths and attentions keep their rank, and fixed expressions are those of their place.
+        Sizes keep their rank among those that there are, and fixed expressions are those of their place.
         """
         hidden_sizes = (architecture.shape.hidden_size, shape.hidden_size)
-        widths = [self.choices.widths(size) for size in hidden_sizes]
-        attentions = [self.choices.attentions(size, self.base) for size in hidden_sizes]
         expressions = [layer.expression for layer in architecture.layers]
         if self.expressions is not None:
             expressions = spread_expressions(self.expressions, len(expressions))
-        layers = []
-        for index, layer in enumerate(architecture.layers):
-            size = same_rank(layer.intermediate_size, *widths)
-            attention = same_rank((layer.heads, layer.head_dim), *attentions)
-            layers.append(LayerChoice(expressions[index], layer.stack, size, *attention))
+        layers = [replace(layer, expression=text) for layer, text in zip(architecture.layers, expressions)]
+        for dimension in LAYER_DIMENSIONS:
+            old, new = (self.options(dimension, size) for size in hidden_sizes)
+            layers = [dimension.change(layer, same_rank(dimension.read(layer), old, new)) for layer in layers]
         return Architecture(shape, tuple(layers))
 
     def repair(self, architecture: Architecture, rng: random.Random) -> Architecture | None:
@@ -185,7 +186,7 @@ class Variation:
                 return None
             parts = [[cost.layer(shape, layer) for cost in costs] for layer in architecture.layers]
             better = []
-            moves = [move for name in self.searched_of_layers() for move in self.list_moves(architecture, name)]
+            moves = [move for dim in self.searched_of_layers for move in self.list_moves(architecture, dim)]
             for index, layer in moves:
                 changed = [
                     all_layers + cost.layer(shape, layer) - part
@@ -209,7 +210,9 @@ class Variation:
         return excess
 
 
-def same_rank(value: Size, old: Sequence[Size], new: Sequence[Size]) -> Size:
+def same_rank(
+    value: tuple[int, ...], old: Sequence[tuple[int, ...]], new: Sequence[tuple[int, ...]]
+) -> tuple[int, ...]:
     """The one of the new sizes whose rank is that of a value among the old ones."""
     return value if old == new else new[old.index(value) * len(new) // len(old)]
 
