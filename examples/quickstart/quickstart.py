@@ -1,12 +1,13 @@
-"""The main job, once through on real input: search, distillation, fine-tuning and evaluation from one teacher.
+"""The main job, once through on real input: from a teacher to the best small model for a number of milliseconds here.
 
     python examples/quickstart/quickstart.py
     python examples/quickstart/quickstart.py --teacher sentence-transformers/all-MiniLM-L12-v2 --output_dir my-run
 
-Run it in the repository's root. Three students of the same size are made at about the same cost and compared with each
-other and with their teacher: the architecture that a search finds, a random one of the same space (`random.json`), and
-the plain shape with one gelu network a layer (`plain.json`). What the search costs, the other two spend on longer
-distillation. Every job is a command of `efficientbert`. An interrupted run goes on where it stopped.
+Run it in the repository's root. The teacher learns to tell whether a sentence answers a question. Three students of
+one speed are then made at one cost, and compared with each other and with their teacher: the one that `compress`
+chooses, one of a random architecture (`random.json`), and one of the plain shape (`plain.json`), whose time on this
+machine is what the choice may take. What the choice itself costs, the other two spend on more distillation. Every job
+is a command of `efficientbert`. An interrupted run goes on where it stopped.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +30,11 @@ from tqdm import tqdm
 
 
 HERE = Path(os.path.relpath(Path(__file__).parent))
-STUDENTS = {  # what is distilled for how many steps: the search takes as long as the others' further steps
-    "searched": ("{output}/search/best", 300),
-    "random": (str(HERE / "random.json"), 440),
-    "plain": (str(HERE / "plain.json"), 440),
-}
+STUDENTS = ("searched", "random", "plain")
 MODELS = ("teacher", *STUDENTS)
+CHOICE = 1.2  # times as many steps take as long as those of the searched student and its choice together
+# Words of later jobs that are known when earlier ones are done.
+PLAIN_MS, STEPS, PASSES = "MILLISECONDS-OF-PLAIN", "STEPS-AS-COSTLY", "PASSES-OF-SEARCHED"
 TICK = 1.0  # seconds between two looks at a job
 GRACE = 20.0  # seconds in which an interrupted job may end by itself
 NEARLY = 0.95  # of a job is taken for done at most while it runs
@@ -61,43 +62,59 @@ class Job:
 
 
 def tuned(output: Path, name: str) -> Path:
-    """Where a fine-tuned model is."""
-    return output / name if name == "teacher" else output / "answers" / name
+    """Where a model that has learned the task is."""
+    folders = {"teacher": output / "teacher", "searched": output / "compressed" / "model"}
+    return folders.get(name, output / "answers" / name)
+
+
+def distilled(output: Path, name: str) -> Path:
+    """Where a student is that has been distilled on text alone."""
+    return output / "compressed" / "jobs" / "model-text" if name == "searched" else output / name
 
 
 def make_jobs(teacher: str, output: Path) -> list[Job]:
     """All jobs in their order."""
-    search, distill, finetune, evaluate = (
-        (command, str(HERE / f"{command}.yaml")) for command in ("search", "distill", "finetune", "evaluate")
+    compress, distill, finetune, evaluate, benchmark = (
+        (command, str(HERE / f"{command}.yaml"))
+        for command in ("compress", "distill", "finetune", "evaluate", "benchmark")
     )
     folder = {name: str(tuned(output, name)) for name in MODELS}
-    jobs = [
-        Job(
-            "search",
-            "search an architecture",
-            (*search, "--teacher", teacher, "--output_dir", str(output / "search")),
-            140,
-        )
-    ]
-    for name, (student, steps) in STUDENTS.items():
-        words = ("--teacher", teacher, "--student", student.format(output=output), "--max_steps", str(steps))
-        words = (*distill, *words, "--output_dir", str(output / name))
-        jobs.append(Job(f"distil-{name}", f"distil the {name} student", words, 3 * steps // 5))
-    for name in MODELS:
-        model = teacher if name == "teacher" else str(output / name)
-        # The teacher's weights need less change; it is larger.
-        rate, seconds = (("--learning_rate", "1e-4"), 180) if name == "teacher" else ((), 80)
-        words = (*finetune, "--model", model, *rate, "--output_dir", folder[name])
-        jobs.append(Job(f"finetune-{name}", f"fine-tune the {name} model", words, seconds))
-    words = (*evaluate, "--model", folder["teacher"], "--update_card", "false")  # it has no card of ours
-    words = (*words, "--output_json", str(output / "teacher-scores.json"))
-    jobs.append(Job("evaluate-teacher", "score the teacher", words, 20))
+    # The teacher's weights need less change than those of a student.
+    words = (*finetune, "--model", teacher, "--num_epochs", "2", "--learning_rate", "1e-4")
+    jobs = [Job("finetune-teacher", "fine-tune the teacher", (*words, "--output_dir", folder["teacher"]), 110)]
+    words = (*benchmark, "--models", str(HERE / "plain.json"), "--output_json", str(output / "plain.json"))
+    jobs.append(Job("time-plain", "time the plain shape", words, 15))
+    words = (*compress, "--teacher", folder["teacher"], "--latency", PLAIN_MS)
+    words = (*words, "--output_dir", str(output / "compressed"))
+    jobs.append(Job("compress", "choose the best model that is as fast, and make it", words, 290))
+    for name in ("random", "plain"):
+        words = (*distill, "--teacher", folder["teacher"], "--student", str(HERE / f"{name}.json"))
+        words = (*words, "--max_steps", STEPS, "--output_dir", str(output / name))
+        jobs.append(Job(f"distil-{name}", f"distil the {name} student", words, 110))
+        words = (*finetune, "--model", str(output / name), "--teacher", folder["teacher"], "--num_epochs", PASSES)
+        words = (*words, "--output_dir", folder[name])
+        jobs.append(Job(f"finetune-{name}", f"teach the {name} student the task", words, 60))
     words = (*evaluate, "--model", str(output / "answers"), "--output_json", str(output / "scores.json"))
-    jobs.append(Job("evaluate", "score the students", words, 30))
-    words = ("benchmark", "--models", *folder.values(), "--batch_sizes", "1", "--sequence_length", "64")
-    words = (*words, "--output_json", str(output / "speed.json"))
-    jobs.append(Job("benchmark", "time all models", words, 40))
+    jobs.append(Job("evaluate", "score the students", words, 20))
+    words = (*benchmark, "--models", *folder.values(), "--output_json", str(output / "speed.json"))
+    jobs.append(Job("benchmark", "time all models", words, 30))
     return jobs
+
+
+def fill(words: Sequence[str], output: Path) -> list[str]:
+    """The words of a job with what earlier jobs have found in the places that are left for it."""
+    known = {}
+    if (output / "plain.json").exists():
+        known[PLAIN_MS] = f"{read_speeds(output / 'plain.json')[0]['timings'][0]['median_ms']:.2f}"
+    if (output / "compressed").exists():
+        (planned,) = json.loads((output / "compressed" / "plan.json").read_text(encoding="utf-8"))["models"]
+        known |= {STEPS: f"{CHOICE * planned['steps']:.0f}", PASSES: f"{planned['epochs']}"}
+    return [known.get(word, word) for word in words]
+
+
+def read_speeds(path: Path) -> list[dict[str, Any]]:
+    """What a job that times models has found."""
+    return json.loads(path.read_text(encoding="utf-8"))["models"]
 
 
 class Progress:
@@ -153,7 +170,7 @@ class Progress:
         with open(log, "ab") as file:
             # In a session of its own Ctrl-C does not reach it; it hears of it once, from here.
             process = subprocess.Popen(
-                [sys.executable, "-m", "efficientbert", *job.words],
+                [sys.executable, "-m", "efficientbert", *fill(job.words, self.path.parent)],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
@@ -228,51 +245,50 @@ def run_jobs(jobs: list[Job], progress: Progress, output: Path) -> None:
 
 def read_results(output: Path, seconds: dict[str, float]) -> list[dict[str, Any]]:
     """What is known of every model, the teacher first."""
-    files = [output / name for name in ("teacher-scores.json", "scores.json")]
-    scores = {row["model"]: row for file in files for row in json.loads(file.read_text())["results"]}
-    speeds = json.loads((output / "speed.json").read_text())["models"]
+    compared = json.loads((output / "compressed" / "compression.json").read_text(encoding="utf-8"))
+    scores = {name: (row["quality"], row["interval_95"]) for name, row in zip(("teacher", "searched"), compared)}
+    for row in json.loads((output / "scores.json").read_text(encoding="utf-8"))["results"]:
+        scores[row["model"]] = (row["metrics"]["accuracy"], row["intervals"]["accuracy"])
     rows = []
-    for name, speed in zip(MODELS, speeds, strict=True):
+    for name, speed in zip(MODELS, read_speeds(output / "speed.json"), strict=True):
         folder = tuned(output, name)
         (timing,) = speed["timings"]
         row = {
             "model": name,
             "folder": str(folder),
-            "accuracy": scores[name]["metrics"]["accuracy"],
-            "interval_95": scores[name]["intervals"]["accuracy"],
+            "accuracy": scores[name][0],
+            "interval_95": scores[name][1],
             "milliseconds": timing["median_ms"],
             "milliseconds_quartiles": [timing["lower_quartile_ms"], timing["upper_quartile_ms"]],
             "parameters": speed["parameters"],
             "bytes": (folder / "model.safetensors").stat().st_size,
         }
         if name in STUDENTS:
-            provenance = json.loads((output / name / "provenance.json").read_text(encoding="utf-8"))
+            provenance = json.loads((distilled(output, name) / "provenance.json").read_text(encoding="utf-8"))
             row["held_out"] = provenance[-1]["result"]
-            row["seconds"] = seconds[f"distil-{name}"] + (seconds["search"] if name == "searched" else 0.0)
+            jobs = ("compress",) if name == "searched" else (f"distil-{name}", f"finetune-{name}")
+            row["seconds"] = sum(seconds[job] for job in jobs)
         rows.append(row)
     return rows
 
 
-def next_commands(taken: dict[str, Any], teacher: str, output: Path) -> list[tuple[str, str]]:
+def next_commands(taken: dict[str, Any], output: Path) -> list[tuple[str, str]]:
     """What to do with the model that is taken, each with its command line."""
-    python, student = os.path.relpath(sys.executable), str(output / taken["model"])
+    python, student = os.path.relpath(sys.executable), str(distilled(output, taken["model"]))
     ask = (
         "import efficientbert; from transformers import pipeline; "
         f"print(pipeline('text-classification', model='{taken['folder']}')"
         "({'text': 'Who wrote Hamlet?', 'text_pair': 'Shakespeare wrote Hamlet around 1600.'}))"
     )
-    finetune = ["finetune", f"{HERE}/finetune.yaml", "--model", student, "--teacher", str(tuned(output, "teacher"))]
-    distill = ["distill", f"{HERE}/distill.yaml", "--teacher", teacher, "--student", student, "--max_steps", "2000"]
+    base = [python, "-m", "efficientbert"]
+    faster = ["compress", f"{HERE}/compress.yaml", "--teacher", str(tuned(output, "teacher")), "--hours", "1"]
+    faster += ["--latency", f"{taken['milliseconds'] / 2:.2f}", "--output_dir", f"{output}-faster"]
+    distill = ["distill", f"{HERE}/distill.yaml", "--teacher", str(tuned(output, "teacher")), "--student", student]
+    distill += ["--max_steps", "2000"]
     return [
         ("ask it", f'{shlex.quote(python)} -c "{ask}"'),
-        (
-            "fine-tune it under the fine-tuned teacher",
-            shlex.join([python, "-m", "efficientbert", *finetune, "--output_dir", f"{output}-under-teacher"]),
-        ),
-        (
-            "distil it longer",
-            shlex.join([python, "-m", "efficientbert", *distill, "--output_dir", f"{output}-longer"]),
-        ),
+        ("make one of half its time, trained for an hour", shlex.join([*base, *faster])),
+        ("distil it longer", shlex.join([*base, *distill, "--output_dir", f"{output}-longer"])),
     ]
 
 
@@ -288,9 +304,9 @@ def main(teacher: str | None, output: Path) -> None:
     if known:
         duration = f"About {minutes(left)} are left, at the pace so far."
     print(
-        f"Compresses {teacher} into small students, and compares them, in {len(jobs)} jobs:\n"
-        "a search of an architecture; distillation of it, of a random and of a plain one on Wikipedia; fine-tuning\n"
-        "of these and of the teacher to tell whether a sentence answers a question; their scores; their speed.\n"
+        f"Makes the best small model for a number of milliseconds from {teacher}, in {len(jobs)} jobs:\n"
+        "the teacher learns to tell whether a sentence answers a question; a model is chosen for this machine\n"
+        "and made; a random and a plain one of its speed are made at its cost; their scores; their speed.\n"
         f"{duration} It can be interrupted at any time; started again, it\n"
         f"goes on. What the jobs print is in {output / 'logs'}.\n",
         flush=True,
@@ -305,11 +321,11 @@ def main(teacher: str | None, output: Path) -> None:
     taken, sentence = recommend(rows)
     print_table(rows)
     print(f"\n{sentence}\n\nWhat next:")
-    for what, command in next_commands(taken, teacher, output):
+    for what, command in next_commands(taken, output):
         print(f"  {what}:\n    {command}")
     print(
         f"\nPlot: {output / 'results.png'}\nFigures: {output / 'results.json'}\n"
-        f"The search: {output / 'search' / 'report.md'}"
+        f"What was gained by the teacher: {output / 'compressed' / 'compression.md'}"
     )
 
 
