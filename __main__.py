@@ -20,6 +20,7 @@ SCRIPTS = {
     "multitask": ("efficientbert.train.multitask", "train one encoder on several labelled tasks at once"),
     "evaluate": ("efficientbert.train.scoring", "score fine-tuned models on their tasks"),
     "convert": ("efficientbert.train.convert", "convert a checkpoint of the original release"),
+    "export": ("efficientbert.train.export", "write a model as ONNX graphs that run without PyTorch, and int8"),
     "push": ("efficientbert.train.push", "upload a finished folder to the Hub"),
     "benchmark": ("efficientbert.search.benchmark", "compare parameters, FLOPs, latency and memory of models"),
 }

@@ -74,7 +74,7 @@ def _as_function(name: str) -> Callable[..., Outcome]:
     return run
 
 
-(compress, search, distill, embed, augment, finetune, multitask, evaluate, convert, push, benchmark) = map(
+(compress, search, distill, embed, augment, finetune, multitask, evaluate, convert, export, push, benchmark) = map(
     _as_function,
     (
         "compress",
@@ -86,6 +86,7 @@ def _as_function(name: str) -> Callable[..., Outcome]:
         "multitask",
         "evaluate",
         "convert",
+        "export",
         "push",
         "benchmark",
     ),

@@ -33,9 +33,13 @@ setup(
     ],
     extras_require={
         "embeddings": ["sentence-transformers>=6.2"],
+        "onnx": ["onnx>=1.19", "onnxruntime>=1.23", "onnxscript>=0.5"],
         "test": [
             "hypothesis>=6.170",
             "mypy>=2.4",
+            "onnx>=1.19",
+            "onnxruntime>=1.23",
+            "onnxscript>=0.5",
             "peft>=0.21",
             "pytest>=9.0",
             "pytest-xdist>=3.8",

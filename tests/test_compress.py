@@ -26,7 +26,7 @@ from efficientbert.search.compression.arguments import CompressArguments
 from efficientbert.search.compression.corpus import Corpus, own_documents
 from efficientbert.search.compression.own_rows import several
 from efficientbert.search.compression.plan import plan_lengths
-from efficientbert.search.compression.report import add_section, make_table
+from efficientbert.search.compression.report import make_table
 from efficientbert.search.compression.teacher_kind import check_kind
 from efficientbert.search.costs import latency
 from efficientbert.search.costs.cost import Parameters
@@ -35,6 +35,7 @@ from efficientbert.search.space.architecture import Architecture
 from efficientbert.search.space.open_space import open_choices
 from efficientbert.search.space.space import SearchSpace
 from efficientbert.train.cli.errors import InputError
+from efficientbert.train.model_folder.card import add_section
 from efficientbert.train.model_folder.record import read_provenance
 from efficientbert.train.tasks.arguments import TaskArguments
 
@@ -457,6 +458,7 @@ def test_the_tokenizer_of_the_model_is_the_teachers(classifier, task_file, tmp_p
 
 def test_a_card_holds_the_last_table_alone(tmp_path):
     (tmp_path / "README.md").write_text("# model\n\ntext\n", encoding="utf-8")
-    add_section(tmp_path, "old")
-    add_section(tmp_path, "new")
-    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "# model\n\ntext\n\n## Beside its teacher\n\nnew\n"
+    for title, text in (("Beside", "old"), ("Other", "kept"), ("Beside", "new")):
+        add_section(tmp_path, title, text)
+    written = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert written == "# model\n\ntext\n\n## Other\n\nkept\n\n## Beside\n\nnew\n"

@@ -15,9 +15,9 @@ from efficientbert.search.compression.report import (
     MADE,
     PLOT,
     RIVAL,
+    SECTION,
     TABLE,
     TEACHER,
-    add_section,
     explain,
     make_table,
     plot_models,
@@ -25,6 +25,7 @@ from efficientbert.search.compression.report import (
 from efficientbert.search.compression.scoring import measure_models, score_models
 from efficientbert.train.files.writing import write_json, write_text
 from efficientbert.train.metrics.intervals import interval
+from efficientbert.train.model_folder.card import add_section
 
 
 TEXTS = "texts.jsonl"  # the documents of the user's own rows
@@ -96,4 +97,4 @@ def finish(rows: Sequence[dict[str, Any]], prepared: Prepared, work: Path) -> No
         if (work / PLOT).exists():
             shutil.copyfile(work / PLOT, work / planned.name / PLOT)
             shown = f"\n\n![Quality and time of the models]({PLOT})"
-        add_section(work / planned.name, text + shown)
+        add_section(work / planned.name, SECTION, text + shown)

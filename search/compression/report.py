@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from efficientbert.search.costs.machine import describe_machine
 from efficientbert.search.study.plot import BLUE, GREY, ORANGE
 from efficientbert.train.files.tables import table
-from efficientbert.train.files.writing import write_text, writing
+from efficientbert.train.files.writing import writing
 
 
 TABLE, PLOT, FIGURES = "compression.md", "compression.png", "compression.json"
-SECTION = "## Beside its teacher"  # of a card; the last one
+SECTION = "Beside its teacher"  # of a card
 # Roles of a row; a rival has the same shape and was not distilled.
 TEACHER, MADE, RIVAL = "teacher", "compressed", "rival"
 
@@ -115,10 +115,3 @@ def plot_models(rows: Sequence[dict[str, Any]], path: Path) -> None:
 def read_rows(folder: Path) -> list[dict[str, Any]]:
     """The rows of a finished compression."""
     return json.loads((folder / FIGURES).read_text(encoding="utf-8"))
-
-
-def add_section(folder: Path, text: str) -> None:
-    """Puts a section with the table at the end of a model's card, in the place of an earlier one."""
-    card = folder / "README.md"
-    before = card.read_text(encoding="utf-8").partition(f"\n{SECTION}\n")[0]
-    write_text(card, f"{before.rstrip()}\n\n{SECTION}\n\n{text}\n")

@@ -1,7 +1,9 @@
 """Keeps libraries from printing what nobody asked for."""
 
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 
@@ -25,13 +27,26 @@ def settle_output(environment: MutableMapping[str, str] = os.environ) -> None:
 
 
 @contextmanager
+def quiet_logs() -> Iterator[None]:
+    """Silences, for a while, what libraries log and warn of on their own ways."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+@contextmanager
 def quiet_bars() -> Iterator[None]:
     """Silences, for a while, the bars that `settle_output` silences in a command; other than it, it leaves a process
     of the user's as it was.
     """
     import datasets  # here, as a command must answer before they are loaded
     from huggingface_hub import constants
-    from transformers.utils import logging
+    from transformers.utils import logging as library
 
     with ExitStack() as after:
         unset = datasets.config.HF_DATASETS_DISABLE_PROGRESS_BARS is None
@@ -39,7 +54,7 @@ def quiet_bars() -> Iterator[None]:
             datasets.disable_progress_bars()
             after.callback(datasets.enable_progress_bars)
         unset = constants.HF_HUB_DISABLE_PROGRESS_BARS is None
-        if unset and logging.is_progress_bar_enabled() and not sys.stderr.isatty():
-            logging.disable_progress_bar()
-            after.callback(logging.enable_progress_bar)
+        if unset and library.is_progress_bar_enabled() and not sys.stderr.isatty():
+            library.disable_progress_bar()
+            after.callback(library.enable_progress_bar)
         yield

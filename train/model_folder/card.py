@@ -1,5 +1,6 @@
 """The model card and the record it is rendered from: what was done to make a model, with which result."""
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,14 @@ def make_card(folder: Path, name: str) -> str:
     ]
     text = "\n\n".join(section for section in sections if section)
     return f"---\n{data.to_yaml()}\n---\n\n{text}\n"
+
+
+def add_section(folder: Path, title: str, text: str) -> None:
+    """Puts a section at the end of a model's card, in the place of an earlier one of its title."""
+    card = folder / "README.md"
+    earlier = rf"\n## {re.escape(title)}\n.*?(?=\n## |\Z)"
+    before = re.sub(earlier, "", card.read_text(encoding="utf-8"), flags=re.DOTALL)
+    write_text(card, f"{before.rstrip()}\n\n## {title}\n\n{text}\n")
 
 
 def find_base_model(steps: list[dict[str, Any]]) -> tuple[str | None, str | None]:

@@ -1,5 +1,8 @@
 """What a model predicts for labelled rows, and what figures that comes to."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -22,16 +25,32 @@ def predict(model: PreTrainedModel, task: Task, data: TaskData, batch_size: int)
         batch_size: Features at a time.
     """
     device, training = next(model.parameters()).device, model.training
+    model.eval()
+    logits = run_rows(model, task, data, batch_size, device)
+    model.train(training)
+    return logits
+
+
+def run_rows(
+    run: Callable[..., Any], task: Task, data: TaskData, batch_size: int, device: torch.device | str = "cpu"
+) -> list[np.ndarray]:
+    """As `predict`, of anything that is called as a model of the task is.
+
+    Args:
+        run: Takes model inputs, and returns what has the outputs of a model as attributes.
+        task: What it is for.
+        data: As of `predict`.
+        batch_size: As of `predict`.
+        device: Where it takes its inputs.
+    """
     order = np.argsort([length(ids) for ids in data.features["input_ids"]], kind="stable")
     logits: list[np.ndarray] = [np.empty(0)] * len(order)
-    model.eval()
     for start in tqdm(range(0, len(order), batch_size), desc="Predicting", unit="batch", leave=False, disable=None):
         chosen = [int(index) for index in order[start : start + batch_size]]
         batch = task.collate([data.features[index] for index in chosen])
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        for index, row in zip(chosen, task.logits(model(**model_inputs(batch)), batch)):
+        for index, row in zip(chosen, task.logits(run(**model_inputs(batch)), batch)):
             logits[index] = row
-    model.train(training)
     return logits
 
 

@@ -1,0 +1,53 @@
+"""Writes a model as ONNX graphs that run without PyTorch, in float32, float16 and int8.
+
+    efficientbert export --model my-classifier --data reviews.csv --text_column review --output_dir my-classifier-onnx
+    efficientbert export --model my-embedder --numbers int8 --output_dir my-embedder-onnx
+    efficientbert push --folder my-classifier-onnx --repo_id me/my-classifier
+
+Every graph is compared with the model before it is kept. `docs/serving.md` shows how to run them.
+"""
+
+from dataclasses import asdict
+from functools import partial
+
+from efficientbert.train.cli.command import run_command
+from efficientbert.train.cli.outcome import Outcome
+from efficientbert.train.files.output_folder import OutputFolder, run_arguments
+from efficientbert.train.runtimes.arguments import ExportArguments
+
+
+def main(args: ExportArguments) -> Outcome:
+    """Runs the job from a model to a folder with the model, its graphs, and how far each is from it."""
+    args.check()
+    if not args.finished():
+        args.check_sources()
+    from efficientbert.train.files.digests import digest_data, digest_models
+    from efficientbert.train.runtimes.exporting import read_figures, write_graphs
+    from efficientbert.train.runtimes.session import runtime
+    from efficientbert.train.runtimes.source import load_source
+
+    folder = OutputFolder(
+        args.output_dir,
+        run_arguments(args),
+        partial(digest_models, args, "model"),
+        partial(digest_data, "data", args.data),
+    )
+    if folder.complete:
+        print(f"{folder.path} is complete already")
+        return Outcome(folder.path, {"graphs": read_figures(folder.path)})
+    runtime()
+    source = load_source(args)
+    folder.open()
+    figures = write_graphs(source, args, folder.work)
+    path = folder.finish()
+    print(path)
+    return Outcome(path, {"graphs": {name: asdict(graph) for name, graph in figures.items()}})
+
+
+def cli() -> None:
+    """Runs the script with this process's arguments."""
+    run_command(main, ExportArguments, "export")
+
+
+if __name__ == "__main__":
+    cli()

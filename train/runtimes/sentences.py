@@ -1,0 +1,43 @@
+"""Texts that a graph is compared on where nothing better is known: plain, long, short, of other scripts, and odd."""
+
+SENTENCES = (
+    "The train to the coast leaves at seven, and it is always full on Fridays.",
+    "She read the letter twice before she put it back into the drawer.",
+    "Prices rose by three percent in March, the fastest rise in two years.",
+    "The battery lasts a whole day, but the screen is hard to read in the sun.",
+    "I would not recommend this hotel to anyone who needs a quiet night.",
+    "An absolute delight from the first scene to the last!",
+    "How do I reset my password if I no longer have access to my e-mail?",
+    "The council has approved plans for a new bridge across the river.",
+    "Water boils at a lower temperature on a mountain than at sea level.",
+    "The patient was given 20 mg twice a day and recovered within a week.",
+    "Neither the buyer nor the seller is bound by this offer until it is signed.",
+    "Mix the flour with the butter, add two eggs and let the dough rest for an hour.",
+    "In 1969 two people walked on the Moon for the first time.",
+    "He scored in the ninetieth minute, and the whole stadium stood up.",
+    "The algorithm sorts n numbers in time proportional to n log n.",
+    "Please find the invoice attached; it is due by the end of the month.",
+    "Bats are the only mammals that can truly fly.",
+    "The museum is closed on Mondays, except in August.",
+    "Nobody knew why the lights in the old mill were on that night.",
+    "Their second album sold better than the first, although critics liked it less.",
+    "The glacier has lost a third of its ice since measurements began, and what is left melts faster every summer, "
+    "so that the villages below, which live on its water, have begun to build basins for the winter snow.",
+    "When the company was founded in a garage by two students of physics, who had sold their car to buy a computer, "
+    "no bank would lend them money; ten years later it employed four thousand people in eleven countries, and those "
+    "who had refused them came to ask whether they might advise on its sale, which both founders declined politely.",
+    "No.",
+    "ok",
+    "7:45",
+    "C++ and C# are not the same language.",
+    "https://example.org/a?b=c&d=e",
+    "Das Wetter war die ganze Woche über schlecht, aber am Sonntag schien die Sonne.",
+    "Le petit chat dort sur le canapé depuis ce matin.",
+    "El barco salió del puerto antes del amanecer.",
+    "今日はとても良い天気です。",
+    "Это был долгий и холодный день.",
+    "मौसम आज बहुत अच्छा है।",
+    "🎉🎉 what a day 😀 !!!",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "...",
+)
