@@ -263,7 +263,7 @@ def no_clock(monkeypatch):
     def measure_parts(parts, base, settings) -> list[float]:
         return [0.1 + sum(map(int, part.split()[1:])) / 200 for part in parts]
 
-    def measure_times(models, args, device) -> list[dict[int, list[float]]]:
+    def measure_times(models, vocab_size, args, device) -> list[dict[int, list[float]]]:
         return [{1: [40.0 if number == 0 else 10.0 + number]} for number, _ in enumerate(models)]
 
     monkeypatch.setattr(latency, "measure_parts", measure_parts)

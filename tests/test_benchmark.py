@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from transformers import AutoModel, BertConfig, BertModel, DistilBertConfig, Dis
 from efficientbert import EfficientBertConfig, EfficientBertModel
 from efficientbert.search.benchmark import main
 from efficientbert.search.costs import comparison
-from efficientbert.search.costs.arguments import BenchmarkArguments
+from efficientbert.search.costs.arguments import RUNTIMES, BenchmarkArguments
 from efficientbert.search.costs.comparison import (
     Measured,
     Timing,
@@ -22,7 +23,6 @@ from efficientbert.search.costs.comparison import (
     load_config,
     load_model,
     make_inputs,
-    measure_memory,
     measure_times,
     peak_memory,
     summarize,
@@ -106,9 +106,8 @@ def test_a_configuration_is_built_with_random_weights(folders):
     assert not all(torch.equal(tensor, stored[name]) for name, tensor in built.items())
 
 
-def test_inputs_fit_every_model():
-    models = [BertModel(SMALL_BERT), EfficientBertModel(SMALL_OURS)]
-    inputs = make_inputs(models, 16, 30, "cpu")
+def test_inputs_are_of_a_vocabulary():
+    inputs = make_inputs(50, 16, 30, "cpu")
     assert inputs["input_ids"].shape == (16, 30) and inputs["attention_mask"].all()
     assert inputs["input_ids"].min() == 0 and inputs["input_ids"].max() == 49
 
@@ -126,19 +125,51 @@ def test_times_go_to_their_model_and_batch(monkeypatch):
     monkeypatch.setattr(comparison, "time_rounds", fake_rounds)
     args = BenchmarkArguments(["a", "b"], batch_sizes=[1, 4], sequence_length=3, rounds=2)
     models = [BertModel(SMALL_BERT), EfficientBertModel(SMALL_OURS)]
-    assert measure_times(models, args, "cpu") == [{1: [10, 11], 4: [40, 41]}, {1: [110, 111], 4: [140, 141]}]
+    assert measure_times(models, 50, args, "cpu") == [{1: [10, 11], 4: [40, 41]}, {1: [110, 111], 4: [140, 141]}]
 
 
-def test_compiled_models_are_timed_when_asked(monkeypatch):
-    timed, compiled = [], BertModel(SMALL_BERT)
-    monkeypatch.setattr(torch, "compile", lambda model, dynamic: compiled if not dynamic else None)
-    monkeypatch.setattr(
-        comparison, "time_rounds", lambda calls, device, rounds: timed.append([call.func for call in calls]) or [[1.0]]
-    )
-    model = BertModel(SMALL_BERT)
-    for chosen in (True, False):
-        measure_times([model], BenchmarkArguments(["a"], [1], rounds=1, compile=chosen), "cpu")
-    assert timed == [[compiled], [model]]
+def test_every_model_is_timed_in_every_runtime(folders, monkeypatch):
+    timed, seen = [], []
+
+    def compiled(model, dynamic):
+        seen.append((model, dynamic))
+        return model.forward
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setattr(comparison, "in_fresh_process", lambda name, job, *arguments: {2: 7})
+
+    def fake_rounds(calls, device, rounds):
+        timed.extend(call.func for call in calls)
+        outputs = [call() for call in calls]
+        states = [output.last_hidden_state for output in outputs]
+        for place in (0, 4):  # all runtimes of a model give what it gives
+            for other in states[place + 1 : place + 3]:
+                assert torch.allclose(states[place], other, atol=1e-4)
+            assert 0 < (states[place] - states[place + 3]).abs().max() < 0.5
+        return [[float(number + 1) for number in range(len(calls))]]
+
+    monkeypatch.setattr(comparison, "time_rounds", fake_rounds)
+    models, threads = [str(folders / "bert"), str(folders / "ours")], torch.get_num_threads()
+    args = BenchmarkArguments(models, [2], 9, threads, runtimes=["eager", "compile", "onnx", "onnx-int8"], rounds=1)
+    with torch.inference_mode():
+        found = comparison.benchmark(args)
+    assert [(one.model, one.runtime) for one in found] == [(name, runtime) for name in models for runtime in RUNTIMES]
+    assert [one.timings[0].median_ms for one in found] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [one.timings[0].speed_up for one in found] == pytest.approx([1 / n for n in range(1, 9)])
+    assert [dynamic for _, dynamic in seen] == [False, False] and timed[1] == seen[0][0].forward
+    assert [type(call).__name__ for call in timed[2:4]] == ["Session", "Session"]
+    assert found[3].megabytes < found[2].megabytes and found[0].megabytes == found[1].megabytes
+    header, _, *rows = format_table(found).splitlines()
+    assert " runtime |" in header and " onnx-int8 |" in rows[3]
+
+
+def test_a_graphs_memory_is_measured_in_a_fresh_process(folders, tmp_path):
+    model = load_model(str(folders / "ours"), "float32")
+    paths = comparison.write_graphs(model, ["eager", "onnx"], tmp_path / "graphs")
+    assert list(paths) == ["onnx"]
+    args = BenchmarkArguments([], [4, 1], sequence_length=9, threads=1)
+    peaks = comparison.in_fresh_process("ours", comparison.peak_memory_of_graph, paths["onnx"], 50, args)
+    assert set(peaks) == {1, 4} and 0 < peaks[1] <= peaks[4] < 200e6
 
 
 def test_peak_memory_holds_the_weights_and_little_else(tmp_path):
@@ -149,9 +180,10 @@ def test_peak_memory_holds_the_weights_and_little_else(tmp_path):
     weights = sum(tensor.nbytes for tensor in model.parameters())
     model.save_pretrained(tmp_path / "big")
     held = bytearray(500_000_000)  # what this process holds must not count
-    peaks = measure_memory(BenchmarkArguments([str(tmp_path / "big")], [16, 1], sequence_length=64, threads=1))
-    assert len(held) and len(peaks) == 1 and set(peaks[0]) == {1, 16}
-    assert weights <= peaks[0][1] <= peaks[0][16] < 2.5 * weights
+    args = BenchmarkArguments([], [16, 1], sequence_length=64, threads=1)
+    peaks = comparison.in_fresh_process("big", peak_memory, str(tmp_path / "big"), args)
+    assert len(held) and set(peaks) == {1, 16}
+    assert weights <= peaks[1] <= peaks[16] < 2.5 * weights
 
 
 def test_table_and_json(folders, tmp_path, capsys):
@@ -186,28 +218,26 @@ def test_table_and_json(folders, tmp_path, capsys):
 
 def test_table():
     reports = [
-        Measured("bert-base", 108_891_648, 22_347_251_712, [Timing(1, 100.0, 99.0, 104.26, 1.0, 466_837_504)]),
-        Measured("tiny", 9_100_000, 1_420_000_000, [Timing(1, 12.5, 12.0, 13.0, 8.0, 52_428_800)]),
+        Measured("bert-base", "eager", 108_891_648, 22_347_251_712, 438.0, [Timing(1, 100, 99, 104.26, 1.0, 2**20)]),
+        Measured("tiny", "eager", 9_100_000, 1_420_000_000, 36.4, [Timing(1, 12.5, 12.0, 13.0, 8.0, 52_428_800)]),
     ]
-    assert format_table(reports).splitlines() == [
-        "| model     | encoder parameters (no pooler) | FLOPs per sequence | batch 1: ms (quartiles) | speed-up "
-        "| peak MiB |",
-        "| --------- | -----------------------------: | -----------------: | ----------------------: | -------: "
-        "| -------: |",
-        "| bert-base |                        108.89M |             22.35G |      100.0 (99.0-104.3) |     1.0x "
-        "|      445 |",
-        "| tiny      |                          9.10M |              1.42G |        12.5 (12.0-13.0) |     8.0x "
-        "|       50 |",
+    header, rule, *rows = (re.split(r" *\| *", line)[1:-1] for line in format_table(reports).splitlines())
+    assert header[:4] == ["model", "encoder parameters (no pooler)", "FLOPs per sequence", "MB"]
+    assert header[4:] == ["batch 1: ms (quartiles)", "speed-up", "peak MiB"] and len(rule) == 7
+    assert rows == [
+        ["bert-base", "108.89M", "22.35G", "438.0", "100.0 (99.0-104.3)", "1.0x", "1"],
+        ["tiny", "9.10M", "1.42G", "36.4", "12.5 (12.0-13.0)", "8.0x", "50"],
     ]
+    assert len({len(line) for line in format_table(reports).splitlines()}) == 1
 
 
 def test_command_gives_the_arguments_back():
     assert command_of(BenchmarkArguments(["bert-base", "my folder"])) == (
         "efficientbert benchmark --models bert-base 'my folder'"
     )
-    args = BenchmarkArguments(["a"], [1, 8], compile=True, output_json="speed.json")
+    args = BenchmarkArguments(["a"], [1, 8], runtimes=["compile", "onnx"], output_json="speed.json")
     assert command_of(args) == (
-        "efficientbert benchmark --models a --batch_sizes 1 8 --compile True --output_json speed.json"
+        "efficientbert benchmark --models a --batch_sizes 1 8 --runtimes compile onnx --output_json speed.json"
     )
 
 
@@ -224,6 +254,9 @@ def test_command_gives_the_arguments_back():
         (["--sequence_length", "0"], "--sequence_length 0: must be positive"),
         (["--rounds", "-1"], "--rounds -1: must be positive"),
         (["--threads", "0"], "--threads 0: must be positive"),
+        (["--runtimes", "tflite"], "--runtimes 'tflite': unknown; known are eager, compile, onnx, onnx-int8"),
+        (["--runtimes", "onnx", "onnx"], "--runtimes onnx onnx: name at least one, and none twice"),
+        (["--runtimes", "onnx", "--dtype", "float16"], "--runtimes 'onnx': runs in float32 or int8"),
         (["--dtype", "int8"], "--dtype 'int8': unknown; known are float32"),
         (["--output_json", "no/such/folder/x.json"], "--output_json 'no/such/folder/x.json': cannot be written"),
         (["--output_json", "."], "--output_json '.': cannot be written"),

@@ -144,7 +144,7 @@ def test_an_interrupted_run_keeps_its_plan_and_what_is_done(classifier, task_fil
 
 
 def test_a_bare_encoder_gives_three_to_choose_from(teacher_folder, corpus_file, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(scoring, "measure_times", lambda models, args, device: [{1: [15.0]} for _ in models])
+    monkeypatch.setattr(scoring, "measure_times", lambda models, *rest: [{1: [15.0]} for _ in models])
     made = compress(teacher_folder(), tmp_path / "out", corpus=corpus_file)
     names = [row["model"] for row in made.figures["models"]]
     assert names == ["teacher", "half", "half, untrained", "quarter", "quarter, untrained"]

@@ -44,7 +44,8 @@ def measure_models(models: Mapping[str, str], args: CompressArguments, threads: 
         loaded = [load_model(name, "float32") for name in models.values()]
         counts = [count_encoder_parameters(model) for model in loaded]
         placed = [prepare(name, model, timed, "cpu") for name, model in zip(models.values(), loaded)]
-        times = measure_times(placed, timed, "cpu")
+        vocab_size = min(model.config.vocab_size for model in placed)
+        times = measure_times(placed, vocab_size, timed, "cpu")
     return {
         name: {"latency_ms": float(np.median(by_batch[1])), "parameters": count, "megabytes": BYTES * count / 1e6}
         for name, by_batch, count in zip(models, times, counts)

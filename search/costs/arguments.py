@@ -21,6 +21,7 @@ PUBLISHED_SIZES: dict[str, tuple[int, int, int, int]] = {
 KNOWN = (*PRESETS, *PUBLISHED_SIZES)
 NOT_FOUND = f"cannot be found (known names are {', '.join(KNOWN)}, .json files, folders and Hub ids)"
 DTYPE_NAMES = ("float32", "float16", "bfloat16")
+RUNTIMES = ("eager", "compile", "onnx", "onnx-int8")
 
 
 @dataclass
@@ -55,8 +56,12 @@ class BenchmarkArguments:
     dtype: str = field(
         default="float32", metadata={"help": "Type of weights and activations: float32, float16 or bfloat16."}
     )
-    compile: bool = field(
-        default=False, metadata={"help": "Speed up every model with torch.compile before it is timed."}
+    runtimes: list[str] = field(
+        default_factory=lambda: ["eager"],
+        metadata={
+            "help": f"What runs every model: some of {', '.join(RUNTIMES)}; onnx is onnxruntime, on the CPU. "
+            "All models are timed in all of them."
+        },
     )
     rounds: int = field(
         default=20, metadata={"help": "Rounds, in each of which every model is timed once at every batch size."}
@@ -84,6 +89,13 @@ class BenchmarkArguments:
                 raise InputError(f"model {name!r}: {NOT_FOUND}: there is no such file or folder")
         if self.dtype not in DTYPE_NAMES:
             raise InputError(f"--dtype {self.dtype!r}: unknown; known are {', '.join(DTYPE_NAMES)}")
+        if not self.runtimes or len(set(self.runtimes)) < len(self.runtimes):
+            raise InputError(f"--runtimes {' '.join(self.runtimes)}: name at least one, and none twice")
+        for name in self.runtimes:
+            if name not in RUNTIMES:
+                raise InputError(f"--runtimes {name!r}: unknown; known are {', '.join(RUNTIMES)}")
+            if name.startswith("onnx") and self.dtype != "float32":
+                raise InputError(f"--runtimes {name!r}: runs in float32 or int8; leave out --dtype {self.dtype}")
         if self.output_json:
             path = Path(self.output_json)
             if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):

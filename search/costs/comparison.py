@@ -4,7 +4,8 @@ import multiprocessing
 import os
 import resource
 import shlex
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from efficientbert.search.costs.timing import time_rounds
 from efficientbert.train.cli.arguments import changed_arguments
 from efficientbert.train.cli.errors import InputError, one_line
 from efficientbert.train.files.tables import table
+from efficientbert.train.runtimes.session import Session, runtime
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,22 @@ class Timing:
 
 @dataclass(frozen=True)
 class Measured:
-    """One model: encoder parameters without a pooler, FLOPs of one sequence, and what was measured."""
+    """One model in one runtime.
+
+    Attributes:
+        model: Its name.
+        runtime: What ran it.
+        parameters: Of the encoder, without a pooler.
+        flops_per_sequence: Of one sequence.
+        megabytes: Of its weights in memory, or of the file of its graph.
+        timings: What was measured, by batch size.
+    """
 
     model: str
+    runtime: str
     parameters: int
     flops_per_sequence: int
+    megabytes: float
     timings: list[Timing]
 
 
@@ -115,17 +128,14 @@ def count_model_flops(model: PreTrainedModel, sequence_length: int) -> int:
     if model.config.model_type == EfficientBertConfig.model_type:
         return count_flops(model.config, sequence_length)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(**make_inputs([model], 1, sequence_length, "cpu"))
+        model(**make_inputs(model.config.vocab_size, 1, sequence_length, "cpu"))
     by_module = counter.get_flop_counts()
     pooler = sum(sum(by_module[name].values()) for name in by_module if name.endswith(".pooler"))
     return counter.get_total_flops() - pooler
 
 
-def make_inputs(
-    models: Sequence[PreTrainedModel], batch_size: int, sequence_length: int, device: str
-) -> dict[str, torch.Tensor]:
-    """Random tokens that every model knows, and an attention mask without padding, of shape `(B, L)`."""
-    vocab_size = min(model.config.vocab_size for model in models)
+def make_inputs(vocab_size: int, batch_size: int, sequence_length: int, device: str) -> dict[str, torch.Tensor]:
+    """Random tokens of a vocabulary, and an attention mask without padding, of shape `(B, L)`."""
     generator = torch.Generator().manual_seed(0)
     input_ids = torch.randint(vocab_size, (batch_size, sequence_length), generator=generator).to(device)
     return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
@@ -149,7 +159,30 @@ def check_length(name: str, model: PreTrainedModel, sequence_length: int) -> Non
         InputError: if the model cannot run it.
     """
     with refusing(name, f"cannot be run on {sequence_length} tokens"), torch.inference_mode():
-        model(**make_inputs([model], 1, sequence_length, "cpu"))
+        model(**make_inputs(model.config.vocab_size, 1, sequence_length, "cpu"))
+
+
+def write_graphs(model: PreTrainedModel, runtimes: Sequence[str], folder: Path) -> dict[str, Path]:
+    """The graphs of a model that some runtimes run, written to a folder, by runtime.
+
+    Raises:
+        InputError: if it cannot be drawn.
+    """
+    wanted = [name for name in runtimes if name.startswith("onnx")]
+    if not wanted:
+        return {}
+    runtime()
+    from efficientbert.train.runtimes.graph import BATCH, LENGTH, TensorModel, Traced, write_graph
+    from efficientbert.train.runtimes.int8 import write_int8
+
+    inputs, outputs = ("input_ids", "attention_mask"), ("last_hidden_state",)
+    traced = Traced(TensorModel(model, inputs, outputs), inputs, outputs, (BATCH, LENGTH))
+    paths = {"onnx": folder / "model.onnx", "onnx-int8": folder / "int8.onnx"}
+    folder.mkdir()
+    write_graph(traced, model.config.vocab_size, paths["onnx"])
+    if "onnx-int8" in wanted:
+        write_int8(paths["onnx"], paths["onnx-int8"])
+    return {name: paths[name] for name in wanted}
 
 
 def peak_resident_bytes() -> int:
@@ -159,6 +192,18 @@ def peak_resident_bytes() -> int:
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return 1024 * int(line.split()[1])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def peak_memory_of_graph(path: Path, vocab_size: int, args: BenchmarkArguments) -> dict[int, int]:
+    """Loads a graph in this process, which must be fresh, and runs it; see `peak_memory`."""
+    runtime()
+    before = psutil.Process().memory_info().rss
+    session = Session(path, args.threads)
+    peaks = {}
+    for batch_size in sorted(args.batch_sizes):
+        session(**make_inputs(vocab_size, batch_size, args.sequence_length, "cpu"))
+        peaks[batch_size] = peak_resident_bytes() - before
+    return peaks
 
 
 def peak_memory(name: str, args: BenchmarkArguments) -> dict[int, int]:
@@ -184,41 +229,37 @@ def peak_memory(name: str, args: BenchmarkArguments) -> dict[int, int]:
     model = prepare(name, model, args, device)
     peaks = {}
     for batch_size in sorted(args.batch_sizes):
-        inputs = make_inputs([model], batch_size, args.sequence_length, device)
+        inputs = make_inputs(model.config.vocab_size, batch_size, args.sequence_length, device)
         with refusing(name, f"cannot be run on {batch_size} sequences"), torch.inference_mode():
             model(**inputs)
         peaks[batch_size] = torch.cuda.max_memory_allocated() if device == "cuda" else peak_resident_bytes() - before
     return peaks
 
 
-def measure_memory(args: BenchmarkArguments) -> list[dict[int, int]]:
-    """The peak memory of every model by batch size, each model in a process of its own.
+def in_fresh_process(name: str, job: Callable[..., dict[int, int]], *arguments: object) -> dict[int, int]:
+    """What a job returns that runs in a process of its own.
 
     Raises:
-        InputError: if a model cannot be loaded or run, or its process is killed.
+        InputError: if the job does, or its process is killed.
     """
-    peaks = []
-    for name in tqdm(args.models, desc="memory", disable=None):
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            try:
-                peaks.append(pool.submit(peak_memory, name, args).result())
-            except BrokenProcessPool:
-                raise InputError(f"model {name!r}: its process was killed, probably for want of memory") from None
-    return peaks
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(job, *arguments).result()
+        except BrokenProcessPool:
+            raise InputError(f"model {name!r}: its process was killed, probably for want of memory") from None
 
 
 def measure_times(
-    models: list[PreTrainedModel], args: BenchmarkArguments, device: str
+    calls: Sequence[Callable[..., object]], vocab_size: int, args: BenchmarkArguments, device: str
 ) -> list[dict[int, list[float]]]:
-    """Milliseconds of every round of every model by batch size."""
-    timed = [torch.compile(model, dynamic=False) for model in models] if args.compile else models
-    times: list[dict[int, list[float]]] = [{} for _ in models]
+    """Milliseconds of every round of everything that is called as a model is, by batch size."""
+    times: list[dict[int, list[float]]] = [{} for _ in calls]
     for batch_size in args.batch_sizes:
-        inputs = make_inputs(models, batch_size, args.sequence_length, device)
-        rounds = time_rounds([partial(model, **inputs) for model in timed], device, args.rounds)
+        inputs = make_inputs(vocab_size, batch_size, args.sequence_length, device)
+        rounds = time_rounds([partial(call, **inputs) for call in calls], device, args.rounds)
         progress = tqdm(rounds, desc=f"latency, batch {batch_size}", total=args.rounds, disable=None)
-        for by_model, one_models_times in zip(times, zip(*progress)):
-            by_model[batch_size] = list(one_models_times)
+        for by_call, one_calls_times in zip(times, zip(*progress)):
+            by_call[batch_size] = list(one_calls_times)
     return times
 
 
@@ -233,27 +274,43 @@ def summarize(
 
 
 def benchmark(args: BenchmarkArguments) -> list[Measured]:
-    """Measures every model.
+    """Measures every model in every runtime.
 
     Raises:
         InputError: if a model cannot be found, loaded or run.
     """
-    for name in args.models:
-        load_config(name)
+    configs = [load_config(name) for name in args.models]
     torch.set_num_threads(args.threads)
     device = pick_device()
-    memory = measure_memory(args)
-    models, counts = [], []
-    for name in args.models:
-        model = load_model(name, args.dtype)
-        counts.append((count_encoder_parameters(model), count_model_flops(model, args.sequence_length)))
-        models.append(prepare(name, model, args, device))
-    times = measure_times(models, args, device)
-    reports = []
-    for name, (parameters, flops), by_batch, peaks in zip(args.models, counts, times, memory):
-        timings = [summarize(size, by_batch[size], times[0][size], peaks[size]) for size in args.batch_sizes]
-        reports.append(Measured(name, parameters, flops, timings))
-    return reports
+    vocab_size = min(config.vocab_size for config in configs)
+    # Every model and what it takes in PyTorch, before anything is held here.
+    memory = {
+        name: in_fresh_process(name, peak_memory, name, args)
+        for name in tqdm(args.models, desc="memory", disable=None)
+    }
+    calls: list[Callable[..., object]] = []
+    subjects: list[tuple[str, str, int, int, float, dict[int, int]]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, name in enumerate(args.models):
+            model = load_model(name, args.dtype)
+            counts = (count_encoder_parameters(model), count_model_flops(model, args.sequence_length))
+            model = prepare(name, model, args, device)
+            graphs = write_graphs(model, args.runtimes, Path(folder, str(number)))
+            weights = sum(tensor.nbytes for tensor in model.parameters()) / 1e6
+            for chosen in args.runtimes:
+                if chosen in graphs:
+                    path = graphs[chosen]
+                    peaks = in_fresh_process(name, peak_memory_of_graph, path, vocab_size, args)
+                    calls.append(Session(path, args.threads))
+                    subjects.append((name, chosen, *counts, path.stat().st_size / 1e6, peaks))
+                else:
+                    calls.append(torch.compile(model, dynamic=False) if chosen == "compile" else model)
+                    subjects.append((name, chosen, *counts, weights, memory[name]))
+        times = measure_times(calls, vocab_size, args, device)
+    return [
+        Measured(*subject, [summarize(size, by_batch[size], times[0][size], peaks[size]) for size in args.batch_sizes])
+        for (*subject, peaks), by_batch in zip(subjects, times)
+    ]
 
 
 def pick_device() -> str:
@@ -277,12 +334,14 @@ def command_of(args: BenchmarkArguments) -> str:
 
 def format_table(reports: Sequence[Measured]) -> str:
     """The reports as an aligned Markdown table."""
-    header = ["model", "encoder parameters (no pooler)", "FLOPs per sequence"]
+    several = len({report.runtime for report in reports}) > 1 or reports[0].runtime != "eager"
+    header = ["model", *(["runtime"] if several else []), "encoder parameters (no pooler)", "FLOPs per sequence", "MB"]
     for timing in reports[0].timings:
         header += [f"batch {timing.batch_size}: ms (quartiles)", "speed-up", "peak MiB"]
     rows = []
     for report in reports:
-        row = [report.model, f"{report.parameters / 1e6:.2f}M", f"{report.flops_per_sequence / 1e9:.2f}G"]
+        row = [report.model, *([report.runtime] if several else []), f"{report.parameters / 1e6:.2f}M"]
+        row += [f"{report.flops_per_sequence / 1e9:.2f}G", f"{report.megabytes:.1f}"]
         for timing in report.timings:
             quartiles = f"{timing.lower_quartile_ms:.1f}-{timing.upper_quartile_ms:.1f}"
             row += [f"{timing.median_ms:.1f} ({quartiles})", f"{timing.speed_up:.1f}x"]

@@ -43,7 +43,7 @@ class Traced:
     axes: tuple[str, ...]
 
 
-class _Plain(nn.Module):
+class TensorModel(nn.Module):
     """A model that takes and returns tensors alone.
 
     Args:
@@ -97,7 +97,7 @@ def trace_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> T
     with torch.inference_mode():
         given = model.eval()(**dict(zip(inputs, example(inputs, axes, model.config.vocab_size))))
     outputs = tuple(name for name in OUTPUTS if name in given)
-    return Traced(_Plain(model, inputs, outputs), inputs, outputs, axes)
+    return Traced(TensorModel(model, inputs, outputs), inputs, outputs, axes)
 
 
 def trace_embedder(embedder: Any) -> Traced:
