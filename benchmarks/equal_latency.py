@@ -3,12 +3,14 @@
     python benchmarks/equal_latency.py scale --teacher TEACHER --work_dir WORK
     python benchmarks/equal_latency.py train --teacher TEACHER --corpus CORPUS --glue GLUE --work_dir WORK --worker 0
     python benchmarks/equal_latency.py train --teacher TEACHER --corpus CORPUS --glue GLUE --work_dir WORK --worker 1
+    python benchmarks/equal_latency.py finetune --teacher TEACHER --glue GLUE --work_dir WORK --worker 0
     python benchmarks/equal_latency.py report --teacher TEACHER --work_dir WORK
 
 `scale` times whole models on this machine, which must be quiet: the targets are the times of two hand-made shapes, to
 which the others of `hand-made.json` are scaled at their own depth, by their heads and then by their networks. Beside
 them stand what `compress` would choose and random architectures of the open space. `train` distils all with every
-seed; each result is a line of WORK/equal.jsonl.
+seed; each result is a line of WORK/equal.jsonl. `finetune` trains what it has made on MRPC, with labels alone, into
+WORK/mrpc.jsonl.
 """
 
 import json
@@ -25,7 +27,9 @@ import matplotlib
 import numpy as np
 import torch
 from stand_alone import config_of, read_rows
+from transformers import AutoTokenizer
 
+from efficientbert import commands
 from efficientbert.search.costs.budget import Budget
 from efficientbert.search.costs.cost import Parameters
 from efficientbert.search.costs.latency import measure_config_latency
@@ -197,9 +201,46 @@ def train(args: EqualArguments) -> None:
         student, objective, told = known.distil(architectures[number], teacher, stored, text, seeded)
         figures = known.score(student, objective, held_out, seeded)
         row = asked | figures | {"seconds": told["seconds"], "cosines": text_cosines(student, held_out)}
+        save_student(student, models[number], seed, args)
         with (work / "equal.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         print({name: value for name, value in row.items() if name != "cosines"}, flush=True)
+
+
+def student_folder(model: dict[str, Any], seed: int, work: Path) -> Path:
+    """Where a distilled model lies."""
+    return work / "students" / f"{model['target']}-{model['model']}-{seed}".replace(" ", "-")
+
+
+def save_student(student: Student, model: dict[str, Any], seed: int, args: EqualArguments) -> None:
+    """Saves a distilled model with its tokenizer."""
+    folder = student_folder(model, seed, Path(args.work_dir))
+    student.encoder.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(args.teacher).save_pretrained(folder)
+
+
+# A task
+
+
+def finetune(args: EqualArguments) -> None:
+    """Trains on a task what is distilled and not trained yet of this worker's share."""
+    work = Path(args.work_dir)
+    torch.set_num_threads(1)
+    models = json.loads((work / "equal.json").read_text(encoding="utf-8"))["models"]
+    jobs = [(seed, model) for seed in args.seeds for model in models]
+    for seed, model in jobs[args.worker :: args.workers]:
+        asked = {"target": model["target"], "model": model["model"], "seed": seed}
+        start = student_folder(model, seed, work)
+        if not start.exists() or any(asked.items() <= row.items() for row in read_rows(work / "mrpc.jsonl")):
+            continue
+        output = work / "mrpc" / start.name
+        made = commands.finetune(
+            model=start, task="mrpc", data=args.glue, num_epochs=3, max_length=96, seed=seed, output_dir=output
+        )
+        row = asked | made.figures["validation"]
+        with (work / "mrpc.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(row, flush=True)
 
 
 # Reporting
@@ -279,7 +320,12 @@ def report(args: EqualArguments) -> None:
     figure.savefig(f"{args.output}.png", dpi=110)
 
 
-PARTS: dict[str, Callable[[EqualArguments], None]] = {"scale": scale, "train": train, "report": report}
+PARTS: dict[str, Callable[[EqualArguments], None]] = {
+    "scale": scale,
+    "train": train,
+    "finetune": finetune,
+    "report": report,
+}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in PARTS:

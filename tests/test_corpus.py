@@ -9,6 +9,7 @@ from datasets import Dataset
 
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.files.data_files import check_file_columns, check_source
 from efficientbert.train.text.batches import PaddingCollator
 from efficientbert.train.text.corpus import cut_documents, hold_out, load_documents
 
@@ -46,7 +47,7 @@ def test_short_rests_are_dropped(words, kept, tokenizer):
     assert [len(row["input_ids"]) for row in rows] == kept
 
 
-@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".json", ".parquet", ".csv"])
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".json", ".parquet", ".csv", ".tsv"])
 @pytest.mark.parametrize("streaming", [False, True])
 def test_every_kind_of_file_gives_the_same(suffix, streaming, tmp_path, tokenizer):
     texts = [document(20), document(33), document(14)]
@@ -58,11 +59,22 @@ def test_every_kind_of_file_gives_the_same(suffix, streaming, tmp_path, tokenize
     elif suffix == ".parquet":
         Dataset.from_dict({"text": texts}).to_parquet(path)
     else:
-        Dataset.from_dict({"text": texts}).to_csv(path, index=False)
+        separator = "\t" if suffix == ".tsv" else ","
+        columns = {"title": ["a, b"] * 3, "text": texts}
+        Dataset.from_dict(columns).to_csv(path, index=False, sep=separator)
     documents = load_documents(str(path), None, "train", "text", streaming)
     rows = list(cut_documents(documents, "text", tokenizer, 16))
     expected = cut_documents(Dataset.from_dict({"text": texts}), "text", tokenizer, 16)
     assert [row["input_ids"] for row in rows] == expected["input_ids"][:]
+
+
+def test_tabs_and_commas_are_not_taken_for_each_other(tmp_path):
+    (tmp_path / "a.tsv").write_text("title\ttext, of it\nx\ty\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"no column 'text'; it has 'title', 'text, of it'"):
+        check_file_columns(str(tmp_path / "a.tsv"), ["text"], "corpus")
+    (tmp_path / "b.csv").write_text("text\nx\n", encoding="utf-8")
+    with pytest.raises(InputError, match="matches files of several kinds"):
+        check_source(str(tmp_path / "*sv"), "corpus")
 
 
 def test_held_out_rows_are_not_trained_on(tokenizer):

@@ -57,7 +57,7 @@ MISTAKES = {  # that take neither a model nor a library to see
     ("search", *TEXT, "good.txt", "--student", "tiny"): "student 'tiny': must be a preset (efficientbert-tiny, "
     "efficientbert, efficientbert-plus, efficientbert-plus-plus) or a .json file",
     ("search", *TEXT, "good.odt"): "corpus 'good.odt': unknown kind of file; known are .txt, .json, .jsonl, .parquet, "
-    ".csv",
+    ".csv, .tsv",
     ("finetune", *TASK, "good.csv"): "text_column: must name the column of the text in data of your own",
     ("finetune", *TASK, "good.csv", "--text_column", "revue"): "data 'good.csv': no column 'revue'; it has 'review', "
     "'Unnamed: 1', 'label'; did you mean 'review'?",

@@ -14,7 +14,8 @@ from efficientbert.train.cli.errors import InputError, did_you_mean, one_line
 from efficientbert.train.files.local_paths import looks_local
 
 
-FILE_FORMATS = {".txt": "text", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv"}
+FILE_FORMATS = {".txt": "text", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
+SEPARATORS = {".tsv": "\t"}  # of kinds of files in which fields are not separated by commas
 NESTED = {"version", "data"}  # columns of SQuAD's original file, in which questions lie within contexts
 
 
@@ -41,7 +42,7 @@ def check_source(source: str, what: str) -> None:
     for file in files:
         if Path(file).suffix not in FILE_FORMATS:
             raise InputError(f"{what} {file!r}: unknown kind of file; known are {', '.join(FILE_FORMATS)}")
-    if len({FILE_FORMATS[Path(file).suffix] for file in files}) > 1:
+    if len({(FILE_FORMATS[suffix], SEPARATORS.get(suffix)) for suffix in (Path(file).suffix for file in files)}) > 1:
         raise InputError(f"{what} {source!r}: matches files of several kinds; give a pattern of one kind")
     if files or os.path.exists(source):
         return
@@ -125,7 +126,7 @@ def columns_of(path: Path) -> Iterator[list[str]]:
             yield from (["text"] for line in file)
     elif kind == "csv":
         with path.open(encoding="utf-8-sig", newline="") as file:
-            header = next(filter(None, csv.reader(file)), [])
+            header = next(filter(None, csv.reader(file, delimiter=SEPARATORS.get(path.suffix, ","))), [])
         yield [name or f"Unnamed: {index}" for index, name in enumerate(header)]  # as its reader calls it
     elif kind == "json":
         yield from (list(row) for row in json_rows(path) if isinstance(row, dict))

@@ -20,7 +20,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, Repository
 from pyarrow import parquet
 
 from efficientbert.train.cli.errors import InputError, disk_full, one_line
-from efficientbert.train.files.data_files import FILE_FORMATS, check_source, find_files
+from efficientbert.train.files.data_files import FILE_FORMATS, SEPARATORS, check_source, find_files
 
 
 # Only an empty field is missing: "None", "null" or "NA" is a word or a label.
@@ -97,7 +97,9 @@ def find_source(source: str, name: str | None, what: str) -> Source:
     given = find_files(source)
     options: dict[str, Any]
     if given:
-        path, options = FILE_FORMATS[Path(given[0]).suffix], {"data_files": given}
+        suffix = Path(given[0]).suffix
+        path, options = FILE_FORMATS[suffix], {"data_files": given}
+        options |= {"sep": SEPARATORS[suffix]} if suffix in SEPARATORS else {}
     else:
         path, options = source, {"name": name}
         if not os.path.exists(source) and "://" not in source:
