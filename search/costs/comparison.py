@@ -289,7 +289,7 @@ def benchmark(args: BenchmarkArguments) -> list[Measured]:
         for name in tqdm(args.models, desc="memory", disable=None)
     }
     calls: list[Callable[..., object]] = []
-    subjects: list[tuple[str, str, int, int, float, dict[int, int]]] = []
+    subjects: list[tuple[partial[Measured], dict[int, int]]] = []  # without their times, and with their memory
     with tempfile.TemporaryDirectory() as folder:
         for number, name in enumerate(args.models):
             model = load_model(name, args.dtype)
@@ -302,14 +302,14 @@ def benchmark(args: BenchmarkArguments) -> list[Measured]:
                     path = graphs[chosen]
                     peaks = in_fresh_process(name, peak_memory_of_graph, path, vocab_size, args)
                     calls.append(Session(path, args.threads))
-                    subjects.append((name, chosen, *counts, path.stat().st_size / 1e6, peaks))
+                    subjects.append((partial(Measured, name, chosen, *counts, path.stat().st_size / 1e6), peaks))
                 else:
                     calls.append(torch.compile(model, dynamic=False) if chosen == "compile" else model)
-                    subjects.append((name, chosen, *counts, weights, memory[name]))
+                    subjects.append((partial(Measured, name, chosen, *counts, weights), memory[name]))
         times = measure_times(calls, vocab_size, args, device)
     return [
-        Measured(*subject, [summarize(size, by_batch[size], times[0][size], peaks[size]) for size in args.batch_sizes])
-        for (*subject, peaks), by_batch in zip(subjects, times)
+        subject([summarize(size, by_batch[size], times[0][size], peaks[size]) for size in args.batch_sizes])
+        for (subject, peaks), by_batch in zip(subjects, times)
     ]
 
 

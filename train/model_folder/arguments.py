@@ -22,8 +22,10 @@ class CardArguments:
 
 
 @dataclass(kw_only=True)
-class OutputArguments(CardArguments):
-    """The folder that a command writes, and what the model card in it says."""
+class FolderArguments:
+    """The folder that a command writes."""
+
+    group = "output"
 
     output_dir: str = field(
         metadata={"help": "Folder to write; the same command resumes an interrupted run.", "path": True}
@@ -32,3 +34,8 @@ class OutputArguments(CardArguments):
     def finished(self) -> bool:
         """Whether a run has finished this folder: what it has read may be gone since."""
         return os.path.exists(os.path.join(self.output_dir, RECORD))
+
+
+@dataclass(kw_only=True)
+class OutputArguments(CardArguments, FolderArguments):
+    """The folder that a command writes, and what the model card in it says."""

@@ -5,16 +5,16 @@ from dataclasses import dataclass, field
 from efficientbert.train.cli.arguments import check_kinds
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.files.data_files import check_source
-from efficientbert.train.model_folder.arguments import OutputArguments
+from efficientbert.train.model_folder.arguments import FolderArguments
 from efficientbert.train.model_folder.model_names import check_model
-from efficientbert.train.tasks.arguments import TaskArguments
+from efficientbert.train.tasks.arguments import TrainedTaskArguments
 
 
 NUMBERS = {"float32": "model.onnx", "float16": "model_fp16.onnx", "int8": "model_quantized.onnx"}  # and their files
 
 
 @dataclass(kw_only=True)
-class ExportArguments(OutputArguments, TaskArguments):
+class ExportArguments(FolderArguments, TrainedTaskArguments):
     """Writes a model as ONNX graphs in float32, float16 and int8, after comparing each with the model itself.
 
     The folder holds the model, too, and its card says what was compared. Task, data and lengths are those that the
@@ -48,20 +48,6 @@ class ExportArguments(OutputArguments, TaskArguments):
     )
     split: str | None = field(
         default=None, metadata={"help": "Rows that are compared and scored; by default the validation split."}
-    )
-    # None is a length that is not given, as of `EvaluateArguments`.
-    max_length: int | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Tokens of a sequence; by default as in the training."}
-    )
-    doc_stride: int | None = field(  # type: ignore[assignment]
-        default=None,
-        metadata={"help": "Tokens that two windows of a long context share; by default as in the training."},
-    )
-    max_query_length: int | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Tokens of a question; by default as in the training."}
-    )
-    max_answer_length: int | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Tokens of the longest answer; by default as in the training."}
     )
 
     def check(self) -> None:

@@ -584,7 +584,27 @@ class AugmentArguments(DeviceArguments, TaskArguments):
 
 
 @dataclass(kw_only=True)
-class EvaluateArguments(DeviceArguments, TaskArguments):
+class TrainedTaskArguments(TaskArguments):
+    """Which labelled data a trained model is scored on."""
+
+    # None is a length that is not given, which `settle_arguments` looks up: no `TaskArguments` is left with one.
+    max_length: int | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Tokens of a sequence; by default as in the training."}
+    )
+    doc_stride: int | None = field(  # type: ignore[assignment]
+        default=None,
+        metadata={"help": "Tokens that two windows of a long context share; by default as in the training."},
+    )
+    max_query_length: int | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Tokens of a question; by default as in the training."}
+    )
+    max_answer_length: int | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Tokens of the longest answer; by default as in the training."}
+    )
+
+
+@dataclass(kw_only=True)
+class EvaluateArguments(DeviceArguments, TrainedTaskArguments):
     """Scores a fine-tuned model, or a folder of them, and prints a table; optionally writes JSON, cards, submissions.
 
     Task, data and lengths are those that a model was fine-tuned with, where they are not given.
@@ -624,20 +644,6 @@ class EvaluateArguments(DeviceArguments, TaskArguments):
             "help": "Folder for predictions on the test splits of GLUE, as the GLUE site takes them; by default none.",
             "path": True,
         },
-    )
-    # None is a length that is not given, which `settle_arguments` looks up: no `TaskArguments` is left with one.
-    max_length: int | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Tokens of a sequence; by default as in the training."}
-    )
-    doc_stride: int | None = field(  # type: ignore[assignment]
-        default=None,
-        metadata={"help": "Tokens that two windows of a long context share; by default as in the training."},
-    )
-    max_query_length: int | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Tokens of a question; by default as in the training."}
-    )
-    max_answer_length: int | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Tokens of the longest answer; by default as in the training."}
     )
 
     def check(self) -> None:
