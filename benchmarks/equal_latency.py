@@ -20,9 +20,11 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import known
+import losses
 import matplotlib
 import numpy as np
 import torch
@@ -180,6 +182,15 @@ def text_cosines(student: Student, held_out: HeldOut) -> list[float]:
     return found
 
 
+def stsb_projected(student: Student, args: EqualArguments) -> float:
+    """As `losses.stsb_cosine`, in the teacher's space: widths differ, and cosines of raw states with them."""
+
+    def run(**batch: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(last_hidden_state=student(**batch).hidden_states[-1])
+
+    return losses.stsb_cosine(run, Path(args.teacher), args)
+
+
 def train(args: EqualArguments) -> None:
     """Trains what is not trained yet of this worker's share."""
     work = Path(args.work_dir)
@@ -200,6 +211,7 @@ def train(args: EqualArguments) -> None:
         seeded = replace(args, seed=seed)
         student, objective, told = known.distil(architectures[number], teacher, stored, text, seeded)
         figures = known.score(student, objective, held_out, seeded)
+        figures["stsb_projected"] = stsb_projected(student, args)
         row = asked | figures | {"seconds": told["seconds"], "cosines": text_cosines(student, held_out)}
         save_student(student, models[number], seed, args)
         with (work / "equal.jsonl").open("a", encoding="utf-8") as file:

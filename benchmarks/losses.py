@@ -9,7 +9,7 @@ the Spearman correlation of cosines of mean-pooled states with STS-B's similarit
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ def run(args: ComparisonArguments, losses: list[str], seed: int) -> Path:
     return output
 
 
-def stsb_cosine(encoder: EfficientBertModel, folder: Path, args: ComparisonArguments) -> float:
+def stsb_cosine(encoder: Callable[..., Any], folder: Path, args: ComparisonArguments) -> float:
     """Spearman correlation of cosines of mean-pooled states with the similarity of pairs."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     task = task_of_data(TaskArguments(task="stsb", data=args.glue), tokenizer, "train")

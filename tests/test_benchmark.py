@@ -65,6 +65,9 @@ def folders(tmp_path_factory):
         ("tinybert-6", 66_364_416),
         ("minilm-l6-h384", 22_565_376),
         ("minilm-l12-h384", 33_212_160),
+        ("xtremedistil-l6-h256", 12_684_288),
+        ("mobilebert-tiny", 15_485_696),  # 15.1 million in its paper
+        ("ettin-17m", 16_797_440),
     ],
 )
 def test_published_sizes(name, parameters):
@@ -163,9 +166,20 @@ def test_every_model_is_timed_in_every_runtime(folders, monkeypatch):
     assert " runtime |" in header and " onnx-int8 |" in rows[3]
 
 
+def test_a_model_that_onnxruntime_cannot_run_is_refused(folders, tmp_path, monkeypatch):
+    class Broken:
+        def __init__(self, path, threads=None):
+            raise RuntimeError("an operator\nis missing")
+
+    model = load_model(str(folders / "ours"), "float32")
+    monkeypatch.setattr(comparison, "Session", Broken)
+    with pytest.raises(InputError, match="model 'mine': cannot be run in onnxruntime: an operator"):
+        comparison.write_graphs("mine", model, ["onnx"], tmp_path / "graphs")
+
+
 def test_a_graphs_memory_is_measured_in_a_fresh_process(folders, tmp_path):
     model = load_model(str(folders / "ours"), "float32")
-    paths = comparison.write_graphs(model, ["eager", "onnx"], tmp_path / "graphs")
+    paths = comparison.write_graphs("ours", model, ["eager", "onnx"], tmp_path / "graphs")
     assert list(paths) == ["onnx"]
     args = BenchmarkArguments([], [4, 1], sequence_length=9, threads=1)
     peaks = comparison.in_fresh_process("ours", comparison.peak_memory_of_graph, paths["onnx"], 50, args)

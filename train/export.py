@@ -23,7 +23,7 @@ def main(args: ExportArguments) -> Outcome:
         args.check_sources()
     from efficientbert.train.files.digests import digest_data, digest_models
     from efficientbert.train.runtimes.exporting import read_figures, write_graphs
-    from efficientbert.train.runtimes.session import runtime
+    from efficientbert.train.runtimes.session import require_runtime
     from efficientbert.train.runtimes.source import load_source
 
     folder = OutputFolder(
@@ -35,7 +35,7 @@ def main(args: ExportArguments) -> Outcome:
     if folder.complete:
         print(f"{folder.path} is complete already")
         return Outcome(folder.path, {"graphs": read_figures(folder.path)})
-    runtime()
+    require_runtime()
     source = load_source(args)
     folder.open()
     figures = write_graphs(source, args, folder.work)

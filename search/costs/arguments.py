@@ -3,19 +3,41 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.files.local_paths import looks_local
 from efficientbert.train.model_folder.model_names import PRESETS
 
 
-# Published sizes of other encoders, for comparison with random weights: layers, hidden size, heads, FFN width.
-PUBLISHED_SIZES: dict[str, tuple[int, int, int, int]] = {
-    "bert-base": (12, 768, 12, 3072),
-    "tinybert-4": (4, 312, 12, 1200),
-    "tinybert-6": (6, 768, 12, 3072),
-    "minilm-l6-h384": (6, 384, 12, 1536),
-    "minilm-l12-h384": (12, 384, 12, 1536),
+def bert(layers: int, hidden_size: int, heads: int, intermediate_size: int) -> dict[str, Any]:
+    """The configuration of a BERT."""
+    sizes = {"num_hidden_layers": layers, "hidden_size": hidden_size, "num_attention_heads": heads}
+    return {"model_type": "bert"} | sizes | {"intermediate_size": intermediate_size}
+
+
+# Configurations of other encoders as published, for comparison with random weights.
+PUBLISHED_SIZES: dict[str, dict[str, Any]] = {
+    "bert-base": bert(12, 768, 12, 3072),
+    "tinybert-4": bert(4, 312, 12, 1200),
+    "tinybert-6": bert(6, 768, 12, 3072),
+    "minilm-l6-h384": bert(6, 384, 12, 1536),
+    "minilm-l12-h384": bert(12, 384, 12, 1536),
+    "xtremedistil-l6-h256": bert(6, 256, 8, 1024),
+    "mobilebert-tiny": {
+        "model_type": "mobilebert",
+        "num_feedforward_networks": 2,
+        "use_bottleneck_attention": True,
+        "key_query_shared_bottleneck": False,
+    },
+    "ettin-17m": {
+        "model_type": "modernbert",
+        "vocab_size": 50368,
+        "num_hidden_layers": 7,
+        "hidden_size": 256,
+        "num_attention_heads": 4,
+        "intermediate_size": 384,
+    },
 }
 
 KNOWN = (*PRESETS, *PUBLISHED_SIZES)

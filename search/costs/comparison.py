@@ -19,7 +19,7 @@ import transformers
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoModel, BertConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
 from efficientbert.search.costs.arguments import NOT_FOUND, PUBLISHED_SIZES, BenchmarkArguments
@@ -29,7 +29,7 @@ from efficientbert.search.costs.timing import time_rounds
 from efficientbert.train.cli.arguments import changed_arguments
 from efficientbert.train.cli.errors import InputError, one_line
 from efficientbert.train.files.tables import table
-from efficientbert.train.runtimes.session import Session, runtime
+from efficientbert.train.runtimes.session import Session, require_runtime
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,7 @@ def load_config(name: str) -> PreTrainedConfig:
     if name in PRESETS:
         return EfficientBertConfig.from_preset(name)
     if name in PUBLISHED_SIZES:
-        layers, hidden_size, heads, intermediate_size = PUBLISHED_SIZES[name]
-        return BertConfig(
-            num_hidden_layers=layers,
-            hidden_size=hidden_size,
-            num_attention_heads=heads,
-            intermediate_size=intermediate_size,
-        )
+        return AutoConfig.for_model(**PUBLISHED_SIZES[name])
     with refusing(name, "cannot be read" if os.path.exists(name) else NOT_FOUND):
         return AutoConfig.from_pretrained(name, trust_remote_code=False)
 
@@ -162,16 +156,22 @@ def check_length(name: str, model: PreTrainedModel, sequence_length: int) -> Non
         model(**make_inputs(model.config.vocab_size, 1, sequence_length, "cpu"))
 
 
-def write_graphs(model: PreTrainedModel, runtimes: Sequence[str], folder: Path) -> dict[str, Path]:
+def write_graphs(name: str, model: PreTrainedModel, runtimes: Sequence[str], folder: Path) -> dict[str, Path]:
     """The graphs of a model that some runtimes run, written to a folder, by runtime.
 
+    Args:
+        name: Of the model.
+        model: The model.
+        runtimes: Some of `RUNTIMES`.
+        folder: To be made.
+
     Raises:
-        InputError: if it cannot be drawn.
+        InputError: if the model cannot be drawn as a graph, or onnxruntime cannot run it.
     """
-    wanted = [name for name in runtimes if name.startswith("onnx")]
+    wanted = [runtime for runtime in runtimes if runtime.startswith("onnx")]
     if not wanted:
         return {}
-    runtime()
+    require_runtime()
     from efficientbert.train.runtimes.graph import BATCH, LENGTH, TensorModel, Traced, write_graph
     from efficientbert.train.runtimes.int8 import write_int8
 
@@ -182,7 +182,9 @@ def write_graphs(model: PreTrainedModel, runtimes: Sequence[str], folder: Path) 
     write_graph(traced, model.config.vocab_size, paths["onnx"])
     if "onnx-int8" in wanted:
         write_int8(paths["onnx"], paths["onnx-int8"])
-    return {name: paths[name] for name in wanted}
+    with refusing(name, "cannot be run in onnxruntime"):
+        Session(paths["onnx"])(**make_inputs(model.config.vocab_size, 2, 3, "cpu"))
+    return {runtime: paths[runtime] for runtime in wanted}
 
 
 def peak_resident_bytes() -> int:
@@ -196,7 +198,7 @@ def peak_resident_bytes() -> int:
 
 def peak_memory_of_graph(path: Path, vocab_size: int, args: BenchmarkArguments) -> dict[int, int]:
     """Loads a graph in this process, which must be fresh, and runs it; see `peak_memory`."""
-    runtime()
+    require_runtime()
     before = psutil.Process().memory_info().rss
     session = Session(path, args.threads)
     peaks = {}
@@ -295,7 +297,7 @@ def benchmark(args: BenchmarkArguments) -> list[Measured]:
             model = load_model(name, args.dtype)
             counts = (count_encoder_parameters(model), count_model_flops(model, args.sequence_length))
             model = prepare(name, model, args, device)
-            graphs = write_graphs(model, args.runtimes, Path(folder, str(number)))
+            graphs = write_graphs(name, model, args.runtimes, Path(folder, str(number)))
             weights = sum(tensor.nbytes for tensor in model.parameters()) / 1e6
             for chosen in args.runtimes:
                 if chosen in graphs:

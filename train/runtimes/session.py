@@ -9,7 +9,7 @@ from efficientbert.train.cli.errors import InputError
 from efficientbert.train.cli.threads import available_cores
 
 
-def runtime() -> ModuleType:
+def require_runtime() -> ModuleType:
     """The package onnxruntime, which only exported models need.
 
     Raises:
@@ -36,7 +36,7 @@ class Session:
     """
 
     def __init__(self, path: Path, threads: int | None = None):
-        package = runtime()
+        package = require_runtime()
         options = package.SessionOptions()
         options.intra_op_num_threads = threads or available_cores()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
