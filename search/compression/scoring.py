@@ -19,10 +19,10 @@ from efficientbert.search.costs.comparison import (
     quieten,
 )
 from efficientbert.search.costs.timing import torch_threads
-from efficientbert.train.metrics.intervals import draw_rows, figures_of_rows, interval
+from efficientbert.train.metrics.intervals import interval
 from efficientbert.train.model_folder import loading
 from efficientbert.train.model_folder.tokenizer_check import ignore_segments, reads_segments
-from efficientbert.train.tasks.prediction import main_name, main_score, predict
+from efficientbert.train.tasks.prediction import predict, score_draws
 from efficientbert.train.tasks.task import TaskData
 
 
@@ -79,22 +79,14 @@ def score_models(
 
 
 def score_model(model: PreTrainedModel, own: OwnRows, data: TaskData, seed: int) -> dict[str, Any]:
-    """The figures of one model; see `score_models`.
-
-    Figures that are chosen by looking at the answers, such as the best threshold's, are left out: no draw has them.
-    """
-    task = own.task
-    predictions, references = task.predict(predict(model, task, data, BATCH_SIZE), data), task.references(data)
-    metric, count = task.metric(), len(references)
-    figures = figures_of_rows(metric, predictions, references, task.metric_options())
-    metrics = figures(np.arange(count))
-    draws = np.array([main_score(figures(rows), metric) for rows in draw_rows(count, DRAWS, seed)])
+    """The figures of one model; see `score_models`."""
+    scored = score_draws(own.task, predict(model, own.task, data, BATCH_SIZE), data, DRAWS, seed)
     return {
-        "metric": main_name(metrics),
-        "metrics": metrics,
-        "quality": main_score(metrics, metric),
-        "interval_95": list(interval(draws)),
-        "draws": draws,
+        "metric": scored.name,
+        "metrics": scored.metrics,
+        "quality": scored.score,
+        "interval_95": list(interval(scored.draws)),
+        "draws": scored.draws,
         "split": data.split,
-        "rows": count,
+        "rows": len(data.rows),
     }

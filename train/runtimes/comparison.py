@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from efficientbert.train.metrics.intervals import draw_rows, figures_of_rows, interval
+from efficientbert.train.metrics.intervals import interval
 from efficientbert.train.runtimes.graph import CHOICES, EMBEDDING, Traced
-from efficientbert.train.tasks.prediction import main_name, main_score, run_rows
+from efficientbert.train.tasks.prediction import run_rows, score_draws
 from efficientbert.train.tasks.task import Task, TaskData
 
 
 BATCH_SIZE = 16
 LENGTH = 128  # tokens of a sentence
-DRAWS = 1000  # of the rows, for the intervals
+DRAWS, SEED = 1000, 0  # of the rows, for the intervals
 AGREEMENT, COSINE, LOSS = 0.99, 0.99, 0.005  # what int8 must keep: of predictions, of states, and of the score
 
 
@@ -75,33 +75,23 @@ class RowProbe(Probe):
         self.task, self.data = task, data
         with torch.inference_mode():
             self.expected = run_rows(model, task, data, BATCH_SIZE)
-        self.references = task.references(data)
+        self.scored = score_draws(task, self.expected, data, DRAWS, SEED)
 
     def compare(self, run: Callable[..., Any]) -> Comparison:
         """See [`Probe`]; predictions of numbers are not held against each other, but scored."""
         found = run_rows(run, self.task, self.data, BATCH_SIZE)
         largest = max(float(np.abs(one - other).max()) for one, other in zip(found, self.expected))
-        metric, count = self.task.metric(), len(self.references)
+        scored = score_draws(self.task, found, self.data, DRAWS, SEED)
         theirs, mine = (self.task.predict(logits, self.data) for logits in (self.expected, found))
-        figures = [
-            figures_of_rows(metric, predictions, self.references, self.task.metric_options())
-            for predictions in (theirs, mine)
-        ]
-        whole = [one(np.arange(count)) for one in figures]
-        scores = [main_score(one, metric) for one in whole]
-        gains = [
-            main_score(figures[1](rows), metric) - main_score(figures[0](rows), metric)
-            for rows in draw_rows(count, DRAWS, 0)
-        ]
         continuous = all(isinstance(one, float) for one in theirs)
         return Comparison(
-            rows=count,
+            rows=len(theirs),
             largest=largest,
             agreement=None if continuous else float(np.mean([one == other for one, other in zip(theirs, mine)])),
-            metric=main_name(whole[1]),
-            score=scores[1],
-            gain=scores[1] - scores[0],
-            gain_interval_95=list(interval(gains)),
+            metric=scored.name,
+            score=scored.score,
+            gain=scored.score - self.scored.score,
+            gain_interval_95=list(interval(scored.draws - self.scored.draws)),
         )
 
 

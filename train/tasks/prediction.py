@@ -1,6 +1,7 @@
 """What a model predicts for labelled rows, and what figures that comes to."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel
 
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.metrics import PERCENTAGES, compute_metric
+from efficientbert.train.metrics.intervals import draw_rows, figures_of_rows
 from efficientbert.train.tasks.task import Task, TaskData, model_inputs
 
 
@@ -87,6 +89,42 @@ def score(task: Task, logits: list[np.ndarray], data: TaskData) -> dict[str, flo
     """
     predictions, references = task.predict(logits, data), task.references(data)
     return compute_metric(task.metric(), predictions, references, **task.metric_options())
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What predictions come to, and what those of rows drawn again.
+
+    Attributes:
+        metrics: All figures; those that are chosen by looking at the answers are left out, as no draw has them.
+        name: Of the main figure.
+        score: The main figure, see `main_score`.
+        draws: The main figures of the draws. Draws depend on the seed and the number of rows alone, so that models are
+            compared on the same ones.
+    """
+
+    metrics: dict[str, float]
+    name: str
+    score: float
+    draws: np.ndarray
+
+
+def score_draws(task: Task, logits: list[np.ndarray], data: TaskData, draws: int, seed: int) -> Scored:
+    """The figures of outputs on all rows, and on rows drawn again with replacement.
+
+    Args:
+        task: The task.
+        logits: As of `predict`.
+        data: What was predicted, with its labels.
+        draws: How often rows are drawn again.
+        seed: Of the draws.
+    """
+    predictions, references = task.predict(logits, data), task.references(data)
+    metric, count = task.metric(), len(references)
+    figures = figures_of_rows(metric, predictions, references, task.metric_options())
+    metrics = figures(np.arange(count))
+    drawn = np.array([main_score(figures(rows), metric) for rows in draw_rows(count, draws, seed)])
+    return Scored(metrics, main_name(metrics), main_score(metrics, metric), drawn)
 
 
 def main_score(result: dict[str, float], metric: str) -> float:
