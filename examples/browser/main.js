@@ -11,20 +11,46 @@ const INT8 = { device: "wasm", dtype: "q8" };
 const SHOWN = 5; // labels
 const find = (id) => document.getElementById(id);
 
-let classifier, embedder; // promises, so that each model is loaded once
+// Promises, so that each model is loaded once.
+let classifier, embedder;
+
+/** The tokens of a text. The library cuts a long one behind its [SEP] is added, and loses it; the models know it. */
+function encode(tokenizer, text) {
+  const inputs = tokenizer(text, { truncation: true });
+  inputs.input_ids.data[inputs.input_ids.size - 1] = BigInt(tokenizer.sep_token_id);
+  return inputs;
+}
+
+async function loadClassifier() {
+  const run = await pipeline("text-classification", "classifier", INT8);
+  const { tokenizer } = run;
+  run.tokenizer = (text) => encode(tokenizer, text);
+  return run;
+}
+
+function loadEmbedder() {
+  return Promise.all([AutoTokenizer.from_pretrained("embedder"), AutoModel.from_pretrained("embedder", INT8)]);
+}
 
 /** All labels of a text with their scores, the best first. */
 export async function classify(text) {
-  classifier ??= pipeline("text-classification", "classifier", INT8);
-  return (await classifier)(text, { top_k: null });
+  const run = await (classifier ??= loadClassifier());
+  return run(text, { top_k: null });
 }
 
-/** The embedding of a text, of length 1: the graph pools and normalises. */
+/** The embedding of a text. The graph has pooled it, and made its length 1 if the embedder does. */
 export async function embed(text) {
-  embedder ??= Promise.all([AutoTokenizer.from_pretrained("embedder"), AutoModel.from_pretrained("embedder", INT8)]);
-  const [tokenizer, model] = await embedder;
-  const { sentence_embedding } = await model(tokenizer(text, { truncation: true }));
+  const [tokenizer, model] = await (embedder ??= loadEmbedder());
+  const { sentence_embedding } = await model(encode(tokenizer, text));
   return [...sentence_embedding.data];
+}
+
+function dot(one, other) {
+  return one.reduce((sum, value, place) => sum + value * other[place], 0);
+}
+
+function cosine(one, other) {
+  return dot(one, other) / Math.sqrt(dot(one, one) * dot(other, other));
 }
 
 function megabytes(name) {
@@ -39,12 +65,14 @@ function element(tag, properties, ...children) {
 }
 
 async function showScores() {
+  await (classifier ??= loadClassifier()); // loading it is no part of an answer
   const start = performance.now();
   const scores = await classify(find("text").value);
   const end = performance.now();
-  const rows = scores.slice(0, SHOWN).map(({ label, score }) =>
-    element("li", {}, element("span", {}, label), element("meter", { value: score }), element("span", {}, `${(100 * score).toFixed(1)}%`)),
-  );
+  const rows = scores.slice(0, SHOWN).map(({ label, score }) => {
+    const percent = `${(100 * score).toFixed(1)}%`;
+    return element("li", {}, element("span", {}, label), element("meter", { value: score }), element("span", {}, percent));
+  });
   find("scores").replaceChildren(element("ul", {}, ...rows));
   if (find("classifier-size").textContent === "–") {
     find("classifier-size").textContent = megabytes("classifier");
@@ -61,9 +89,9 @@ async function showSimilarities() {
   const numbers = lines.map((_, index) => element("th", { scope: "col" }, `${index + 1}`));
   const rows = embeddings.map((one, index) => {
     const cells = embeddings.map((other) => {
-      const cosine = one.reduce((sum, value, place) => sum + value * other[place], 0); // both are of length 1
-      const cell = element("td", {}, cosine.toFixed(2));
-      cell.style.background = `color-mix(in srgb, var(--accent) ${Math.max(0, 60 * cosine)}%, transparent)`;
+      const similarity = cosine(one, other);
+      const cell = element("td", {}, similarity.toFixed(2));
+      cell.style.background = `color-mix(in srgb, var(--accent) ${Math.max(0, 60 * similarity)}%, transparent)`;
       return cell;
     });
     return element("tr", {}, element("th", { scope: "row" }, `${index + 1}  ${lines[index]}`), ...cells);

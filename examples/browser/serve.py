@@ -36,10 +36,11 @@ def write_site(classifier: Path, embedder: Path, site: Path) -> None:
     Raises:
         FileNotFoundError: naming a file that is not there.
     """
-    files = {HERE / name: name for name in PAGE}
-    files |= {HERE / "node_modules" / name: f"lib/{Path(name).name}" for name in LIBRARIES}
+    files = {}
     for folder, name in ((classifier, "classifier"), (embedder, "embedder")):
         files |= {folder / file: f"models/{name}/{file}" for file in MODEL}
+    files |= {HERE / name: name for name in PAGE}
+    files |= {HERE / "node_modules" / name: f"lib/{Path(name).name}" for name in LIBRARIES}
     for source, name in files.items():
         (site / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, site / name)
@@ -70,7 +71,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("classifier", type=Path, help="folder of an exported classifier")
     parser.add_argument("embedder", type=Path, help="folder of an exported embedder")
-    parser.add_argument("--site", type=Path, default=HERE / "site", help="folder to write (default: site, beside this)")
+    parser.add_argument(
+        "--site", type=Path, default=HERE / "site", help="folder to write (default: site, beside this)"
+    )
     parser.add_argument("--port", type=int, default=8000, help="of the server; 0 takes a free one (default: 8000)")
     args = parser.parse_args()
     try:
