@@ -1,4 +1,4 @@
-"""The page that runs exported models in a browser: beside Python on the same graphs, by keyboard, without a network."""
+"""The page that runs exported models in a browser: beside Python, by keyboard alone, without a network."""
 
 import json
 import os

@@ -14,7 +14,7 @@ const find = (id) => document.getElementById(id);
 // Promises, so that each model is loaded once.
 let classifier, embedder;
 
-/** The tokens of a text. The library cuts a long one behind its [SEP] is added, and loses it; the models know it. */
+/** The tokens of a text. Of a long one the library cuts off the last, [SEP], too, which Python keeps: it is put back. */
 function encode(tokenizer, text) {
   const inputs = tokenizer(text, { truncation: true });
   inputs.input_ids.data[inputs.input_ids.size - 1] = BigInt(tokenizer.sep_token_id);
@@ -70,8 +70,8 @@ async function showScores() {
   const scores = await classify(find("text").value);
   const end = performance.now();
   const rows = scores.slice(0, SHOWN).map(({ label, score }) => {
-    const percent = `${(100 * score).toFixed(1)}%`;
-    return element("li", {}, element("span", {}, label), element("meter", { value: score }), element("span", {}, percent));
+    const bar = element("meter", { value: score, ariaLabel: label });
+    return element("li", {}, element("span", {}, label), bar, element("span", {}, `${(100 * score).toFixed(1)}%`));
   });
   find("scores").replaceChildren(element("ul", {}, ...rows));
   if (find("classifier-size").textContent === "–") {
@@ -86,16 +86,18 @@ async function showSimilarities() {
   const embeddings = [];
   // One at a time: in int8 a text's numbers depend on the other texts of its batch.
   for (const line of lines) embeddings.push(await embed(line));
-  const numbers = lines.map((_, index) => element("th", { scope: "col" }, `${index + 1}`));
-  const rows = embeddings.map((one, index) => {
-    const cells = embeddings.map((other) => {
-      const similarity = cosine(one, other);
+  const similarities = embeddings.map((one) => embeddings.map((other) => cosine(one, other)));
+  const lowest = Math.min(...similarities.flat());
+  const rows = similarities.map((row, index) => {
+    const cells = row.map((similarity) => {
       const cell = element("td", {}, similarity.toFixed(2));
-      cell.style.background = `color-mix(in srgb, var(--accent) ${Math.max(0, 60 * similarity)}%, transparent)`;
+      const share = (60 * (similarity - lowest)) / (1 - lowest); // many embedders find all texts much alike
+      cell.style.background = `color-mix(in srgb, var(--accent) ${share}%, transparent)`;
       return cell;
     });
     return element("tr", {}, element("th", { scope: "row" }, `${index + 1}  ${lines[index]}`), ...cells);
   });
+  const numbers = lines.map((_, index) => element("th", { scope: "col" }, `${index + 1}`));
   find("similarities").replaceChildren(element("table", {}, element("tr", {}, element("td"), ...numbers), ...rows));
   find("embedder-size").textContent = megabytes("embedder");
 }
