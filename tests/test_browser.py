@@ -8,6 +8,8 @@ import shutil
 import string
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -116,14 +118,22 @@ def program() -> str:
     return shutil.which("chromium") or pytest.skip("needs chromium, which is not installed")
 
 
-@pytest.fixture(scope="module")
-def site(program, exported, tmp_path_factory):
-    """The folder that `serve.py` serves, and its address."""
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, EXAMPLE / "serve.py", *exported, "--site", folder, "--port", "0"]
+@contextmanager
+def serve(exported: tuple[Path, Path], site: Path) -> Iterator[str]:
+    """Runs `serve.py` with a folder to serve; its address."""
+    command = [sys.executable, EXAMPLE / "serve.py", *exported, "--site", site, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        yield folder, server.stdout.readline().strip()
-        server.terminate()
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.terminate()
+
+
+@pytest.fixture(scope="module")
+def address(program, exported, tmp_path_factory):
+    """Where the page is served."""
+    with serve(exported, tmp_path_factory.mktemp("site")) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +143,9 @@ def browser(program):
 
 
 @pytest.fixture
-def page(browser, site):
+def page(browser, address):
     """The page, opened anew, when both models have answered."""
-    browser.open(site[1])
+    browser.open(address)
     browser.wait("document.querySelector('#similarities table')")
     return browser
 
@@ -212,41 +222,36 @@ def test_lines_are_compared_by_keyboard(page, exported):
     assert read(page, "#embedder-size") == [f"{size:.1f} MB"]
 
 
-def test_all_files_come_from_the_server(page, site):
+def test_all_files_come_from_the_server(page, address):
     loaded = page.run("performance.getEntriesByType('resource').map((entry) => entry.name)")
-    assert all(name.startswith(site[1]) for name in loaded)
-    assert f"{site[1]}lib/ort-wasm-simd-threaded.wasm" in loaded
+    assert all(name.startswith(address) for name in loaded)
+    assert f"{address}lib/ort-wasm-simd-threaded.wasm" in loaded
 
 
-@pytest.fixture
-def config(site):
-    """The served config.json of the classifier, which is put back."""
-    path = site[0] / "models" / "classifier" / "config.json"
-    text = path.read_text()
-    yield path
-    path.write_text(text)
+def test_the_library_refuses_the_models_own_type(browser, exported, tmp_path):
+    """This is why the served copy says `bert`; the folder itself does not."""
+    with serve(exported, tmp_path) as address:
+        config = tmp_path / "models" / "classifier" / "config.json"
+        own, served = json.loads((exported[0] / "config.json").read_text()), json.loads(config.read_text())
+        assert own["model_type"] == "efficientbert" and served == own | {"model_type": "bert"}
+        config.write_text(json.dumps(own))
+        browser.open(address)
+        browser.wait("document.querySelector('#similarities table')")
+        assert read(browser, "#scores") == ["Unsupported model type: efficientbert"]
 
 
-def test_the_library_refuses_the_models_own_type(browser, site, exported, config):
-    """This is why the served copy says `bert`, and the folder itself does not."""
-    own, served = json.loads((exported[0] / "config.json").read_text()), json.loads(config.read_text())
-    assert own["model_type"] == "efficientbert" and served == own | {"model_type": "bert"}
-    config.write_text(json.dumps(own))
-    browser.open(site[1])
-    browser.wait("document.querySelector('#similarities table')")
-    assert read(browser, "#scores") == ["Unsupported model type: efficientbert"]
-
-
-def test_a_model_that_takes_anothers_name_is_used_at_once(browser, site, config):
-    os.utime(config, (0, 0))  # a browser may keep an old file for long
-    browser.open(site[1])
-    browser.wait("document.querySelector('#similarities table')")
-    assert set(read(browser, "#scores li span:first-child")) < set(LABELS.values())
-    served = json.loads(config.read_text())
-    config.write_text(json.dumps(served | {"id2label": {index: f"new {index}" for index in LABELS}}))
-    browser.open(site[1])
-    browser.wait("document.querySelector('#similarities table')")
-    assert all(label.startswith("new ") for label in read(browser, "#scores li span:first-child"))
+def test_a_model_that_takes_anothers_name_is_used_at_once(browser, exported, tmp_path):
+    labels = "[...document.querySelectorAll('#scores li span:first-child')].map((one) => one.textContent)"
+    with serve(exported, tmp_path) as address:
+        config = tmp_path / "models" / "classifier" / "config.json"
+        os.utime(config, (0, 0))  # a browser keeps an old file for long, unless it is told to ask
+        browser.open(address)
+        assert set(browser.wait(f"{labels}.length && {labels}")) < set(LABELS.values())
+        browser.open("about:blank")  # the same address again would be a reload, which asks for all files
+        served = json.loads(config.read_text())
+        config.write_text(json.dumps(served | {"id2label": {index: f"new {index}" for index in LABELS}}))
+        browser.open(address)
+        assert set(browser.wait(f"{labels}.length && {labels}")) < {f"new {index}" for index in LABELS}
 
 
 def test_a_file_that_is_not_there_is_named(exported, tmp_path):
