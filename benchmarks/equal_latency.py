@@ -274,11 +274,21 @@ def gain(mine: np.ndarray, theirs: np.ndarray) -> tuple[float, float, float]:
     return float(differences.mean()), float(low), float(high)
 
 
+def mean_of(rows: list[dict[str, Any]], figure: str, digits: int) -> str:
+    """The mean of a figure over the rows that have it, for a table."""
+    values = [row[figure] for row in rows if figure in row]
+    return f"{np.mean(values):.{digits}f}" if values else ""
+
+
 def report(args: EqualArguments) -> None:
-    """Writes the figures, the table and the plot."""
+    """Writes the figures, the table and the plot; the runs of seeds that all models of a target have."""
     work = Path(args.work_dir)
     made = json.loads((work / "equal.json").read_text(encoding="utf-8"))
+    tuned = {(row["target"], row["model"], row["seed"]): row for row in read_rows(work / "mrpc.jsonl")}
     rows = read_rows(work / "equal.jsonl")
+    for row in rows:
+        scores = tuned.get((row["target"], row["model"], row["seed"]))
+        row |= {"mrpc_f1": scores["f1"]} if scores else {}
     figure, panels = pyplot.subplots(1, len(TARGETS), figsize=(13, 5), layout="constrained", squeeze=False)
     text, kept = "", []
     for target, axes in zip(TARGETS, panels[0]):
@@ -288,27 +298,27 @@ def report(args: EqualArguments) -> None:
             for model in models
         }
         seeds = set.intersection(*({row["seed"] for row in runs} for runs in found.values()))
-        cosines = {
-            name: np.array(
-                [row["cosines"] for row in sorted(runs, key=lambda row: row["seed"]) if row["seed"] in seeds]
-            )
+        found = {
+            name: sorted((row for row in runs if row["seed"] in seeds), key=lambda row: row["seed"])
             for name, runs in found.items()
         }
+        cosines = {name: np.array([row["cosines"] for row in runs]) for name, runs in found.items()}
         lines = []
         for model in sorted(models, key=lambda model: -cosines[model["model"]].mean()):
             name, runs = model["model"], found[model["model"]]
             ahead, low, high = gain(cosines["searched"], cosines[name])
-            means = {figure: np.mean([row[figure] for row in runs]) for figure in known.FIGURES}
             lines.append(
                 (
                     name,
                     f"{model['latency_ms']:.1f}",
                     f"{model['parameters'] / 1e6:.1f}M",
-                    f"{means['cosine']:.4f}",
+                    mean_of(runs, "cosine", 4),
                     "" if name == "searched" else f"{ahead:+.4f} ({low:+.4f} to {high:+.4f})",
-                    f"{means['explained_texts']:.3f}",
-                    f"{means['stsb_cosine']:.3f}",
-                    f"{np.mean([row['seconds'] for row in runs]):.0f}",
+                    mean_of(runs, "explained_texts", 3),
+                    mean_of(runs, "stsb_cosine", 3),
+                    mean_of(runs, "stsb_projected", 3),
+                    mean_of(runs, "mrpc_f1", 3),
+                    mean_of(runs, "seconds", 0),
                 )
             )
             renamed = {"stsb_cosine": "spearman", "seconds": "cost_seconds"}
@@ -319,7 +329,8 @@ def report(args: EqualArguments) -> None:
             spread = [row["cosine"] for row in runs]
             color = "#0072B2" if name == "searched" else "#777777"
             axes.plot(spread, [name] * len(spread), "o", color=color, markersize=9)
-        header = ("model", "ms", "parameters", "cosine", "searched ahead by (95%)", "explained", "STS-B", "seconds")
+        header = ["model", "ms", "parameters", "cosine", "searched ahead by (95%)", "explained", "STS-B"]
+        header += ["STS-B, projected", "MRPC F1", "seconds"]
         text += f"{target}: {models[0]['latency_target_ms']:.1f} ms, {len(seeds)} seeds\n\n{table(header, lines)}\n\n"
         axes.set_title(f"{models[0]['latency_target_ms']:.1f} ms ({target})", fontsize=13)
         axes.set_xlabel("cosine to the teacher, every seed", fontsize=12)
