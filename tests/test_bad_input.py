@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from efficientbert import EfficientBertForSequenceClassification
 from efficientbert.__main__ import SCRIPTS
 from efficientbert.commands import job_of
 from efficientbert.configuration_efficientbert import EfficientBertConfig
@@ -33,6 +34,7 @@ RIGHT = {  # what a case changes
     "evaluate": f"{TASK} --split train",
     "augment": f"{TASK} --max_length 16 --output_file {{out}}.parquet",
     "convert": "--checkpoint {tmp}/tensors.bin --num_attention_heads 3 --output_dir {out} --ffn_expr " + EXPRESSION,
+    "export": "--model {tmp}/ours --output_dir {out} --numbers float32",
     "push": "--folder {model} --repo_id a/b",
     "benchmark": "--models {student} --rounds 1",
 }
@@ -370,6 +372,19 @@ BAD_WORDS = [
         ("--teacher {tmp}/others --data {task} --text_column body", "no column 'body'"),
         ("--task rre", "task 'rre': unknown; known are"),
     )),
+    *(("export", words, said) for words, said in (
+        ("--model {model}", "is a bert; models of efficientbert are exported"),
+        ("--model {tmp}/gone", "model '.*gone': cannot be loaded: there is no such file or folder"),
+        ("--model {tmp}/folder", "model '.*folder': cannot be loaded"),
+        ("--numbers int4", "numbers: unknown 'int4'; known are float32, float16, int8"),
+        ("--reduce_range maybe", "reduce_range"),
+        ("--data {tmp}/gone.csv", "data '.*gone.csv': does not exist"),
+        ("--data {tmp}/empty.csv --text_column text --split train", "is empty"),
+        ("--data {task} --text_column body --split train", "no column 'body'"),
+        ("--data {task} --text_column text --split train --train_split mars", "mars"),
+        ("--output_dir /", "output folder '/': is the root"),
+        ("--output_dir {model}", "is not empty"),
+    )),
     *(("benchmark", words, said) for words, said in (
         ("--models {tmp}/gone", "model '.*gone': cannot be found"),
         ("--models {tmp}/folder", "model '.*folder': "),
@@ -379,6 +394,7 @@ BAD_WORDS = [
         ("--batch_sizes 1 1", "must be positive and different"),
         ("--sequence_length 0", "must be positive"),
         ("--dtype int8", "--dtype 'int8': unknown; known are"),
+        ("--runtimes mars", "--runtimes 'mars': unknown; known are eager, compile, onnx, onnx-int8"),
         ("--output_json {tmp}/none/x.json", "cannot be written there"),
         ("--output_json {tmp}/folder", "cannot be written there"),
     )),
@@ -440,6 +456,10 @@ def folder(teacher_folder, corpus_file, student_file, task_file, tmp_path_factor
         AutoTokenizer.from_pretrained(teacher_folder("roberta" if name == "foreign" else "bert")).save_pretrained(
             tmp / name
         )
+    ours = EfficientBertConfig.from_json_file(student_file)
+    ours.vocab_size, ours.id2label, ours.label2id = 65, {0: "no", 1: "yes"}, {"no": 0, "yes": 1}
+    EfficientBertForSequenceClassification(ours).save_pretrained(tmp / "ours")
+    AutoTokenizer.from_pretrained(teacher_folder()).save_pretrained(tmp / "ours")
     return tmp
 
 
