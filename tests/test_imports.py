@@ -91,7 +91,8 @@ MISTAKES = {  # that take neither a model nor a library to see
     ("push", "--folder", "gone", "--repo_id", "a/b"): "folder 'gone': does not exist",
     ("benchmark", "--models", "bert-base", "./gone"): "model './gone': cannot be found (known names are "
     "efficientbert-tiny, efficientbert, efficientbert-plus, efficientbert-plus-plus, bert-base, tinybert-4, "
-    "tinybert-6, minilm-l6-h384, minilm-l12-h384, .json files, folders and Hub ids): there is no such file or folder",
+    "tinybert-6, minilm-l6-h384, minilm-l12-h384, xtremedistil-l6-h256, mobilebert-tiny, ettin-17m, .json files, "
+    "folders and Hub ids): there is no such file or folder",
     ("benchmark", "--models", "bert-base", "--rounds", "0"): "--rounds 0: must be positive",
 }
 
