@@ -81,23 +81,23 @@ def make_jobs(teacher: str, output: Path) -> list[Job]:
     folder = {name: str(tuned(output, name)) for name in MODELS}
     # The teacher's weights need less change than those of a student.
     words = (*finetune, "--model", teacher, "--num_epochs", "2", "--learning_rate", "1e-4")
-    jobs = [Job("finetune-teacher", "fine-tune the teacher", (*words, "--output_dir", folder["teacher"]), 110)]
+    jobs = [Job("finetune-teacher", "fine-tune the teacher", (*words, "--output_dir", folder["teacher"]), 90)]
     words = (*benchmark, "--models", str(HERE / "plain.json"), "--output_json", str(output / "plain.json"))
-    jobs.append(Job("time-plain", "time the plain shape", words, 15))
+    jobs.append(Job("time-plain", "time the plain shape", words, 10))
     words = (*compress, "--teacher", folder["teacher"], "--latency", PLAIN_MS)
     words = (*words, "--output_dir", str(output / "compressed"))
-    jobs.append(Job("compress", "choose the best model that is as fast, and make it", words, 290))
+    jobs.append(Job("compress", "choose the best model that is as fast, and make it", words, 285))
     for name in ("random", "plain"):
         words = (*distill, "--teacher", folder["teacher"], "--student", str(HERE / f"{name}.json"))
         words = (*words, "--max_steps", STEPS, "--output_dir", str(output / name))
-        jobs.append(Job(f"distil-{name}", f"distil the {name} student", words, 110))
+        jobs.append(Job(f"distil-{name}", f"distil the {name} student", words, 155))
         words = (*finetune, "--model", str(output / name), "--teacher", folder["teacher"], "--num_epochs", PASSES)
         words = (*words, "--output_dir", folder[name])
-        jobs.append(Job(f"finetune-{name}", f"teach the {name} student the task", words, 60))
+        jobs.append(Job(f"finetune-{name}", f"teach the {name} student the task", words, 70))
     words = (*evaluate, "--model", str(output / "answers"), "--output_json", str(output / "scores.json"))
-    jobs.append(Job("evaluate", "score the students", words, 20))
+    jobs.append(Job("evaluate", "score the students", words, 15))
     words = (*benchmark, "--models", *folder.values(), "--output_json", str(output / "speed.json"))
-    jobs.append(Job("benchmark", "time all models", words, 30))
+    jobs.append(Job("benchmark", "time all models", words, 20))
     return jobs
 
 
