@@ -74,9 +74,10 @@ INTRODUCTION = """# Models of equal latency
 Teacher gte-small, {steps} steps of 8 x 64 tokens of Wikipedia, hidden states alone. Every model starts from the
 teacher's weights. Latency is that of one text of 128 tokens, eager, 2 threads of {processor}; all models of a target
 were timed as a whole, in turn. The target is the time of TinyBERT4's own shape, or of EfficientBERT-tiny's; other
-hand-made shapes are scaled to it. `searched` is what `compress` chooses; choosing took 8 seconds and no training. The
-table of known architectures that it rests on was made once, and ships. `random` are architectures of the open space:
-the better of the two has cost twice as much as the searched.
+hand-made shapes are scaled to it. `searched` is the surrogate's choice from all architectures, those with layers
+without attention too, which `compress` leaves out since; choosing took 8 seconds and no training. The table of known
+architectures that it rests on was made once, and ships. `random` are architectures of the open space: the better of
+the two has cost twice as much as the searched.
 
 `searched ahead by` is in cosine, on 256 held-out texts, with 95% intervals over seeds and texts in pairs. `explained`
 is the part of the variance of the teacher's mean-pooled states that a model explains. STS-B is Spearman's correlation
