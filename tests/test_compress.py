@@ -35,6 +35,7 @@ from efficientbert.search.space.architecture import Architecture
 from efficientbert.search.space.open_space import open_choices
 from efficientbert.search.space.space import SearchSpace
 from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.model_folder.card import add_section
 from efficientbert.train.model_folder.record import read_provenance
 from efficientbert.train.tasks.arguments import TaskArguments
@@ -379,6 +380,14 @@ def test_both_goals_are_ceilings(monkeypatch):
     monkeypatch.setattr(plan, "choose", refuse)
     with pytest.raises(InputError, match=r"latency, size: nothing in the space takes no more than 30 ms and 0\.02 MB"):
         plan.find_architecture(space, plan.Goal("model", 30.0, 0.02), sizes, 0)
+
+
+def test_every_layer_that_may_be_chosen_has_attention(teacher_folder, tmp_path):
+    teacher = Teacher.load(teacher_folder())
+    args = CompressArguments(teacher="x", corpus="x", output_dir="x", max_length=24)
+    space = plan.make_space(teacher, args, 1, tmp_path)
+    assert 0 in open_choices(24, 4, 3).head_counts and 0 not in space.choices.head_counts
+    assert len(space.sample(random.Random(0)).attentive) == len(space.sample(random.Random(0)).layers)
 
 
 def test_a_choice_that_is_too_slow_as_a_whole_gives_way(monkeypatch, capsys):
