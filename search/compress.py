@@ -12,13 +12,11 @@ same command is given again.
 
 import shutil
 import tempfile
-from functools import partial
 from pathlib import Path
 
 from efficientbert.search.compression.arguments import CompressArguments
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.outcome import Outcome
-from efficientbert.train.files.output_folder import OutputFolder, run_arguments
 
 
 def main(args: CompressArguments) -> Outcome:
@@ -29,16 +27,10 @@ def main(args: CompressArguments) -> Outcome:
     from efficientbert.search.compression.making import finish, make_models
     from efficientbert.search.compression.preparation import prepare
     from efficientbert.search.compression.report import read_rows
-    from efficientbert.train.files.digests import digest_data, digest_models
+    from efficientbert.train.files.run_folder import run_folder
 
-    folder = OutputFolder(
-        args.output_dir,
-        run_arguments(args),
-        partial(digest_models, args, "teacher"),
-        partial(digest_data, "text", args.corpus, args.data, args.augmented_data),
-    )
+    folder = run_folder(args, ("teacher",), "text", args.corpus, args.data, args.augmented_data)
     if folder.complete:
-        print(f"{folder.path} is complete already")
         return Outcome(folder.path, {"models": read_rows(folder.path)})
     with tempfile.TemporaryDirectory() as scratch:
         prepared = prepare(args, folder.work, Path(scratch))

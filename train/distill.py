@@ -6,12 +6,9 @@
 The folder that it writes loads in transformers, and is what `efficientbert finetune --model` starts from.
 """
 
-from functools import partial
-
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.outcome import Outcome
 from efficientbert.train.distillation.arguments import DistillArguments, parse_losses
-from efficientbert.train.files.output_folder import OutputFolder, run_arguments
 from efficientbert.train.files.writing import write_json
 
 
@@ -28,21 +25,15 @@ def main(args: DistillArguments) -> Outcome:
     from efficientbert.train.distillation.teacher import Teacher
     from efficientbert.train.engine.accelerator import make_accelerator
     from efficientbert.train.engine.loop import train
-    from efficientbert.train.files.digests import digest_data, digest_models
+    from efficientbert.train.files.run_folder import run_folder
     from efficientbert.train.model_folder.record import read_result
     from efficientbert.train.model_folder.write import write_checkpoint
     from efficientbert.train.start.student_start import load_model, make_student
     from efficientbert.train.text.masking import WholeWordMasking
     from efficientbert.train.text.preparation import prepare_text
 
-    folder = OutputFolder(
-        args.output_dir,
-        run_arguments(args),
-        partial(digest_models, args, "teacher", "student", "initialization"),
-        partial(digest_data, "corpus", args.corpus),
-    )
+    folder = run_folder(args, ("teacher", "student", "initialization"), "corpus", args.corpus)
     if folder.complete:
-        print(f"{folder.path} is complete already")
         return Outcome(folder.path, read_result(folder.path))
     losses = parse_losses(args.losses)
     accelerator = make_accelerator(args, folder.work)

@@ -6,12 +6,9 @@
 The folder that it writes loads in sentence-transformers, which must be installed.
 """
 
-from functools import partial
-
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.outcome import Outcome
 from efficientbert.train.distillation.arguments import EmbedArguments
-from efficientbert.train.files.output_folder import OutputFolder, run_arguments
 from efficientbert.train.files.writing import write_json
 
 
@@ -30,21 +27,15 @@ def main(args: EmbedArguments) -> Outcome:
     )
     from efficientbert.train.engine.accelerator import make_accelerator
     from efficientbert.train.engine.loop import train
-    from efficientbert.train.files.digests import digest_data, digest_models
+    from efficientbert.train.files.run_folder import run_folder
     from efficientbert.train.model_folder.record import read_result
     from efficientbert.train.model_folder.write import write_checkpoint
     from efficientbert.train.start.embedder_start import make_student
     from efficientbert.train.text.batches import batches
     from efficientbert.train.text.preparation import prepare_passages
 
-    folder = OutputFolder(
-        args.output_dir,
-        run_arguments(args),
-        partial(digest_models, args, "teacher", "student"),
-        partial(digest_data, "corpus", args.corpus),
-    )
+    folder = run_folder(args, ("teacher", "student"), "corpus", args.corpus)
     if folder.complete:
-        print(f"{folder.path} is complete already")
         return Outcome(folder.path, read_result(folder.path))
     accelerator = make_accelerator(args, folder.work)
     device = accelerator.device

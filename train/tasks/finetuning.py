@@ -3,13 +3,12 @@
 import shutil
 import statistics
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from efficientbert.train.engine.accelerator import make_accelerator
 from efficientbert.train.engine.loop import train
-from efficientbert.train.files.digests import digest_data, digest_models
-from efficientbert.train.files.output_folder import OutputFolder, run_arguments
+from efficientbert.train.files.output_folder import OutputFolder
+from efficientbert.train.files.run_folder import run_folder
 from efficientbert.train.files.writing import write_json
 from efficientbert.train.model_folder.loading import load_tokenizer
 from efficientbert.train.tasks.arguments import FinetuneArguments
@@ -40,7 +39,6 @@ def run(args: FinetuneArguments, nested: bool = False) -> dict[str, dict[str, fl
     asked, args = args, replace(args, learning_rate=args.rate(args.teacher is not None))
     folder = output_folder(args)
     if folder.complete:
-        print(f"{folder.path} is complete already")
         return read_results(folder.path)
     accelerator = make_accelerator(args, folder.work, find_unused_parameters=args.distillation == "sequence")
     tokenizer = load_tokenizer(args.model)
@@ -99,9 +97,7 @@ def run(args: FinetuneArguments, nested: bool = False) -> dict[str, dict[str, fl
 
 def output_folder(args: FinetuneArguments) -> OutputFolder:
     """The folder of a run."""
-    models = partial(digest_models, args, "model", "teacher")
-    data = partial(digest_data, "data", args.data, args.augmented_data)
-    return OutputFolder(args.output_dir, run_arguments(args), models, data)
+    return run_folder(args, ("model", "teacher"), "data", args.data, args.augmented_data)
 
 
 def without_teacher(args: FinetuneArguments, output: Path) -> FinetuneArguments:
@@ -113,7 +109,6 @@ def run_seeds(args: FinetuneArguments) -> dict[str, dict[str, float]]:
     """One run a seed, each in a folder of its own, and the mean and standard deviation of their figures."""
     folder = output_folder(args)
     if folder.complete:
-        print(f"{folder.path} is complete already")
         return read_results(folder.path)
     accelerator = make_accelerator(args, folder.work)
     # Refuses before anything is written.

@@ -3,7 +3,6 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.multitask_objective import (
@@ -16,8 +15,7 @@ from efficientbert.train.distillation.projection import save_projection
 from efficientbert.train.distillation.task_objective import TaskStudent
 from efficientbert.train.engine.accelerator import make_accelerator
 from efficientbert.train.engine.loop import train
-from efficientbert.train.files.digests import digest_data, digest_models
-from efficientbert.train.files.output_folder import OutputFolder, run_arguments
+from efficientbert.train.files.run_folder import run_folder
 from efficientbert.train.files.writing import write_json
 from efficientbert.train.model_folder.loading import load_tokenizer
 from efficientbert.train.model_folder.write import write_checkpoint
@@ -38,14 +36,9 @@ def run(args: MultitaskArguments) -> dict[str, dict[str, dict[str, float]]]:
     """One run, from arguments to a finished folder; returns the figures of every task by split."""
     sources = args.sources()
     args = replace(args, learning_rate=args.rate(args.teachers is not None))
-    folder = OutputFolder(
-        args.output_dir,
-        run_arguments(args),
-        partial(digest_models, args, "model", "teachers", "tasks"),
-        partial(digest_data, "data", *(file for one in sources.values() for file in (one.data, one.augmented_data))),
-    )
+    files = [file for one in sources.values() for file in (one.data, one.augmented_data)]
+    folder = run_folder(args, ("model", "teachers", "tasks"), "data", *files)
     if folder.complete:
-        print(f"{folder.path} is complete already")
         return read_results(folder.path)
     accelerator = make_accelerator(args, folder.work, find_unused_parameters=True)
     tokenizer = load_tokenizer(args.model)
