@@ -38,7 +38,7 @@ from efficientbert.search.costs.latency import measure_config_latency
 from efficientbert.search.costs.machine import describe_machine
 from efficientbert.search.known.choice import choose
 from efficientbert.search.known.features import TeacherSizes
-from efficientbert.search.known.surrogate import Surrogate
+from efficientbert.search.known.surrogate import SHIPPED, Surrogate, read_table
 from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
 from efficientbert.search.space.space import SearchSpace
 from efficientbert.train.cli.command import run_command
@@ -75,7 +75,7 @@ Teacher gte-small, {steps} steps of 8 x 64 tokens of Wikipedia, hidden states al
 teacher's weights. Latency is that of one text of 128 tokens, eager, 2 threads of {processor}; all models of a target
 were timed as a whole, in turn. The target is the time of TinyBERT4's own shape, or of EfficientBERT-tiny's; other
 hand-made shapes are scaled to it. `searched` is the surrogate's choice from all architectures, those with layers
-without attention too, which `compress` leaves out since; choosing took 8 seconds and no training. The table of known
+without attention too, which `compress` leaves out since; choosing takes seconds and no training. The table of known
 architectures that it rests on was made once, and ships. `random` are architectures of the open space: the better of
 the two has cost twice as much as the searched.
 
@@ -300,12 +300,25 @@ def mean_of(rows: list[dict[str, Any]], figure: str, digits: int) -> str:
     return f"{np.mean(values):.{digits}f}" if values else ""
 
 
+def ranking(models: list[dict[str, Any]], found: dict[str, list[dict[str, Any]]], sizes: TeacherSizes) -> str:
+    """How well the surrogate ranks the models of a target, beside their parameters, in a line."""
+    architectures = [Architecture.from_json(model["architecture"]) for model in models]
+    expected = Surrogate.shipped().predict(architectures, sizes)[0]
+    parameters = np.array([model["parameters"] for model in models])
+    said = []
+    for figure in ("explained_texts", "cosine", "stsb_cosine"):
+        measured = np.array([np.mean([row[figure] for row in found[model["model"]]]) for model in models])
+        said.append(f"{figure} {known.tau(expected, measured):.2f} ({known.tau(parameters, measured):.2f})")
+    return f"Kendall's tau of what the surrogate expects, and in brackets of parameters, to {', '.join(said)}."
+
+
 def report(args: EqualArguments) -> None:
     """Writes the figures, the table and the plot; the runs of seeds that all models of a target have."""
     work = Path(args.work_dir)
     made = json.loads((work / "equal.json").read_text(encoding="utf-8"))
     tuned = {(row["target"], row["model"], row["seed"]): row for row in read_rows(work / "mrpc.jsonl")}
     rows = read_rows(work / "equal.jsonl")
+    sizes = TeacherSizes(**read_table(SHIPPED)["teacher_sizes"])
     for row in rows:
         scores = tuned.get((row["target"], row["model"], row["seed"]))
         row |= {"mrpc_f1": scores["f1"]} if scores else {}
@@ -352,6 +365,7 @@ def report(args: EqualArguments) -> None:
         header = ["model", "ms", "parameters", "cosine", "searched ahead by (95%)", "explained", "STS-B"]
         header += ["STS-B, projected", "MRPC F1", "seconds"]
         text += f"{target}: {models[0]['latency_target_ms']:.1f} ms, {len(seeds)} seeds\n\n{table(header, lines)}\n\n"
+        text += f"{ranking(models, found, sizes)}\n\n"
         axes.set_title(f"{models[0]['latency_target_ms']:.1f} ms ({target})", fontsize=13)
         axes.set_xlabel("cosine to the teacher, every seed", fontsize=12)
         axes.tick_params(labelsize=11)
