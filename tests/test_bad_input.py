@@ -34,7 +34,7 @@ RIGHT = {  # what a case changes
     "evaluate": f"{TASK} --split train",
     "augment": f"{TASK} --max_length 16 --output_file {{out}}.parquet",
     "convert": "--checkpoint {tmp}/tensors.bin --num_attention_heads 3 --output_dir {out} --ffn_expr " + EXPRESSION,
-    "export": "--model {tmp}/ours --output_dir {out} --numbers float32",
+    "export": "--model {tmp}/ours --output_dir {out} --dtypes float32",
     "push": "--folder {model} --repo_id a/b",
     "benchmark": "--models {student} --rounds 1",
 }
@@ -376,7 +376,7 @@ BAD_WORDS = [
         ("--model {model}", "is a bert; models of efficientbert are exported"),
         ("--model {tmp}/gone", "model '.*gone': cannot be loaded: there is no such file or folder"),
         ("--model {tmp}/folder", "model '.*folder': cannot be loaded"),
-        ("--numbers int4", "numbers: unknown 'int4'; known are float32, float16, int8"),
+        ("--dtypes int4", "dtypes: unknown 'int4'; known are float32, float16, int8"),
         ("--reduce_range maybe", "reduce_range"),
         ("--data {tmp}/gone.csv", "data '.*gone.csv': does not exist"),
         ("--data {tmp}/empty.csv --text_column text --split train", "is empty"),

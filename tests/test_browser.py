@@ -93,7 +93,7 @@ def exported(tmp_path_factory) -> tuple[Path, Path]:
         patch.setattr(comparison, "AGREEMENT", 0.0)  # models that have learned nothing lose much, and stay in int8
         patch.setattr(int8, "TABLE", 100)  # as in models with a vocabulary of real size
         for name in ("classifier", "embedder"):
-            commands.export(model=folder / name, numbers=["int8"], output_dir=folder / f"{name}-onnx")
+            commands.export(model=folder / name, dtypes=["int8"], output_dir=folder / f"{name}-onnx")
     return folder / "classifier-onnx", folder / "embedder-onnx"
 
 

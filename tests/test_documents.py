@@ -23,7 +23,7 @@ from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForSequ
 from efficientbert import EfficientBertConfig, EfficientBertForSequenceClassification, EfficientBertModel
 from efficientbert.__main__ import SCRIPTS, main
 from efficientbert.commands import job_of
-from efficientbert.search.costs.arguments import PUBLISHED_SIZES
+from efficientbert.search.costs.arguments import PUBLISHED
 from efficientbert.train.cli.arguments import field_kinds, parse_arguments
 from efficientbert.train.distillation.arguments import PRESETS
 from efficientbert.train.tasks.arguments import (
@@ -51,7 +51,7 @@ QUICK = {
     "finetune": f"{TASK} --max_length 24 --max_query_length 6 --doc_stride 5",
     "multitask": TASK,
     "evaluate": "--bootstrap 20",
-    "export": "--numbers int8",
+    "export": "--dtypes int8",
     "benchmark": "--models my-student --rounds 1 --sequence_length 8 --batch_sizes 1 --threads 1",
 }
 QUICK_PYTHON = {
@@ -227,7 +227,7 @@ def quickened(words: list[str]) -> list[str]:
         quick += shlex.split(SCORED)
     if command == "benchmark":  # every model takes a process of its own
         models = arguments_of(words).models
-        assert all(model in (*PRESETS, *PUBLISHED_SIZES) or Path(model).is_dir() for model in models)
+        assert all(model in (*PRESETS, *PUBLISHED) or Path(model).is_dir() for model in models)
     return [command, *given, *quick]
 
 

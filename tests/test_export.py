@@ -20,11 +20,11 @@ from efficientbert import EfficientBertConfig, commands
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.model_folder.upload_check import check_complete
 from efficientbert.train.model_folder.write import write_checkpoint
-from efficientbert.train.runtimes import choice, comparison, source
+from efficientbert.train.runtimes import comparison, sensitive, source
 from efficientbert.train.runtimes.comparison import Comparison, RowProbe, SentenceProbe
 from efficientbert.train.runtimes.exporting import copy_model
 from efficientbert.train.runtimes.graph import count_operators, trace_embedder, trace_model, write_graph
-from efficientbert.train.runtimes.int8 import find_products, has_vnni, shrink_tables, write_float16, write_int8
+from efficientbert.train.runtimes.quantization import find_products, has_vnni, shrink_tables, write_float16, write_int8
 from efficientbert.train.runtimes.session import Session
 from efficientbert.train.tasks.arguments import TaskArguments
 from efficientbert.train.tasks.kinds import task_of_model
@@ -187,7 +187,7 @@ def test_products_that_are_kept_stay_in_float32(tmp_path, classifier_graph):
 
 
 def test_rows_of_a_table_are_off_by_half_a_step_of_their_own(tmp_path, monkeypatch):
-    monkeypatch.setattr("efficientbert.train.runtimes.int8.TABLE", 100)
+    monkeypatch.setattr("efficientbert.train.runtimes.quantization.TABLE", 100)
     table = np.random.default_rng(0).normal(size=(30, 7)).astype(np.float32) * np.geomspace(1e-3, 10, 30)[:, None]
     table = table.astype(np.float32)
     table[4] = 0
@@ -204,7 +204,7 @@ def test_rows_of_a_table_are_off_by_half_a_step_of_their_own(tmp_path, monkeypat
 
 
 def test_a_table_that_is_read_otherwise_too_stays(monkeypatch):
-    monkeypatch.setattr("efficientbert.train.runtimes.int8.TABLE", 100)
+    monkeypatch.setattr("efficientbert.train.runtimes.quantization.TABLE", 100)
     table = numpy_helper.from_array(np.ones((30, 7), dtype=np.float32), "table")
     nodes = [helper.make_node("Gather", ["table", "ids"], ["rows"]), helper.make_node("Transpose", ["table"], ["t"])]
     graph = helper.make_graph(nodes, "g", [], [], [table])
@@ -323,16 +323,16 @@ class Harmed:
 
 
 def test_as_little_as_is_needed_stays_in_float32(tmp_path, classifier_graph, monkeypatch):
-    monkeypatch.setattr(choice, "Session", lambda path: SimpleNamespace(path=path))
+    monkeypatch.setattr(sensitive, "Session", lambda path: SimpleNamespace(path=path))
     products = find_products(classifier_graph)
     names, target = list(products), tmp_path / "int8.onnx"
-    assert choice.write_faithful(classifier_graph, target, Harmed([], names), False) == []
+    assert sensitive.write_faithful(classifier_graph, target, Harmed([], names), False) == []
     assert count_operators(target)["MatMulInteger"] == len(names)
     harmful = [names[5], names[2]]
-    kept = choice.write_faithful(classifier_graph, target, Harmed(harmful, names), False)
+    kept = sensitive.write_faithful(classifier_graph, target, Harmed(harmful, names), False)
     assert kept == [products[names[2]], products[names[5]]]  # the more harmful first
     assert count_operators(target)["MatMulInteger"] == len(names) - 2
-    assert choice.write_faithful(classifier_graph, target, Harmed(names, names), False) is None
+    assert sensitive.write_faithful(classifier_graph, target, Harmed(names, names), False) is None
     assert not target.exists()
 
 
@@ -378,7 +378,7 @@ def test_the_folder_holds_the_model_its_graphs_and_what_was_compared(
 def test_an_embedder_goes_through_the_command(tmp_path):
     embedder = make_embedder(tmp_path)
     embedder.save(str(tmp_path / "embedder"), create_model_card=True)
-    made = commands.export(model=tmp_path / "embedder", output_dir=tmp_path / "out", numbers=["int8"])
+    made = commands.export(model=tmp_path / "embedder", output_dir=tmp_path / "out", dtypes=["int8"])
     assert list(made.figures["graphs"]) == ["float32", "int8"]
     assert made.figures["graphs"]["float32"]["comparison"]["cosine"] == pytest.approx(1, abs=1e-6)
     loaded = SentenceTransformer(str(tmp_path / "out"), device="cpu")
@@ -390,7 +390,7 @@ def test_rows_that_are_not_at_hand_are_told(classifier, tmp_path, capsys, monkey
         raise InputError("data 'nyu-mll/glue': is not at hand")
 
     monkeypatch.setattr(source, "load_trained", gone)
-    commands.export(model=classifier, output_dir=tmp_path / "out", numbers=["float32"])
+    commands.export(model=classifier, output_dir=tmp_path / "out", dtypes=["float32"])
     said = capsys.readouterr().out
     assert "note: compared on sentences of ours, as its own rows are not at hand: data 'nyu-mll/glue'" in said
     with pytest.raises(InputError, match="not at hand"):
@@ -415,8 +415,8 @@ def test_a_graph_that_is_not_the_models_is_refused(classifier, tmp_path, monkeyp
 
     monkeypatch.setattr(exporting, "EXACT", 0.0)
     with pytest.raises(InputError, match=r"its graph is off by .*; nothing is written"):
-        commands.export(model=classifier, output_dir=tmp_path / "out", numbers=["float32"])
-    assert not (tmp_path / "out").exists()
+        commands.export(model=classifier, output_dir=tmp_path / "out", dtypes=["float32"])
+    assert not list(tmp_path.iterdir())
 
 
 def refused(tmp_path, match: str, **arguments) -> None:
@@ -426,7 +426,7 @@ def refused(tmp_path, match: str, **arguments) -> None:
 
 
 def test_what_cannot_be_exported_is_refused_in_a_line(classifier, tmp_path, monkeypatch):
-    refused(tmp_path, "numbers: unknown 'int4'; known are float32, float16, int8", model=classifier, numbers=["int4"])
+    refused(tmp_path, "dtypes: unknown 'int4'; known are float32, float16, int8", model=classifier, dtypes=["int4"])
     refused(tmp_path, "model 'nowhere/else/x'", model="nowhere/else/x")
     bert = BertForSequenceClassification(BertConfig(vocab_size=65, hidden_size=12, num_attention_heads=2))
     bert.save_pretrained(tmp_path / "bert")

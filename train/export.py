@@ -1,18 +1,18 @@
 """Writes a model as ONNX graphs that run without PyTorch, in float32, float16 and int8.
 
     efficientbert export --model my-classifier --data reviews.csv --text_column review --output_dir my-classifier-onnx
-    efficientbert export --model my-embedder --numbers int8 --output_dir my-embedder-onnx
+    efficientbert export --model my-embedder --dtypes int8 --output_dir my-embedder-onnx
     efficientbert push --folder my-classifier-onnx --repo_id me/my-classifier
 
 Every graph is compared with the model before it is kept. `docs/serving.md` shows how to run them.
 """
 
+import tempfile
 from dataclasses import asdict
-from functools import partial
+from pathlib import Path
 
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.outcome import Outcome
-from efficientbert.train.files.output_folder import OutputFolder, run_arguments
 from efficientbert.train.runtimes.arguments import ExportArguments
 
 
@@ -21,24 +21,21 @@ def main(args: ExportArguments) -> Outcome:
     args.check()
     if not args.finished():
         args.check_sources()
-    from efficientbert.train.files.digests import digest_data, digest_models
-    from efficientbert.train.runtimes.exporting import read_figures, write_graphs
+    from efficientbert.train.files.run_folder import run_folder
+    from efficientbert.train.runtimes.exporting import draw_graph, read_figures, write_graphs
     from efficientbert.train.runtimes.session import require_runtime
     from efficientbert.train.runtimes.source import load_source
 
-    folder = OutputFolder(
-        args.output_dir,
-        run_arguments(args),
-        partial(digest_models, args, "model"),
-        partial(digest_data, "data", args.data),
-    )
+    folder = run_folder(args, ("model",), "data", args.data)
     if folder.complete:
-        print(f"{folder.path} is complete already")
         return Outcome(folder.path, {"graphs": read_figures(folder.path)})
     require_runtime()
     source = load_source(args)
-    folder.open()
-    figures = write_graphs(source, args, folder.work)
+    with tempfile.TemporaryDirectory() as scratch:
+        drawn = Path(scratch, "model.onnx")
+        exact = draw_graph(source, args, drawn)
+        folder.open()
+        figures = write_graphs(source, drawn, exact, args, folder.work)
     path = folder.finish()
     print(path)
     return Outcome(path, {"graphs": {name: asdict(graph) for name, graph in figures.items()}})

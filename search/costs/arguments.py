@@ -17,7 +17,7 @@ def bert(layers: int, hidden_size: int, heads: int, intermediate_size: int) -> d
 
 
 # Configurations of other encoders as published, for comparison with random weights.
-PUBLISHED_SIZES: dict[str, dict[str, Any]] = {
+PUBLISHED: dict[str, dict[str, Any]] = {
     "bert-base": bert(12, 768, 12, 3072),
     "tinybert-4": bert(4, 312, 12, 1200),
     "tinybert-6": bert(6, 768, 12, 3072),
@@ -40,7 +40,7 @@ PUBLISHED_SIZES: dict[str, dict[str, Any]] = {
     },
 }
 
-KNOWN = (*PRESETS, *PUBLISHED_SIZES)
+KNOWN = (*PRESETS, *PUBLISHED)
 NOT_FOUND = f"cannot be found (known names are {', '.join(KNOWN)}, .json files, folders and Hub ids)"
 DTYPE_NAMES = ("float32", "float16", "bfloat16")
 RUNTIMES = ("eager", "compile", "onnx", "onnx-int8")
@@ -60,7 +60,7 @@ class BenchmarkArguments:
 
     models: list[str] = field(
         metadata={
-            "help": f"Presets ({', '.join(PRESETS)}), published sizes ({', '.join(PUBLISHED_SIZES)}), config.json "
+            "help": f"Presets ({', '.join(PRESETS)}), published sizes ({', '.join(PUBLISHED)}), config.json "
             "files, folders or Hub ids; speed-ups are relative to the first.",
             "path": True,
             "words": KNOWN,

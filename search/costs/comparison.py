@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConfig
-from efficientbert.search.costs.arguments import NOT_FOUND, PUBLISHED_SIZES, BenchmarkArguments
+from efficientbert.search.costs.arguments import NOT_FOUND, PUBLISHED, BenchmarkArguments
 from efficientbert.search.costs.cost import count_flops
 from efficientbert.search.costs.latency import DTYPES
 from efficientbert.search.costs.timing import time_rounds
@@ -78,7 +78,7 @@ def refusing(model: str, fault: str) -> Iterator[None]:
 
 def has_weights(name: str) -> bool:
     """Whether a name stands for a trained model: a folder or a Hub id."""
-    return not (name in PRESETS or name in PUBLISHED_SIZES or name.endswith(".json"))
+    return not (name in PRESETS or name in PUBLISHED or name.endswith(".json"))
 
 
 def load_config(name: str) -> PreTrainedConfig:
@@ -89,8 +89,8 @@ def load_config(name: str) -> PreTrainedConfig:
     """
     if name in PRESETS:
         return EfficientBertConfig.from_preset(name)
-    if name in PUBLISHED_SIZES:
-        return AutoConfig.for_model(**PUBLISHED_SIZES[name])
+    if name in PUBLISHED:
+        return AutoConfig.for_model(**PUBLISHED[name])
     with refusing(name, "cannot be read" if os.path.exists(name) else NOT_FOUND):
         return AutoConfig.from_pretrained(name, trust_remote_code=False)
 
@@ -173,7 +173,7 @@ def write_graphs(name: str, model: PreTrainedModel, runtimes: Sequence[str], fol
         return {}
     require_runtime()
     from efficientbert.train.runtimes.graph import BATCH, LENGTH, TensorModel, Traced, write_graph
-    from efficientbert.train.runtimes.int8 import write_int8
+    from efficientbert.train.runtimes.quantization import write_int8
 
     inputs, outputs = ("input_ids", "attention_mask"), ("last_hidden_state",)
     traced = Traced(TensorModel(model, inputs, outputs), inputs, outputs, (BATCH, LENGTH))

@@ -1,1 +1,1 @@
-"""Models outside of PyTorch: as ONNX graphs, in smaller numbers, run and compared."""
+"""Models outside of PyTorch: as ONNX graphs, quantised, run and compared."""

@@ -10,7 +10,11 @@ from efficientbert.train.model_folder.model_names import check_model
 from efficientbert.train.tasks.arguments import TrainedTaskArguments
 
 
-NUMBERS = {"float32": "model.onnx", "float16": "model_fp16.onnx", "int8": "model_quantized.onnx"}  # and their files
+FILES = {
+    "float32": "model.onnx",
+    "float16": "model_fp16.onnx",
+    "int8": "model_quantized.onnx",
+}  # by what a graph computes in
 
 
 @dataclass(kw_only=True)
@@ -21,7 +25,7 @@ class ExportArguments(FolderArguments, TrainedTaskArguments):
     model was fine-tuned with, where they are not given; a model without data is compared on sentences of ours.
     """
 
-    first = ("model", "data", "numbers", "output_dir")
+    first = ("model", "data", "dtypes", "output_dir")
     group = "what is exported"
 
     model: str = field(
@@ -31,9 +35,9 @@ class ExportArguments(FolderArguments, TrainedTaskArguments):
             "path": True,
         }
     )
-    numbers: list[str] = field(
-        default_factory=lambda: list(NUMBERS),
-        metadata={"help": f"What the graphs compute in, some of {', '.join(NUMBERS)}; float32 is always written."},
+    dtypes: list[str] = field(
+        default_factory=lambda: list(FILES),
+        metadata={"help": f"What the graphs compute in, some of {', '.join(FILES)}; float32 is always written."},
     )
     reduce_range: bool | None = field(
         default=None,
@@ -57,9 +61,9 @@ class ExportArguments(FolderArguments, TrainedTaskArguments):
             InputError: naming the argument.
         """
         check_kinds(self)
-        for name in self.numbers:
-            if name not in NUMBERS:
-                raise InputError(f"numbers: unknown {name!r}; known are {', '.join(NUMBERS)}")
+        for name in self.dtypes:
+            if name not in FILES:
+                raise InputError(f"dtypes: unknown {name!r}; known are {', '.join(FILES)}")
 
     def check_sources(self) -> None:
         """Looks whether what is on this machine is there.

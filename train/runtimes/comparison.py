@@ -75,6 +75,7 @@ class RowProbe(Probe):
         self.task, self.data = task, data
         with torch.inference_mode():
             self.expected = run_rows(model, task, data, BATCH_SIZE)
+        self.predictions = task.predict(self.expected, data)
         self.scored = score_draws(task, self.expected, data, DRAWS, SEED)
 
     def compare(self, run: Callable[..., Any]) -> Comparison:
@@ -82,7 +83,7 @@ class RowProbe(Probe):
         found = run_rows(run, self.task, self.data, BATCH_SIZE)
         largest = max(float(np.abs(one - other).max()) for one, other in zip(found, self.expected))
         scored = score_draws(self.task, found, self.data, DRAWS, SEED)
-        theirs, mine = (self.task.predict(logits, self.data) for logits in (self.expected, found))
+        theirs, mine = self.predictions, self.task.predict(found, self.data)
         continuous = all(isinstance(one, float) for one in theirs)
         return Comparison(
             rows=len(theirs),

@@ -16,11 +16,11 @@ from efficientbert.train.files.writing import write_json, write_text
 from efficientbert.train.model_folder.card import add_section, write_card
 from efficientbert.train.model_folder.record import read_provenance, recorded, write_provenance
 from efficientbert.train.model_folder.upload import split_files
-from efficientbert.train.runtimes.arguments import NUMBERS, ExportArguments
-from efficientbert.train.runtimes.choice import write_faithful
+from efficientbert.train.runtimes.arguments import FILES, ExportArguments
 from efficientbert.train.runtimes.comparison import Comparison
 from efficientbert.train.runtimes.graph import OPSET, count_operators, write_graph
-from efficientbert.train.runtimes.int8 import has_vnni, write_float16
+from efficientbert.train.runtimes.quantization import has_vnni, write_float16
+from efficientbert.train.runtimes.sensitive import write_faithful
 from efficientbert.train.runtimes.session import Session
 from efficientbert.train.runtimes.source import Source
 
@@ -50,47 +50,62 @@ class Graph:
     comparison: Comparison
 
 
-def write_graphs(source: Source, args: ExportArguments, work: Path) -> dict[str, Graph]:
-    """Writes the model, its graphs, their figures and the card.
+def draw_graph(source: Source, args: ExportArguments, path: Path) -> Comparison:
+    """Draws the graph of a model in float32, and compares it with the model.
 
     Args:
         source: The model.
         args: Arguments of the run.
+        path: Of the file.
+
+    Raises:
+        InputError: if it is not the model's.
+    """
+    print("draws the graph", flush=True)
+    write_graph(source.traced, source.vocab_size, path)
+    comparison = source.comparing.compare(Session(path))
+    if not comparison.largest <= EXACT:
+        raise InputError(f"model {args.model!r}: its graph is off by {comparison.largest:.3g}; nothing is written")
+    return comparison
+
+
+def write_graphs(
+    source: Source, drawn: Path, exact: Comparison, args: ExportArguments, work: Path
+) -> dict[str, Graph]:
+    """Writes the model, its graphs, their figures and the card.
+
+    Args:
+        source: The model.
+        drawn: Its graph in float32.
+        exact: That graph beside the model.
+        args: Arguments of the run.
         work: Folder of the run.
 
     Returns:
-        The graphs by the numbers that they compute in.
-
-    Raises:
-        InputError: if a graph is not the model's.
+        The graphs by what they compute in.
     """
     copy_model(source, work)
     (work / FOLDER).mkdir(exist_ok=True)
-    paths = {name: work / FOLDER / file for name, file in NUMBERS.items()}
+    paths = {name: work / FOLDER / file for name, file in FILES.items()}
+    shutil.copyfile(drawn, paths["float32"])
     found: dict[str, Graph] = {}
 
-    def add(name: str, kept: list[str]) -> Comparison:
+    def add(name: str, comparison: Comparison, kept: list[str]) -> None:
         path = paths[name]
-        comparison = source.comparing.compare(Session(path))
         counted = {operator: count for operator, count in count_operators(path).items() if operator in OPERATORS}
         found[name] = Graph(f"{FOLDER}/{path.name}", path.stat().st_size / 1e6, counted, kept, comparison)
-        return comparison
 
-    print("draws the graph", flush=True)
-    write_graph(source.traced, source.vocab_size, paths["float32"])
-    largest = add("float32", []).largest
-    if not largest <= EXACT:
-        raise InputError(f"model {args.model!r}: its graph is off by {largest:.3g}; nothing is written")
-    if "float16" in args.numbers:
+    add("float32", exact, [])
+    if "float16" in args.dtypes:
         write_float16(paths["float32"], paths["float16"])
-        add("float16", [])
-    if "int8" in args.numbers:
+        add("float16", source.comparing.compare(Session(paths["float16"])), [])
+    if "int8" in args.dtypes:
         reduce_range = not has_vnni() if args.reduce_range is None else args.reduce_range
         kept = write_faithful(paths["float32"], paths["int8"], source.choosing, reduce_range)
         if kept is None:
             print("note: int8 loses too much even with half of all products in float32, and is not written")
         else:
-            add("int8", kept)
+            add("int8", source.comparing.compare(Session(paths["int8"])), kept)
     said = describe(found, source)
     print(f"\n{said}\n")
     write_json(work / FIGURES, {name: asdict(graph) for name, graph in found.items()})
@@ -131,7 +146,7 @@ def is_word_piece(tokenizer: PreTrainedTokenizerBase) -> bool:
 def describe(graphs: dict[str, Graph], source: Source) -> str:
     """A table of the graphs, and what its columns mean."""
     first = next(iter(graphs.values())).comparison
-    header = ["graph", "numbers", "MB", "largest difference"]
+    header = ["graph", "dtype", "MB", "largest difference"]
     header += ["equal predictions"] if first.agreement is not None else []
     header += ["cosine"] if first.cosine is not None else []
     header += [str(first.metric), "less the model's"] if first.metric is not None else []
@@ -168,7 +183,7 @@ import onnxruntime
 from transformers import AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(".")  # this folder
-session = onnxruntime.InferenceSession("{FOLDER}/{NUMBERS["float32"]}")
+session = onnxruntime.InferenceSession("{FOLDER}/{FILES["float32"]}")
 batch = tokenizer(["A cat sleeps."], padding=True, truncation=True, return_tensors="np")
 names = [given.name for given in session.get_inputs()]
 {outputs} = session.run(None, {{name: batch[name] for name in names}})

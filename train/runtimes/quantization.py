@@ -1,4 +1,4 @@
-"""Graphs in smaller numbers: int8 with scales by channel and row, and float16.
+"""Quantised graphs: int8 with scales by channel and row, and float16.
 
 Matrix products take weights of 8 bits, with a scale for every output channel, and activations that are rounded to 8
 bits as they come. Token tables are kept in 8 bits with a scale for every row. All else stays in float32.

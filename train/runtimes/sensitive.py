@@ -6,7 +6,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from efficientbert.train.runtimes.comparison import Comparison, Probe
-from efficientbert.train.runtimes.int8 import find_products, write_int8
+from efficientbert.train.runtimes.quantization import find_products, write_int8
 from efficientbert.train.runtimes.session import Session
 
 
