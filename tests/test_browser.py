@@ -26,7 +26,7 @@ from efficientbert import (
     EfficientBertModel,
     commands,
 )
-from efficientbert.train.runtimes import comparison, int8
+from efficientbert.train.runtimes import comparison, quantization
 from efficientbert.train.runtimes.sentences import SENTENCES
 
 
@@ -91,7 +91,7 @@ def exported(tmp_path_factory) -> tuple[Path, Path]:
     SentenceTransformer(modules=modules, device="cpu").save(str(folder / "embedder"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comparison, "AGREEMENT", 0.0)  # models that have learned nothing lose much, and stay in int8
-        patch.setattr(int8, "TABLE", 100)  # as in models with a vocabulary of real size
+        patch.setattr(quantization, "TABLE", 100)  # as in models with a vocabulary of real size
         for name in ("classifier", "embedder"):
             commands.export(model=folder / name, dtypes=["int8"], output_dir=folder / f"{name}-onnx")
     return folder / "classifier-onnx", folder / "embedder-onnx"
