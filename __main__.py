@@ -21,6 +21,7 @@ SCRIPTS = {
     "evaluate": ("efficientbert.train.scoring", "score fine-tuned models on their tasks"),
     "convert": ("efficientbert.train.convert", "convert a checkpoint of the original release"),
     "export": ("efficientbert.train.export", "write a model as ONNX graphs that run without PyTorch, and int8"),
+    "trim": ("efficientbert.train.trim", "cut the vocabulary of a model to the tokens that a corpus needs"),
     "push": ("efficientbert.train.push", "upload a finished folder to the Hub"),
     "benchmark": ("efficientbert.search.benchmark", "compare parameters, FLOPs, latency and memory of models"),
 }

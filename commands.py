@@ -74,20 +74,23 @@ def _as_function(name: str) -> Callable[..., Outcome]:
     return run
 
 
-(compress, search, distill, embed, augment, finetune, multitask, evaluate, convert, export, push, benchmark) = map(
-    _as_function,
-    (
-        "compress",
-        "search",
-        "distill",
-        "embed",
-        "augment",
-        "finetune",
-        "multitask",
-        "evaluate",
-        "convert",
-        "export",
-        "push",
-        "benchmark",
-    ),
+(compress, search, distill, embed, augment, finetune, multitask, evaluate, convert, export, trim, push, benchmark) = (
+    map(
+        _as_function,
+        (
+            "compress",
+            "search",
+            "distill",
+            "embed",
+            "augment",
+            "finetune",
+            "multitask",
+            "evaluate",
+            "convert",
+            "export",
+            "trim",
+            "push",
+            "benchmark",
+        ),
+    )
 )

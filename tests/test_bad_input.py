@@ -34,6 +34,7 @@ RIGHT = {  # what a case changes
     "evaluate": f"{TASK} --split train",
     "augment": f"{TASK} --max_length 16 --output_file {{out}}.parquet",
     "convert": "--checkpoint {tmp}/tensors.bin --num_attention_heads 3 --output_dir {out} --ffn_expr " + EXPRESSION,
+    "trim": "--model {model} --corpus {corpus} --vocab_size 40 --output_dir {out}",
     "export": "--model {tmp}/ours --output_dir {out} --dtypes float32",
     "push": "--folder {model} --repo_id a/b",
     "benchmark": "--models {student} --rounds 1",

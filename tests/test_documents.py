@@ -52,6 +52,7 @@ QUICK = {
     "multitask": TASK,
     "evaluate": "--bootstrap 20",
     "export": "--dtypes int8",
+    "trim": "--vocab_size 50",
     "benchmark": "--models my-student --rounds 1 --sequence_length 8 --batch_sizes 1 --threads 1",
 }
 QUICK_PYTHON = {

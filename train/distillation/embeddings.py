@@ -14,7 +14,6 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from torch import nn
 
@@ -23,7 +22,9 @@ from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.engine.finite import check_finite
 from efficientbert.train.files.writing import write_json
+from efficientbert.train.model_folder.card import write_card
 from efficientbert.train.model_folder.loading import loading
+from efficientbert.train.text.batches import pool_sequences
 
 
 POOLINGS = ("mean", "cls")
@@ -75,8 +76,7 @@ def pool(states: torch.Tensor, attention_mask: torch.Tensor, pooling: str) -> to
     """
     if pooling == "cls":
         return states[:, 0].float()
-    weights = attention_mask[..., None].float()
-    return (states.float() * weights).sum(1) / weights.sum(1)
+    return pool_sequences(states.float(), attention_mask)[:, 0]
 
 
 class EmbeddingTeacher:
@@ -298,31 +298,7 @@ def save_embedder(folder: Path, student: EmbeddingStudent, teacher: EmbeddingTea
         modules.append(Normalize())
     prompts = {"prompts": teacher.prompts, "default_prompt_name": teacher.default_prompt_name}
     package.SentenceTransformer(modules=modules, device="cpu", **prompts).save(str(folder), create_model_card=False)
-    describe_embeddings(folder, teacher)
-
-
-def describe_embeddings(folder: Path, teacher: EmbeddingTeacher) -> None:
-    """Adds to a model card what it gives and how to load it as an embedder."""
-    card = ModelCard.load(folder / "README.md")
-    card.data.library_name = "sentence-transformers"
-    card.data.pipeline_tag = "sentence-similarity"
-    card.data.tags = [*(card.data.tags or []), "sentence-transformers", "sentence-similarity"]
-    length = " of length 1" if teacher.normalizes else ""
-    card.text += f"""
-## Sentence embeddings
-
-`sentence-transformers` loads this folder. Its embeddings{length} have {teacher.size} numbers and lie in the space of
-the teacher's: cosines between the two make sense.
-
-```python
-import efficientbert  # or, without the package, SentenceTransformer(..., trust_remote_code=True)
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("{folder.name.removesuffix(".partial")}")
-model.similarity(model.encode(["A cat sleeps."]), model.encode(["A kitten naps.", "Rates were raised."]))
-```
-"""
-    card.save(folder / "README.md")
+    write_card(folder)
 
 
 def pair_cosines(

@@ -1,5 +1,6 @@
 """The model card and the record it is rendered from: what was done to make a model, with which result."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -14,6 +15,7 @@ from efficientbert.configuration_efficientbert import PRESETS, EfficientBertConf
 from efficientbert.train.cli.errors import InputError, one_line
 from efficientbert.train.files.tables import flatten, table
 from efficientbert.train.files.writing import write_text
+from efficientbert.train.model_folder.loading import is_embedder
 from efficientbert.train.model_folder.predictions import prediction_code
 from efficientbert.train.model_folder.record import is_hub_id, read_provenance, recorded_values, shown
 from efficientbert.train.tasks.arguments import GLUE_COLUMNS
@@ -56,15 +58,17 @@ def make_card(folder: Path, name: str) -> str:
     tags = ["efficientbert"]
     tags += ["knowledge-distillation"] if teacher else []
     tags += ["nas"] if any(step["step"] == "search" for step in steps) else []
+    embeds = is_embedder(folder)
+    tags += ["sentence-transformers", "sentence-similarity"] if embeds else []
     base_model, relation = find_base_model(steps)
     data = ModelCardData(
-        library_name="transformers",
+        library_name="sentence-transformers" if embeds else "transformers",
         license=stated.get("license"),
         language=stated.get("language"),
         base_model=base_model,
         base_model_relation=relation,
         datasets=list(dict.fromkeys(name for step in steps for name in step.get("datasets", []))) or None,
-        pipeline_tag=pipeline_tag,
+        pipeline_tag="sentence-similarity" if embeds else pipeline_tag,
         tags=tags,
     )
     sections = [
@@ -75,6 +79,7 @@ def make_card(folder: Path, name: str) -> str:
         origin_section(steps, teacher, corpus),
         loading_section(name, auto_class, has_tokenizer),
         prediction_section(config, steps) if has_tokenizer else "",
+        embedding_section(folder, name, config.hidden_size) if embeds else "",
     ]
     text = "\n\n".join(section for section in sections if section)
     return f"---\n{data.to_yaml()}\n---\n\n{text}\n"
@@ -199,6 +204,27 @@ def prediction_section(config: EfficientBertConfig, steps: list[dict[str, Any]])
     """A prediction of the kind that the head makes, with the model and tokenizer that were loaded."""
     code = prediction_code(architecture(config), config.problem_type, reads_pairs(steps))
     return f"## How to predict with it\n\nBehind these lines:\n\n```python\n{code}\n```"
+
+
+def embedding_section(folder: Path, name: str, size: int) -> str:
+    """What an embedder gives, and how sentence-transformers loads it."""
+    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    length = " of length 1" if any(module["type"].endswith("Normalize") for module in modules) else ""
+    dense = [module["path"] for module in modules if module["type"].endswith("Dense")]
+    if dense:
+        size = json.loads((folder / dense[-1] / "config.json").read_text(encoding="utf-8"))["out_features"]
+    space = "\nand lie in the space of the teacher's: cosines between the two make sense" if dense else ""
+    return f"""## Sentence embeddings
+
+`sentence-transformers` loads this folder. Its embeddings{length} have {size} numbers{space}.
+
+```python
+import efficientbert  # or, without the package, SentenceTransformer(..., trust_remote_code=True)
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("{name}")
+model.similarity(model.encode(["A cat sleeps."]), model.encode(["A kitten naps.", "Rates were raised."]))
+```"""
 
 
 def reads_pairs(steps: list[dict[str, Any]]) -> bool:

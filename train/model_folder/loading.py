@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -56,6 +57,11 @@ def load_tokenizer(name: str, what: str = "model") -> PreTrainedTokenizerBase:
     """The tokenizer of a model. Arguments and errors as of `loading`."""
     with loading(name, what, "no tokenizer"):
         return AutoTokenizer.from_pretrained(name)
+
+
+def is_embedder(folder: Path) -> bool:
+    """Whether sentence-transformers has saved the model in the folder."""
+    return (folder / "modules.json").is_file()
 
 
 def load_model(

@@ -12,14 +12,14 @@ from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.embeddings import load_embedder
 from efficientbert.train.model_folder.card import HEADS, architecture
-from efficientbert.train.model_folder.loading import load_config, load_model, load_tokenizer, loading
+from efficientbert.train.model_folder.loading import is_embedder, load_config, load_model, load_tokenizer, loading
 from efficientbert.train.model_folder.tokenizer_check import check_tokenizer, fit_segments
 from efficientbert.train.runtimes.arguments import ExportArguments
 from efficientbert.train.runtimes.comparison import LENGTH, Probe, RowProbe, SentenceProbe
 from efficientbert.train.runtimes.graph import Traced, trace_embedder, trace_model
 from efficientbert.train.runtimes.sentences import SENTENCES
 from efficientbert.train.tasks.division import splits_to_score
-from efficientbert.train.tasks.trained import has_head, is_embedder, load_trained, recorded_arguments
+from efficientbert.train.tasks.trained import has_head, load_trained, recorded_arguments
 
 
 @dataclass(frozen=True)

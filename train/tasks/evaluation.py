@@ -15,6 +15,7 @@ from efficientbert.train.engine.device import find_device
 from efficientbert.train.files.tables import table
 from efficientbert.train.metrics import compute_metric, load_metric
 from efficientbert.train.metrics.intervals import bootstrap
+from efficientbert.train.model_folder.loading import is_embedder
 from efficientbert.train.tasks.arguments import GLUE_COLUMNS, EvaluateArguments, TaskArguments
 from efficientbert.train.tasks.division import splits_to_score
 from efficientbert.train.tasks.glue_submission import FILES, official_values, submission_text, task_for_file
@@ -22,7 +23,7 @@ from efficientbert.train.tasks.loading import load_split
 from efficientbert.train.tasks.prediction import check_length, predict
 from efficientbert.train.tasks.task import Task
 from efficientbert.train.tasks.texts import TextTask, number
-from efficientbert.train.tasks.trained import SIZES, find_models, is_embedder, load_trained
+from efficientbert.train.tasks.trained import SIZES, find_models, load_trained
 
 
 # Flags that say what is predicted and how; a sentence embedder predicts nothing.

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from efficientbert.train.cli.errors import InputError, one_line
-from efficientbert.train.model_folder.loading import load_config, load_model, load_tokenizer
+from efficientbert.train.model_folder.loading import is_embedder, load_config, load_model, load_tokenizer
 from efficientbert.train.model_folder.record import read_provenance
 from efficientbert.train.model_folder.tokenizer_check import check_tokenizer, fit_segments
 from efficientbert.train.tasks.arguments import GLUE_LABELS, TASKS, TaskArguments
@@ -54,11 +54,6 @@ def subfolders(folder: Path) -> list[Path]:
 def is_model(folder: Path) -> bool:
     """Whether a model lies in the folder."""
     return (folder / "config.json").is_file() or is_embedder(folder)
-
-
-def is_embedder(folder: Path) -> bool:
-    """Whether sentence-transformers has saved the model in the folder."""
-    return (folder / "modules.json").is_file()
 
 
 def has_head(folder: Path) -> bool:

@@ -1,0 +1,40 @@
+"""The folder of a trimmed model: all that its source has, with the model and its tokenizer anew."""
+
+import shutil
+from fnmatch import fnmatch
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from efficientbert.train.distillation.projection import PROJECTION_FILE
+from efficientbert.train.model_folder.loading import loading
+from efficientbert.train.model_folder.upload import split_files
+
+
+# What a smaller vocabulary makes wrong, and is written anew or left out.
+OF_THE_WHOLE = ("model*.safetensors*", "config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json")
+OF_THE_WHOLE += ("vocab.*", "merges.txt", "*.model", "onnx/*", "openvino/*", "export.json", "README.md")
+
+
+def find_folder(name: str) -> Path:
+    """The folder of a model, fetched from the Hub where it is none.
+
+    Raises:
+        InputError: if it cannot be had.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        with loading(name, "model"):
+            folder = Path(snapshot_download(name))
+    return folder
+
+
+def copy_parts(source: Path, work: Path) -> None:
+    """Copies what a model's folder has beside its weights and tokenizer: its code, and the parts of an embedder."""
+    kept, _ = split_files(source)
+    if (source / PROJECTION_FILE).exists():  # which later training goes on from
+        kept.append(PROJECTION_FILE)
+    for name in kept:
+        if not any(fnmatch(name, pattern) for pattern in OF_THE_WHOLE):
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, work / name)
