@@ -27,7 +27,7 @@ from efficientbert.train.engine.best_weights import Selection
 from efficientbert.train.engine.checkpoints import newest_checkpoint, save_checkpoint
 from efficientbert.train.engine.finite import NotFiniteError
 from efficientbert.train.engine.loop import train
-from efficientbert.train.engine.optimizer import linear_schedule, make_optimizer
+from efficientbert.train.engine.optimizer import make_optimizer, make_schedule
 from efficientbert.train.engine.order import EpochSampler, LengthSampler
 
 
@@ -158,10 +158,16 @@ def test_every_row_once_an_epoch_in_a_new_order(tmp_path):
 
 
 def test_schedule():
-    factor = linear_schedule(4, 10)
+    factor = make_schedule(LoopArguments(warmup_ratio=0.4), 10)
     assert [factor(step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
     assert [factor(step) for step in (4, 7, 10)] == pytest.approx([1.0, 0.5, 0.0])
-    assert linear_schedule(0, 2)(0) == 1.0
+    assert make_schedule(LoopArguments(warmup_ratio=0.0), 2)(0) == 1.0
+
+
+def test_a_schedule_may_stay_before_it_falls():
+    factor = make_schedule(LoopArguments(warmup_ratio=0.2, decay_ratio=0.25), 10)
+    assert [factor(step) for step in range(11)] == [0.5, *[1.0] * 8, 0.5, 0.0]
+    assert make_schedule(LoopArguments(warmup_ratio=0.0, decay_ratio=0.0), 3)(2) == 1.0
 
 
 def test_weight_decay_spares_biases_and_norms():

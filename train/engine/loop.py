@@ -1,6 +1,5 @@
 """The one training loop, over Accelerate: accumulate, clip, step, log, checkpoint, resume."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,7 +18,7 @@ from efficientbert.train.engine.arguments import LoopArguments
 from efficientbert.train.engine.checkpoints import Progress, newest_checkpoint, save_checkpoint
 from efficientbert.train.engine.display import Display
 from efficientbert.train.engine.finite import NotFiniteError
-from efficientbert.train.engine.optimizer import linear_schedule, make_optimizer
+from efficientbert.train.engine.optimizer import make_optimizer, make_schedule
 from efficientbert.train.engine.order import EpochSampler, LengthSampler, Stream
 from efficientbert.train.engine.tracking import tracking
 
@@ -164,8 +163,7 @@ class _Training:
         self.args = args
         self.max_steps = max_steps
         optimizer = make_optimizer(model, args)
-        factor = linear_schedule(math.ceil(args.warmup_ratio * max_steps), max_steps)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, make_schedule(args, max_steps))
         self.rate = 0.0
         if args.compile:
             model.compile()  # in place: a wrapper would rename the weights in checkpoints

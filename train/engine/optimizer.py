@@ -1,5 +1,6 @@
 """The optimizer and its learning rate."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -18,16 +19,18 @@ def make_optimizer(model: nn.Module, args: LoopArguments) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=args.learning_rate, fused=True)
 
 
-def linear_schedule(warmup_steps: int, max_steps: int) -> Callable[[int], float]:
-    """Factor of the peak learning rate: rises linearly from step 1, then falls linearly to 0.
+def make_schedule(args: LoopArguments, max_steps: int) -> Callable[[int], float]:
+    """Factor of the peak learning rate: rises linearly from step 1, stays, and falls linearly to 0 in the end.
 
-    That of transformers, `get_linear_schedule_with_warmup`, starts at 0: its first step would train nothing, which
-    counts in the short trainings of a search.
+    Those of transformers start at 0: their first step would train nothing, which counts in the short trainings of a
+    search.
     """
+    warmup_steps = math.ceil(args.warmup_ratio * max_steps)
+    decay_steps = max(1, math.ceil(args.decay_ratio * (max_steps - warmup_steps)))
 
     def factor(step: int) -> float:
         if step < warmup_steps:
             return (step + 1) / warmup_steps
-        return max(0.0, (max_steps - step) / max(1, max_steps - warmup_steps))
+        return max(0.0, min(1.0, (max_steps - step) / decay_steps))
 
     return factor
