@@ -1,108 +1,151 @@
 """What in the recipe of a distillation helps: one thing changed at a time, at equal tokens, from the same start.
 
-    python benchmarks/recipe.py --teacher TEACHER --corpus CORPUS --glue GLUE --work_dir WORK --seeds 0 1 \
-        --output_json benchmarks/recipe.json
+    python benchmarks/recipe.py train --teacher TEACHER --corpus CORPUS --glue GLUE --work_dir WORK --worker 0
+    python benchmarks/recipe.py train --teacher TEACHER --corpus CORPUS --glue GLUE --work_dir WORK --worker 1
+    python benchmarks/recipe.py report --teacher TEACHER --work_dir WORK
 
-Every run is an `efficientbert distill` of the gated plain shape into WORK, so that an interrupted comparison goes on
-where it was, and several processes may take a seed each. Figures are those of `losses.py`, none of them trained on.
+`train` distils one student by every recipe and seed, as `known.py` does; each result is a line of WORK/recipe.jsonl.
+No figure is of what a student was trained on: held-out text, and without labels STS-B's train pairs, in the teacher's
+space. A linear probe reads 2,000 sentences of SST-2's train split and is scored on 1,000 others.
 """
 
+import json
 import statistics
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
-import losses
+import equal_latency
+import known
+import torch
+from stand_alone import config_of, read_rows
 
-from efficientbert.configuration_efficientbert import EfficientBertConfig
+from efficientbert.search.scores.probe import probe_error
+from efficientbert.search.space.architecture import Architecture, LayerChoice, Shape
 from efficientbert.search.space.expressions import GATED
-from efficientbert.train import distill
 from efficientbert.train.cli.command import run_command
-from efficientbert.train.files.writing import write_json
-from efficientbert.train.model_folder.record import read_result
+from efficientbert.train.distillation.held_out import HeldOut, capture_held_out
+from efficientbert.train.distillation.loss_choice import make_recipe
+from efficientbert.train.distillation.student import Student
+from efficientbert.train.distillation.teacher import Teacher
+from efficientbert.train.files.tables import table
+from efficientbert.train.files.writing import write_json, write_text
+from efficientbert.train.tasks.arguments import TaskArguments
+from efficientbert.train.tasks.kinds import task_of_data
+from efficientbert.train.text.preparation import prepare_text
 
 
-BOTH = {"losses": ["hidden_states", "attention_scores=0.3"]}
-STATES = {"losses": ["hidden_states"]}
-STABLE = "stable, then down in the last fifth"
+STUDENT = Architecture(Shape(312, 128), (LayerChoice(GATED, 1, 768, 12, 26),) * 4)
+STABLE: dict[str, Any] = {"decay_ratio": 0.2}
+LAST: dict[str, Any] = {"layer_map": ["last"]}
+POOLED: dict[str, Any] = {"losses": ["hidden_states", "pooled_states"]}
+BASE = "states"
 VARIANTS: dict[str, dict[str, Any]] = {
-    "states and scores": BOTH,
-    "states": STATES,
-    "states, twice the rate": STATES | {"learning_rate": 3e-3},
-    f"states, twice the rate, {STABLE}": STATES | {"learning_rate": 3e-3},
-    "states, 8 x 128 tokens": STATES | {"max_length": 128, "batch_size": 8},
-    "states, packed": STATES | {"packing": True},
+    BASE: {},
+    "states and scores": {"losses": ["hidden_states", "attention_scores=0.3"]},
+    "states and pooled": POOLED,
+    "last state": LAST,
+    "last state and pooled": LAST | POOLED,
+    "half the rate": {"learning_rate": 7.5e-4},
+    "twice the rate": {"learning_rate": 3e-3},
+    "stable": STABLE,
+    "twice the rate, stable": STABLE | {"learning_rate": 3e-3},
+    "four times the rate, stable": STABLE | {"learning_rate": 6e-3},
+    "last state, twice the rate, stable": LAST | STABLE | {"learning_rate": 3e-3},
+    "states and a tenth of pooled, twice the rate, stable": STABLE
+    | {"losses": ["hidden_states", "pooled_states=0.1"], "learning_rate": 3e-3},
+    "8 x 128 tokens": {"max_length": 128, "batch_size": 8},
+    "half the batch, twice the steps": {"batch_size": 8, "max_steps": 2},
+    "bfloat16": {"mixed_precision": "bf16"},
 }
-FIGURES = ("cosine", "stsb_cosine", "sst2_probe")
+FIGURES = ("cosine", "explained_tokens", "explained_texts", "stsb_projected", "sst2_probe")
+INTRODUCTION = """# What in the recipe of a distillation helps
+
+`python benchmarks/recipe.py` makes this; its figures are in `recipe.json`.
+
+Teacher gte-small, student {student}, {steps} steps of 16 x 64 tokens of Wikipedia unless the recipe says otherwise,
+equal tokens for all. `{base}` is squared error of the embedding's and all layers' states, a peak rate of 1.5e-3 that
+falls from the end of the warm-up; a stable rate stays and falls in the last fifth. Figures are means over seeds, and
+in brackets what every seed gained over `{base}`.
+
+"""
 
 
 @dataclass(kw_only=True)
-class RecipeArguments(losses.ComparisonArguments):
-    """Distils a student once for every variant and seed, and tabulates how good they are."""
+class RecipeArguments(known.KnownArguments):
+    """Distils a student by every recipe and seed, and tabulates what it came to."""
 
-    max_steps: int = field(default=150, metadata={"help": "Optimizer steps of 16 sequences of 64 tokens."})
-    seeds: list[int] = field(default_factory=lambda: [0, 1], metadata={"help": "One run for each."})
-
-
-def stable_schedule(warmup_steps: int, max_steps: int) -> Any:
-    """Factor of the peak learning rate: rises, stays, and falls linearly in the last fifth."""
-    fall = max_steps / 5
-    return lambda step: min(1.0, (step + 1) / max(1, warmup_steps), (max_steps - step) / fall)
+    max_steps: int = field(default=200, metadata={"help": "Optimizer steps of 16 sequences of 64 tokens."})
+    seeds: list[int] = field(default_factory=lambda: [0, 1], metadata={"help": "One training for each."})
+    probe_rows: int = field(default=3000, metadata={"help": "Rows of SST-2, the last third of them scored."})
+    output_json: str = field(default="benchmarks/recipe.json", metadata={"help": "File for the figures."})
 
 
-def run(args: RecipeArguments, name: str, seed: int) -> Path:
-    """Distils one student and returns its folder."""
-    work = Path(args.work_dir)
-    output, student = work / f"{name.replace(' ', '-').replace(',', '')}-seed{seed}", work / "student.json"
-    config = EfficientBertConfig(
-        hidden_size=360,
-        num_hidden_layers=6,
-        num_attention_heads=12,
-        head_dim=30,
-        embedding_size=128,
-        ffn_expressions=[GATED] * 6,
-        intermediate_sizes=[720] * 6,
-    )
-    student.parent.mkdir(parents=True, exist_ok=True)
-    write_json(student, config.to_dict())
-    given = {"batch_size": 16, "max_length": 64} | VARIANTS[name]
-    loop = "efficientbert.train.engine.loop"
-    with patch(f"{loop}.linear_schedule", stable_schedule) if STABLE in name else nullcontext():
-        distill.main(
-            distill.DistillArguments(
-                teacher=args.teacher,
-                corpus=args.corpus,
-                corpus_split=args.corpus_split,
-                student=str(student),
-                max_steps=args.max_steps,
-                seed=seed,
-                output_dir=str(output),
-                **given,
-            )
-        )
-    return output
+def arguments_of(args: RecipeArguments, name: str, seed: int) -> RecipeArguments:
+    """The arguments of a run; a recipe's steps are a multiple of the others'."""
+    given = {"losses": ["hidden_states"], "learning_rate": 1.5e-3, "decay_ratio": 1.0} | VARIANTS[name]
+    given["max_steps"] = args.max_steps * given.get("max_steps", 1)
+    return replace(args, seed=seed, **given)
 
 
-def main(args: RecipeArguments) -> None:
-    """Runs all and prints the table."""
-    rows = []
-    for name in VARIANTS:
-        for seed in args.seeds:
-            folder = run(args, name, seed)
-            figures = {figure: losses.score(folder, args)[figure] for figure in FIGURES}
-            rows.append({"variant": name, "seed": seed} | figures | {"loss": read_result(folder)["loss"]})
+def run(args: RecipeArguments, name: str, teacher: Teacher, held_out: HeldOut) -> dict[str, Any]:
+    """Distils one student; its figures."""
+    stored: Any = known.StoredTeacher(teacher, Path(args.work_dir) / "teacher")
+    if any(word.startswith("attention") for word in args.losses):
+        stored = teacher  # states alone are stored
+    text = prepare_text(args, teacher, args.batch_size, 0)
+    student, objective, told = known.distil(STUDENT, teacher, stored, text, args)
+    figures = known.score(student, objective, held_out, args)
+    task = task_of_data(TaskArguments(task="sst2", data=args.glue), teacher.tokenizer, "train[:1%]")
+    rows = task.load(f"train[:{args.probe_rows}]")
+    figures["sst2_probe"] = 1 - probe_error(Student(student.encoder, 1), task, rows)
+    return figures | {"stsb_projected": equal_latency.stsb_projected(student, args), "seconds": told["seconds"]}
+
+
+def train_all(args: RecipeArguments) -> None:
+    """Trains what is not trained yet of this worker's share."""
+    path = Path(args.work_dir) / "recipe.jsonl"
+    torch.set_num_threads(1)
+    teacher = Teacher.load(args.teacher)
+    config = config_of(STUDENT, teacher)
+    text, recipe = prepare_text(args, teacher, args.batch_size, 0), make_recipe(args, config, teacher)
+    held_out = capture_held_out(text, teacher, torch.device("cpu"), [(config, recipe)])
+    jobs = [(name, seed) for name in VARIANTS for seed in args.seeds]
+    for name, seed in jobs[args.worker :: args.workers]:
+        asked = {"recipe": name, "seed": seed, "steps": args.max_steps}
+        if any(asked.items() <= row.items() for row in read_rows(path)):
+            continue
+        row = asked | run(arguments_of(args, name, seed), name, teacher, held_out)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(row, flush=True)
+
+
+def report(args: RecipeArguments) -> None:
+    """Writes the figures and the table."""
+    rows = [row for row in read_rows(Path(args.work_dir) / "recipe.jsonl") if row["steps"] == args.max_steps]
+    base = {row["seed"]: row for row in rows if row["recipe"] == BASE}
     lines = []
-    base = {(row["seed"], figure): row[figure] for row in rows if row["variant"] == "states" for figure in FIGURES}
     for name in VARIANTS:
-        found = [row for row in rows if row["variant"] == name]
-        gains = [[row[figure] - base[row["seed"], figure] for row in found] for figure in FIGURES]
-        means = [statistics.fmean(row[figure] for row in found) for figure in FIGURES]
-        cells = (f"{mean:.4f} ({' '.join(f'{g:+.4f}' for g in gain)})" for mean, gain in zip(means, gains))
+        found = [row for row in rows if row["recipe"] == name and row["seed"] in base]
+        cells = []
+        for figure in FIGURES:
+            gains = " ".join(f"{row[figure] - base[row['seed']][figure]:+.4f}" for row in found)
+            cells.append(f"{statistics.fmean(row[figure] for row in found):.4f} ({gains})")
         lines.append((name, *cells))
-    losses.tell(("variant", *(f"{figure} (less `states`, by seed)" for figure in FIGURES)), lines, rows, args)
+    layers = STUDENT.layers
+    shape = f"of {len(layers)} gated layers of hidden size {STUDENT.shape.hidden_size}"
+    text = INTRODUCTION.format(student=shape, steps=args.max_steps, base=BASE) + table(("recipe", *FIGURES), lines)
+    write_json(Path(args.output_json), rows)
+    write_text(Path(args.output_json).with_suffix(".md"), text + "\n")
+    print(text)
+
+
+PARTS = {"train": train_all, "report": report}
 
 
 if __name__ == "__main__":
-    run_command(main, RecipeArguments, "recipe")
+    if len(sys.argv) < 2 or sys.argv[1] not in PARTS:
+        sys.exit(f"name a part: {', '.join(PARTS)}")
+    run_command(PARTS[sys.argv.pop(1)], RecipeArguments, "recipe")

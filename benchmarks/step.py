@@ -84,7 +84,7 @@ class Bench:
         self.student = Student(EfficientBertModel(self.config), self.teacher.hidden_size).to(self.device).train()
         choose_attention(self.student.encoder)
         layers = self.teacher.num_layers
-        scales = Scales((1.0,) * (layers + 1), (1.0,) * layers)
+        scales = Scales((1.0,) * (layers + 1), (1.0,) * (layers + 1), (1.0,) * layers)
         self.recipe = make_recipe(LossArguments(), self.config, self.teacher)
         self.objective = GeneralDistillation(self.teacher, scales, self.recipe)
         self.optimizer = make_optimizer(self.student, LoopArguments(learning_rate=1e-6))

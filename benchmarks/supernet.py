@@ -100,7 +100,7 @@ class Bench:
     def objective(self, architecture: Architecture) -> GeneralDistillation:
         """What an architecture learns."""
         layers = self.teacher.num_layers
-        scales = Scales((1.0,) * (layers + 1), (1.0,) * layers)
+        scales = Scales((1.0,) * (layers + 1), (1.0,) * (layers + 1), (1.0,) * layers)
         recipe = make_recipe(LossArguments(), architecture.to_config(self.space.base), self.teacher)
         return GeneralDistillation(self.teacher, scales, recipe)
 

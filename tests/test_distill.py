@@ -72,7 +72,15 @@ def test_logits_of_every_family(family, masked_lm_folder, corpus_file, student_f
 
 @pytest.mark.parametrize(
     "losses",
-    [["hidden_states"], ["attention_scores"], ["minilm_relations"], ["qkv_relations"], ["logits"], ["masked_lm"]],
+    [
+        ["hidden_states"],
+        ["pooled_states"],
+        ["attention_scores"],
+        ["minilm_relations"],
+        ["qkv_relations"],
+        ["logits"],
+        ["masked_lm"],
+    ],
 )
 def test_every_loss_falls(losses, masked_lm_folder, corpus_file, student_file, tmp_path):
     found = []

@@ -36,7 +36,7 @@ def test_names_and_weights():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["hiden_states"], "unknown loss 'hiden_states'; known are hidden_states, attention_scores, minilm_relations"),
+        (["hiden_states"], "unknown loss 'hiden_states'; known are hidden_states, pooled_states, attention_scores"),
         (["logits=much"], "weight of 'logits' must be a number above 0, not 'much'"),
         (["logits="], "weight of 'logits' must be a number above 0, not ''"),
         (["logits=0"], "must be a number above 0"),

@@ -1,5 +1,6 @@
 """Distillation losses against slow, obvious float64 versions."""
 
+import dataclasses
 import math
 
 import pytest
@@ -12,6 +13,7 @@ from efficientbert.train.distillation.losses import (
     hidden_state_loss,
     logit_loss,
     masked_lm_loss,
+    pooled_state_loss,
     regroup_heads,
     relation_loss,
 )
@@ -69,6 +71,19 @@ def test_hidden_state_loss_by_hand():
             total += sum((student[row, token, c] - teacher[row, token, c]).item() ** 2 for c in range(6)) / 6
     loss = hidden_state_loss(student, teacher, mask(), sum(LENGTHS))
     assert loss.item() == pytest.approx(total / sum(LENGTHS), rel=1e-5)
+
+
+def test_pooled_state_loss_by_hand():
+    student, teacher = make_captures(1, 1).hidden_states[0], make_captures(2, 1).hidden_states[0]
+    sequences = torch.tensor([[1, 1, 2, 2, 2, 0, 0], [1, 1, 1, 1, 1, 1, 1], [1, 2, 2, 3, 3, 3, 0]])
+    members = [[(0, 1), (2, 3, 4)], [range(7)], [(0,), (1, 2), (3, 4, 5)]]
+    total = 0.0
+    for row, groups in enumerate(members):
+        for group in groups:
+            for c in range(6):
+                mine, theirs = (sum(states[row, token, c].item() for token in group) for states in (student, teacher))
+                total += ((mine - theirs) / len(group)) ** 2 / 6
+    assert pooled_state_loss(student, teacher, sequences, 6).item() == pytest.approx(total / 6, rel=1e-12)
 
 
 def test_attention_score_loss_by_hand():
@@ -194,4 +209,13 @@ def test_scales_are_variances_over_everything_valid():
     ]
     expected = torch.tensor(values, dtype=torch.float64).var(correction=0).item()
     assert scales.attention_scores[1] == pytest.approx(expected, rel=1e-9)
-    assert len(scales.hidden_states) == 3 and len(scales.attention_scores) == 2
+    means = torch.stack(
+        [
+            captures.hidden_states[2][row, :length].mean(0)
+            for captures, lengths in ((first, LENGTHS), (second, (7, 7, 7)))
+            for row, length in enumerate(lengths)
+        ]
+    )
+    spread = [means[:, channel].var(correction=0).item() for channel in range(6)]
+    assert scales.pooled_states[2] == pytest.approx(sum(spread) / 6, rel=1e-9)
+    assert [len(values) for values in dataclasses.astuple(scales)] == [3, 3, 2]

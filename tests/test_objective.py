@@ -54,7 +54,7 @@ def make_objective(
     attentive: frozenset[int] = frozenset(range(5)),
 ) -> GeneralDistillation:
     """What a student of two layers, if not said otherwise, learns; relations are of its layer `layer`."""
-    scales = Scales((2.0, 3.0, 5.0, 7.0, 11.0), (13.0, 17.0, 19.0, 23.0))
+    scales = Scales((2.0, 3.0, 5.0, 7.0, 11.0), (0.2, 0.3, 0.5, 0.7, 0.9), (13.0, 17.0, 19.0, 23.0))
     weights = {name: 1.0 + index for index, name in enumerate(names)}
     return GeneralDistillation(teacher, scales, LossRecipe(weights, states, 6, (layer, 2), attentive))
 

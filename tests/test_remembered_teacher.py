@@ -56,6 +56,7 @@ def test_a_batch_is_read_once_and_answered_alike(teacher):
     "losses, states, queries, values",
     [
         (["hidden_states"], {0, 2, 4}, set(), set()),
+        (["pooled_states"], {4}, set(), set()),
         (["attention_scores"], set(), {1, 3}, set()),
         (["qkv_relations"], set(), {2}, {2}),
     ],

@@ -35,7 +35,7 @@ SHAPE = Shape(18, 8)
 PLAIN = LayerChoice("linear2(gelu(linear1(x)))", 2, 20, 3, 6)
 SMALL = LayerChoice("linear2(gelu(linear1(x)))", 1, 9, 3, 6)
 LARGEST = Architecture(SHAPE, (PLAIN,) * 4)
-SCALES = Scales((2.0, 3.0, 5.0, 7.0, 11.0), (13.0, 17.0, 19.0, 23.0))
+SCALES = Scales((2.0, 3.0, 5.0, 7.0, 11.0), (0.2, 0.3, 0.5, 0.7, 0.9), (13.0, 17.0, 19.0, 23.0))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def held_out(teacher, corpus_file):
     """20 sequences in two batches."""
     args = CorpusArguments(corpus=corpus_file, max_length=24, held_out=20, init_sequences=4)
     everything = LossRecipe(
-        dict.fromkeys(LOSS_NAMES[:4], 1.0), tuple((state, state) for state in range(5)), 1, (3, 3), frozenset(range(4))
+        dict.fromkeys(LOSS_NAMES[:5], 1.0), tuple((state, state) for state in range(5)), 1, (3, 3), frozenset(range(4))
     )
     students = [(LARGEST.to_config(EfficientBertConfig()), everything)]
     return capture_held_out(prepare_text(args, teacher, 4, 0), teacher, torch.device("cpu"), students)

@@ -44,7 +44,7 @@ from efficientbert.train.text.preparation import prepare_text
 SHAPE = Shape(18, 8)
 WIDE = Architecture(SHAPE, (LayerChoice("linear2(gelu(linear1(x)))", 2, 20, 3, 6),) * 2)
 NARROW = Architecture(SHAPE, (LayerChoice("linear2(relu(linear1(x)))", 1, 9, 3, 6),) * 2)
-SCALES = Scales((2.0, 3.0, 5.0, 7.0, 11.0), (13.0, 17.0, 19.0, 23.0))
+SCALES = Scales((2.0, 3.0, 5.0, 7.0, 11.0), (0.2, 0.3, 0.5, 0.7, 0.9), (13.0, 17.0, 19.0, 23.0))
 
 
 class GivenUp(Exception):

@@ -46,7 +46,7 @@ from efficientbert.train.text.batches import PaddingCollator
 ROOT = Path(__file__).parents[1]
 LARGEST = Architecture(Shape(18, 8), (LayerChoice(PLAIN, 2, 20, 3, 6),) * 4)
 SMALLEST = Architecture(Shape(12, 5), (LayerChoice(PLAIN, 1, 5, 3, 4),) * 2)
-SCALES = Scales((0.5, 0.6, 0.7, 0.8, 0.9), (2.0, 3.0, 4.0, 5.0))
+SCALES = Scales((0.5, 0.6, 0.7, 0.8, 0.9), (0.1, 0.2, 0.3, 0.4, 0.45), (2.0, 3.0, 4.0, 5.0))
 
 
 def sample(rng: random.Random) -> Architecture:
@@ -234,7 +234,7 @@ def test_layers_learned_in_place_have_the_variances_of_the_teacher_layers_they_s
     flat, objective = replace(SMALLEST, layers=SMALLEST.layers[:1]), objectives(teacher, supernet)
     own = in_place_objective(objective(flat), flat, objective(whole), whole)
     assert own.recipe.states == ((0, 0), (1, 2))
-    assert own.scales == Scales((0.5, 0.7, 0.9), (3.0, 5.0))
+    assert own.scales == Scales((0.5, 0.7, 0.9), (0.1, 0.3, 0.45), (3.0, 5.0))
 
 
 def make_tasks(teacher: Teacher, teacher_folder) -> list[TaskObjective]:

@@ -204,8 +204,9 @@ def in_place_objective(
     origins = nearest_layers(len(architecture.layers), len(largest.layers))
     states = tuple((mine, 0 if mine == 0 else origins[mine - 1] + 1) for mine, _ in objective.recipe.states)
     taught, variances = dict(teaching.recipe.states), teaching.scales
-    hidden_states = tuple(
-        variances.hidden_states[taught[state]] if state in taught else 1.0 for state in range(len(largest.layers) + 1)
+    hidden_states, pooled_states = (
+        tuple(known[taught[state]] if state in taught else 1.0 for state in range(len(largest.layers) + 1))
+        for known in (variances.hidden_states, variances.pooled_states)
     )
     attention_scores = tuple(
         variances.attention_scores[taught[state] - 1] if state in taught else 1.0
@@ -215,7 +216,7 @@ def in_place_objective(
     sizes = [layer.heads * layer.head_dim for layer in (architecture.layers[mine], largest.layers[theirs])]
     relation_heads = max(n for n in range(1, MOST_RELATION_HEADS + 1) if all(size % n == 0 for size in sizes))
     recipe = replace(objective.recipe, states=states, relation_heads=relation_heads, relation_layers=(mine, theirs))
-    return GeneralDistillation(objective.teacher, Scales(hidden_states, attention_scores), recipe)
+    return GeneralDistillation(objective.teacher, Scales(hidden_states, pooled_states, attention_scores), recipe)
 
 
 class TaskSupernetDistillation:

@@ -14,7 +14,15 @@ from efficientbert.train.text.arguments import CorpusArguments
 
 
 # Those of `losses.LOSSES`, which imports torch too.
-LOSS_NAMES = ("hidden_states", "attention_scores", "minilm_relations", "qkv_relations", "masked_lm", "logits")
+LOSS_NAMES = (
+    "hidden_states",
+    "pooled_states",
+    "attention_scores",
+    "minilm_relations",
+    "qkv_relations",
+    "masked_lm",
+    "logits",
+)
 MOST_RELATION_HEADS = 48  # MiniLMv2, section 4.2
 START_FAULT = "neither teacher, random nor a checkpoint"
 

@@ -1,8 +1,8 @@
 """Distillation losses: pure functions of tensors, and for every loss by name what of student and teacher it compares.
 
-All are sums divided by a count that the caller gives, the number of valid tokens, token pairs or tokens to predict in
-the *whole* batch over all accumulation steps and processes, so that the gradient does not depend on how the batch is
-cut. Padding never counts, and in packed batches no sequence sees another.
+All are sums divided by a count that the caller gives, the number of valid tokens, token pairs, sequences or tokens to
+predict in the *whole* batch over all accumulation steps and processes, so that the gradient does not depend on how the
+batch is cut. Padding never counts, and in packed batches no sequence sees another.
 """
 
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ from torch import nn
 
 from efficientbert.train.distillation.capture import Captures, Needs
 from efficientbert.train.distillation.scales import Scales
-from efficientbert.train.text.batches import pair_mask
+from efficientbert.train.text.batches import pair_mask, pool_sequences, sequence_ids
 
 
 Tensors = Mapping[str, torch.Tensor]
@@ -31,12 +31,16 @@ def count_valid(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What the losses of a batch are averages over.
 
     Args:
-        batch: As of `packing.pair_mask`, and `labels` where tokens were masked: -100 where nothing is to predict.
+        batch: As of `sequence_ids`, and `labels` where tokens were masked: -100 where nothing is to predict.
 
     Returns:
-        `tokens`, (query, key) `pairs` within a sequence and, with labels, tokens to predict, `predicted`.
+        `tokens`, (query, key) `pairs` within a sequence, `sequences` and, with labels, tokens to predict, `predicted`.
     """
-    counts = {"tokens": batch["attention_mask"].sum(), "pairs": pair_mask(batch).sum()}
+    counts = {
+        "tokens": batch["attention_mask"].sum(),
+        "pairs": pair_mask(batch).sum(),
+        "sequences": sequence_ids(batch).amax(1).sum(),
+    }
     if "labels" in batch:
         counts["predicted"] = (batch["labels"] != -100).sum()
     return counts
@@ -55,6 +59,22 @@ def hidden_state_loss(
     """
     error = (_wide(student) - _wide(teacher)).square().mean(-1)
     return (error * attention_mask).sum() / tokens
+
+
+def pooled_state_loss(
+    student: torch.Tensor, teacher: torch.Tensor, sequences: torch.Tensor, count: torch.Tensor | int
+) -> torch.Tensor:
+    """Squared error of the mean hidden state of every sequence, averaged over channels and sequences.
+
+    Args:
+        student: Projected student states of shape `(B, L, W)`.
+        teacher: Teacher states of shape `(B, L, W)`.
+        sequences: As of `sequence_ids`, of shape `(B, L)`.
+        count: Sequences in the whole batch.
+    """
+    # Pooling is linear, so the difference is pooled, once; in 16 bits it would be lost in the rounding of both.
+    error = pool_sequences(_wide(student) - _wide(teacher), sequences)
+    return error.square().mean(-1).sum() / count
 
 
 def attention_score_loss(
@@ -324,6 +344,30 @@ class HiddenStates(Loss):
         return total([loss / self.scales.hidden_states[state] for loss, (_, state) in zip(losses, self.recipe.states)])
 
 
+class PooledStates(Loss):
+    """Squared error of the mean of the last mapped hidden states over the teacher's variance of such means.
+
+    It makes a student an embedder with mean pooling. That variance is taken around the mean text: the loss is the
+    share of what tells texts apart that the student does not yet have.
+    """
+
+    name = "pooled_states"
+    maps_layers = True
+
+    @staticmethod
+    def needs(recipe: LossRecipe) -> Needs:
+        """See `Loss`."""
+        return Needs(hidden_states=frozenset({recipe.states[-1][1]}))
+
+    def __call__(
+        self, student: Captures, teacher: Captures, batch: Tensors, pairs: torch.Tensor, counts: Tensors
+    ) -> torch.Tensor:
+        """See `Loss`."""
+        mine, theirs = self.recipe.states[-1]
+        states = student.hidden_states[mine], teacher.hidden_states[theirs]
+        return pooled_state_loss(*states, sequence_ids(batch), counts["sequences"]) / self.scales.pooled_states[theirs]
+
+
 class AttentionScores(Loss):
     """Squared error of scores before softmax over the teacher's variance, of mapped layers that have attention."""
 
@@ -432,5 +476,6 @@ class Logits(Loss):
 
 
 LOSSES: dict[str, type[Loss]] = {
-    loss.name: loss for loss in (HiddenStates, AttentionScores, MinilmRelations, QkvRelations, MaskedLM, Logits)
+    loss.name: loss
+    for loss in (HiddenStates, PooledStates, AttentionScores, MinilmRelations, QkvRelations, MaskedLM, Logits)
 }

@@ -11,7 +11,7 @@ import torch
 from efficientbert.train.distillation.capture import Captures
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.files.writing import write_json
-from efficientbert.train.text.batches import batches, pair_mask
+from efficientbert.train.text.batches import batches, pair_mask, pool_sequences, sequence_ids
 from efficientbert.train.text.preparation import Text
 
 
@@ -21,10 +21,12 @@ class Scales:
 
     Attributes:
         hidden_states: Variance of the embedding output and of every layer's output.
+        pooled_states: Variance of their means over a sequence's tokens, around the mean sequence.
         attention_scores: Variance of every layer's scores before softmax.
     """
 
     hidden_states: tuple[float, ...]
+    pooled_states: tuple[float, ...]
     attention_scores: tuple[float, ...]
 
 
@@ -33,7 +35,8 @@ def estimate_scales(samples: Iterable[tuple[Captures, Mapping[str, torch.Tensor]
     """The teacher's variances on a fixed sample, over all channels or heads together, padding excluded.
 
     Around the mean of each channel or head they would be smaller, most where a teacher's heads lie far apart, and the
-    attention scores of such layers would outweigh the hidden states.
+    attention scores of such layers would outweigh the hidden states. Pooled states are another matter: most of them is
+    one mean that all texts share, so theirs is taken around the mean of each channel.
 
     Args:
         samples: Captures of the teacher with their batches.
@@ -45,10 +48,12 @@ def estimate_scales(samples: Iterable[tuple[Captures, Mapping[str, torch.Tensor]
         update = torch.stack([torch.ones_like(values).sum(), values.sum(), values.square().sum()])
         moments[key] = moments[key] + update if key in moments else update
 
+    pooled: dict[int, list[torch.Tensor]] = {}
     for captures, batch in samples:
-        valid, pairs = batch["attention_mask"].bool(), pair_mask(batch)
+        valid, pairs, sequences = batch["attention_mask"].bool(), pair_mask(batch), sequence_ids(batch)
         for index, states in enumerate(captures.hidden_states):
             add(("hidden_states", index), states[valid])
+            pooled.setdefault(index, []).append(pool_sequences(states, sequences).flatten(0, 1).double())
         for index in range(len(captures.queries)):
             add(("attention_scores", index), captures.attention_scores(index).permute(0, 2, 3, 1)[pairs])
 
@@ -56,7 +61,8 @@ def estimate_scales(samples: Iterable[tuple[Captures, Mapping[str, torch.Tensor]
         found = sorted((key[1], value.tolist()) for key, value in moments.items() if key[0] == kind)
         return tuple(squares / n - (total / n) ** 2 for _, (n, total, squares) in found)
 
-    return Scales(variances("hidden_states"), variances("attention_scores"))
+    spread = tuple(torch.cat(found).var(0, correction=0).mean().item() for _, found in sorted(pooled.items()))
+    return Scales(variances("hidden_states"), spread, variances("attention_scores"))
 
 
 SCALES_FILE = "teacher_scales.json"
@@ -80,4 +86,4 @@ def stored_scales(folder: Path, samples: Iterable[tuple[Captures, Mapping[str, t
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, dataclasses.asdict(estimate_scales(samples)))
     stored = json.loads(path.read_text(encoding="utf-8"))
-    return Scales(tuple(stored["hidden_states"]), tuple(stored["attention_scores"]))
+    return Scales(**{name: tuple(values) for name, values in stored.items()})

@@ -40,16 +40,45 @@ def batches(
         yield {key: tensor.to(device) for key, tensor in batch.items()}
 
 
+def sequence_ids(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Which of a row's sequences a token is of: 1, 2, … in a packed batch, else 1; 0 at padding.
+
+    Args:
+        batch: `attention_mask` and, if packed, `sequence_ids`, each of shape `(B, L)`.
+
+    Returns:
+        Shape `(B, L)`.
+    """
+    return batch["sequence_ids"] if "sequence_ids" in batch else batch["attention_mask"]
+
+
+def pool_sequences(states: torch.Tensor, sequences: torch.Tensor) -> torch.Tensor:
+    """The mean of every sequence's hidden states, in at least float32.
+
+    Args:
+        states: Shape `(B, L, W)`.
+        sequences: As of `sequence_ids`, of shape `(B, L)`.
+
+    Returns:
+        Shape `(B, S, W)` for at most S sequences a row; zeros where a row has fewer.
+    """
+    wide = states.to(torch.promote_types(states.dtype, torch.float32))
+    numbers = torch.arange(1, int(sequences.max()) + 1, device=sequences.device)
+    members = (sequences[:, None, :] == numbers[:, None]).to(wide.dtype)
+    with torch.autocast(states.device.type, enabled=False):
+        return members @ wide / members.sum(-1, keepdim=True).clamp_min(1)
+
+
 def pair_mask(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Which key counts for which query: both valid and, in a packed batch, of the same sequence.
 
     Args:
-        batch: `attention_mask` and, if packed, `sequence_ids` (1, 2, … within a row, 0 at padding), each `(B, L)`.
+        batch: As of `sequence_ids`.
 
     Returns:
         Boolean, of shape `(B, L, L)`.
     """
-    sequences = batch["sequence_ids"] if "sequence_ids" in batch else batch["attention_mask"]
+    sequences = sequence_ids(batch)
     return (sequences[:, :, None] == sequences[:, None, :]) & (sequences != 0)[:, :, None]
 
 
