@@ -285,6 +285,7 @@ class Hub(ThreadingHTTPServer):
         self.token = "hf_of_the_test"
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.repos, self.branches, self.messages, self.large, self.files, self.refuse = {}, [], [], {}, {}, {}
+        self.repositories, self.collections = {}, {}  # what is in each repository; notes by item, by slug
 
     @contextmanager
     def reachable(self):
@@ -327,9 +328,22 @@ class HubHandler(BaseHTTPRequestHandler):
         return False
 
     def do_GET(self):
-        self.answer({"error": "Entry not found"}, 404, "EntryNotFound")
+        slug = self.path.removeprefix("/api/collections/")
+        if slug in self.server.collections:
+            self.answer(self.collection(slug))
+        else:
+            self.answer({"error": "Entry not found"}, 404, "EntryNotFound")
 
     do_HEAD = do_GET
+
+    def collection(self, slug):
+        items = [
+            {"_id": name, "id": name, "type": "model", "position": index, "note": {"text": note}}
+            for index, (name, note) in enumerate(self.server.collections[slug].items())
+        ]
+        owner = {"name": slug.split("/")[0]}
+        said = {"slug": slug, "title": slug.split("/")[1], "owner": owner, "items": items, "position": 0}
+        return said | {"lastUpdated": "2026-01-01T00:00:00Z", "private": False, "theme": "green", "upvotes": 0}
 
     def do_PUT(self):
         content = self.rfile.read(int(self.headers["Content-Length"]))
@@ -370,16 +384,28 @@ class HubHandler(BaseHTTPRequestHandler):
             self.answer({})
         elif "/commit/" in path:
             files = hub.files.setdefault(path.split("/commit/")[1], {})
+            repository = hub.repositories[path.split("/commit/")[0].removeprefix("/api/models/")] = {}
             for line in body.splitlines():
                 entry = json.loads(line)
                 value = entry["value"]
                 if entry["key"] == "header":
                     hub.messages.append(value["summary"])
                 elif entry["key"] == "file":
-                    files[value["path"]] = base64.b64decode(value["content"])
+                    repository[value["path"]] = files[value["path"]] = base64.b64decode(value["content"])
                 elif entry["key"] == "lfsFile":
-                    files[value["path"]] = hub.large[value["oid"]]
+                    repository[value["path"]] = files[value["path"]] = hub.large[value["oid"]]
             self.answer({"commitUrl": f"{hub.url}/user/name/commit/1", "commitOid": "1" * 40})
+        elif path == "/api/collections":
+            request = json.loads(body)
+            slug = f"{request['namespace']}/{request['title']}-1"
+            there = slug in hub.collections
+            hub.collections.setdefault(slug, {})
+            self.answer(self.collection(slug), 409 if there else 200)
+        elif path.startswith("/api/collections/") and path.endswith("/items"):
+            items, request = hub.collections[path.split("/", 3)[3].removesuffix("/items")], json.loads(body)
+            there = request["item"]["id"] in items
+            items.setdefault(request["item"]["id"], request.get("note"))
+            self.answer(self.collection(path.split("/", 3)[3].removesuffix("/items")), 409 if there else 200)
         else:
             self.answer({"error": f"unknown {path}"}, 404)
 

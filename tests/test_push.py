@@ -1,6 +1,7 @@
 """Uploading, for real: against a small server of the Hub's protocol on this machine."""
 
 import json
+import shutil
 import socket
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from efficientbert.configuration_efficientbert import AUTO_MAP
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.model_folder.card import write_card
 from efficientbert.train.model_folder.record import write_provenance
+from efficientbert.train.model_folder.siblings import find_siblings
 from efficientbert.train.push import PushArguments, cli, main
 
 
@@ -352,3 +354,109 @@ def test_a_broken_card_is_one_line(in_process, folder, content):
     with pytest.raises(InputError, match=r"README\.md': cannot be read: ") as error:
         main(PushArguments(folder=str(folder), repo_id="user/name"))
     assert "\n" not in str(error.value) and not in_process.repos
+
+
+@pytest.fixture
+def compressed(folder, tmp_path):
+    """A folder as `compress` leaves it: two models, what they were held against, and figures."""
+    work = tmp_path / "small"
+    rows = [{"model": "teacher", "role": "teacher", "latency_ms": 20.0}]
+    for name, milliseconds in (("half", 9.96), ("tenth", 1.94)):
+        shutil.copytree(folder, work / name)
+        (work / name / "README.md").write_text(f'---\ntags: [x]\n---\n\n# {name}\n\nfrom_pretrained("{name}")\n')
+        rows.append({"model": name, "role": "compressed", "latency_ms": milliseconds})
+        rows.append({"model": f"{name}, untrained", "role": "rival", "latency_ms": milliseconds})
+    (work / "compression.json").write_text(json.dumps(rows))
+    return work
+
+
+def test_all_models_of_a_compression_and_their_collection(in_process, compressed, capsys):
+    before = contents(compressed)
+    made = main(PushArguments(folder=str(compressed), repo_id="user/small"))
+    assert contents(compressed) == before
+    names = {"user/small-10ms": "half", "user/small-1.9ms": "tenth"}
+    assert in_process.repositories.keys() == names.keys()
+    for repo_id, name in names.items():
+        arrived, local = in_process.repositories[repo_id], contents(compressed / name)
+        assert arrived.keys() == local.keys() and arrived["model.safetensors"] == local["model.safetensors"]
+        title = repo_id.split("/")[1]
+        assert arrived["README.md"].decode() == (f'---\ntags: [x]\n---\n\n# {title}\n\nfrom_pretrained("{repo_id}")\n')
+    notes = {"user/small-10ms": "9.96 ms a text", "user/small-1.9ms": "1.94 ms a text"}
+    assert in_process.collections == {"user/small-1": notes}
+    assert made.figures["urls"] == [f"{in_process.url}/{repo_id}" for repo_id in names]
+    assert capsys.readouterr().out.splitlines()[-1] == made.figures["collection"]
+
+
+@pytest.mark.parametrize("part", ["models/user/small-1.9ms/commit", "api/collections", "/items"])
+def test_an_upload_that_was_cut_goes_on(in_process, compressed, part):
+    in_process.refuse = {part: 429}
+    with pytest.raises(
+        InputError, match=r"'user/small.*too many requests; try again later, it goes on then \(HTTP 429"
+    ):
+        main(PushArguments(folder=str(compressed), repo_id="user/small"))
+    assert "user/small-10ms" in in_process.repositories
+    in_process.refuse = {}
+    for _ in range(2):
+        main(PushArguments(folder=str(compressed), repo_id="user/small"))
+    assert in_process.repositories.keys() == {"user/small-10ms", "user/small-1.9ms"}
+    assert {slug: list(notes) for slug, notes in in_process.collections.items()} == {
+        "user/small-1": ["user/small-10ms", "user/small-1.9ms"]
+    }
+
+
+def test_nothing_is_uploaded_where_one_model_does_not_load(in_process, compressed):
+    (compressed / "tenth" / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(InputError, match=r"tenth': model\.safetensors does not load"):
+        main(PushArguments(folder=str(compressed), repo_id="user/small"))
+    assert not in_process.repos
+
+
+def test_a_dry_run_says_what_it_would_do(in_process, compressed, capsys, monkeypatch, tmp_path):
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no_token"))
+    main(PushArguments(folder=str(compressed), repo_id="user/small", dry_run=True))
+    files = len(contents(compressed / "half"))
+    assert capsys.readouterr().out.splitlines() == [
+        f"would upload {files} files, 0.1 MB, to user/small-10ms",
+        f"would upload {files} files, 0.1 MB, to user/small-1.9ms",
+        "would make the collection user/small",
+    ]
+    assert not in_process.repos and not in_process.collections
+
+
+def test_a_compression_for_one_goal_is_one_model(in_process, compressed):
+    rows = json.loads((compressed / "compression.json").read_text())
+    (compressed / "compression.json").write_text(json.dumps(rows[:3]))
+    made = main(PushArguments(folder=str(compressed), repo_id="user/small"))
+    assert made.figures == {"url": f"{in_process.url}/user/small"} and not in_process.collections
+    assert in_process.repositories.keys() == {"user/small"}
+
+
+@pytest.mark.parametrize("content", ["{", "3", '[{"model": "half"}]'])
+def test_a_compression_that_cannot_be_read(in_process, compressed, content):
+    (compressed / "compression.json").write_text(content)
+    with pytest.raises(InputError, match=r"small': compression.json cannot be read: "):
+        main(PushArguments(folder=str(compressed), repo_id="user/small"))
+
+
+@pytest.mark.parametrize(
+    "results, names",
+    [
+        ([{"latency": 4.26}, {"latency": 12.0}], ["-4.3ms", "-12ms"]),
+        ([{"latency": 4.26}, {"latency": 4.31}], ["-4.26ms", "-4.31ms"]),
+        ([{"latency": 4.26, "parameters": 9e6}, {"parameters": 14.5e6}], ["-9m", "-14m"]),
+        ([{"parameters": 9e6}, {"parameters": 9e6}], ["-1", "-2"]),
+        ([{"parameters": 9e6}], [""]),
+    ],
+)
+def test_names_of_the_front_of_a_search(folder, tmp_path, results, names):
+    work = tmp_path / "study"
+    shutil.copytree(folder, work / "best")
+    for number, result in enumerate(results):
+        path = work / "front" / str(number)
+        path.mkdir(parents=True)
+        write_provenance(path, [{"step": "search", "result": result}])
+    found = find_siblings(work, "user/name")
+    assert [sibling.repo_id for sibling in found] == [f"user/name{name}" for name in names]
+    expected = [work / "front" / str(n) for n in range(len(results))] if len(results) > 1 else [work / "best"]
+    assert [sibling.folder for sibling in found] == expected

@@ -11,8 +11,6 @@ from efficientbert.search.compression.jobs import jobs_of, rival_folder, run_job
 from efficientbert.search.compression.plan import JOBS
 from efficientbert.search.compression.preparation import Prepared
 from efficientbert.search.compression.report import (
-    FIGURES,
-    MADE,
     PLOT,
     RIVAL,
     SECTION,
@@ -26,6 +24,7 @@ from efficientbert.search.compression.scoring import measure_models, score_model
 from efficientbert.train.files.writing import write_json, write_text
 from efficientbert.train.metrics.intervals import interval
 from efficientbert.train.model_folder.card import add_section
+from efficientbert.train.model_folder.siblings import COMPRESSION, MADE
 
 
 TEXTS = "texts.jsonl"  # the documents of the user's own rows
@@ -90,7 +89,7 @@ def finish(rows: Sequence[dict[str, Any]], prepared: Prepared, work: Path) -> No
     text = f"{make_table(rows)}\n\n{said}"
     print(f"\n{text}\n")
     write_text(work / TABLE, text + "\n")
-    write_json(work / FIGURES, rows)
+    write_json(work / COMPRESSION, rows)
     plot_models(rows, work / PLOT)
     for planned in prepared.plan.models:
         shown = ""

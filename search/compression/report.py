@@ -11,12 +11,13 @@ from efficientbert.search.costs.machine import describe_machine
 from efficientbert.search.study.plot import BLUE, GREY, ORANGE
 from efficientbert.train.files.tables import table
 from efficientbert.train.files.writing import writing
+from efficientbert.train.model_folder.siblings import COMPRESSION, MADE
 
 
-TABLE, PLOT, FIGURES = "compression.md", "compression.png", "compression.json"
+TABLE, PLOT = "compression.md", "compression.png"
 SECTION = "Beside its teacher"  # of a card
 # Roles of a row; a rival has the same shape and was not distilled.
-TEACHER, MADE, RIVAL = "teacher", "compressed", "rival"
+TEACHER, RIVAL = "teacher", "rival"
 
 
 def make_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -114,4 +115,4 @@ def plot_models(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
     """The rows of a finished compression."""
-    return json.loads((folder / FIGURES).read_text(encoding="utf-8"))
+    return json.loads((folder / COMPRESSION).read_text(encoding="utf-8"))

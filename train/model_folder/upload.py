@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi
@@ -16,6 +18,7 @@ from efficientbert.train.distillation.embeddings import VARIANCE_FILE
 from efficientbert.train.distillation.projection import PROJECTION_FILE
 from efficientbert.train.distillation.scales import SCALES_FILE
 from efficientbert.train.model_folder.card import architecture, make_card, parse_card
+from efficientbert.train.model_folder.siblings import Sibling
 
 
 TRAINING_ONLY = [
@@ -85,7 +88,11 @@ def check_loads(folder: Path) -> None:
 
 
 def card_to_upload(
-    folder: Path, repo_id: str, license: str | None = None, language: list[str] | None = None
+    folder: Path,
+    repo_id: str,
+    license: str | None = None,
+    language: list[str] | None = None,
+    heading: str | None = None,
 ) -> tuple[str, str | None]:
     """The model card as it goes to the Hub: code in it loads the model from there. The folder's own stays as it is.
 
@@ -94,6 +101,7 @@ def card_to_upload(
         repo_id: Where it goes.
         license: Licence to state instead of what the card states.
         language: Languages to state instead of what the card states.
+        heading: What to put in the place of the card's first heading.
 
     Returns:
         The text, and the licence that it states.
@@ -110,6 +118,8 @@ def card_to_upload(
     title = re.search(r"^# (.+?)\s*$", card.text, re.MULTILINE)
     names = {folder.absolute().name, *([title[1]] if title else [])}  # the folder may have been renamed since
     loads = rf'(from_pretrained|SentenceTransformer)\("(?:{"|".join(map(re.escape, names))})"'
+    if heading is not None and title:
+        text = text.replace(f"\n# {title[1]}", f"\n# {heading}", 1)
     return re.sub(loads, rf'\1("{repo_id}"', text), card.data.license
 
 
@@ -140,19 +150,54 @@ def upload(folder: Path, repo_id: str, card: str, private: bool, commit_message:
     """
     api = HfApi()
     kept, _ = split_files(folder)
-    try:
+    with _answers(f"upload to {repo_id!r}"):
         url = api.create_repo(repo_id, private=private, exist_ok=True)
         if revision:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         operations = [CommitOperationAdd("README.md", card.encode())]
         operations += [CommitOperationAdd(name, folder / name) for name in kept]
         api.create_commit(repo_id, operations, commit_message=commit_message, revision=revision)
+    return f"{url}/tree/{revision}" if revision else str(url)
+
+
+def collect(siblings: Sequence[Sibling], repo_id: str, private: bool) -> str:
+    """Makes a collection of models that are there, where it does not exist, and adds those that it lacks.
+
+    Args:
+        siblings: The models.
+        repo_id: Its owner and title.
+        private: Whether a new one is private.
+
+    Returns:
+        Its address.
+
+    Raises:
+        InputError: if the Hub refuses or cannot be reached.
+    """
+    api, (owner, title) = HfApi(), repo_id.split("/")
+    with _answers(f"collection {repo_id!r}, whose models are uploaded"):
+        collection = api.create_collection(title, namespace=owner, private=private, exists_ok=True)
+        for sibling in siblings:
+            api.add_collection_item(collection.slug, sibling.repo_id, "model", note=sibling.note, exists_ok=True)
+    return collection.url
+
+
+@contextmanager
+def _answers(what: str) -> Iterator[None]:
+    """Turns a refusal of the Hub, or that it cannot be reached, into bad input.
+
+    Raises:
+        InputError: naming what was asked for.
+    """
+    try:
+        yield
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):
             advice = "the token is not accepted; log in with `hf auth login`, with a token that may write there"
-            raise InputError(f"upload to {repo_id!r}: {advice} (HTTP {status})") from None
-        raise InputError(f"upload to {repo_id!r}: {one_line(error)}") from None
+            raise InputError(f"{what}: {advice} (HTTP {status})") from None
+        if status == 429:
+            raise InputError(f"{what}: too many requests; try again later, it goes on then (HTTP 429)") from None
+        raise InputError(f"{what}: {one_line(error)}") from None
     except (OSError, ValueError, HTTPError, RuntimeError) as error:
-        raise InputError(f"upload to {repo_id!r}: {one_line(error)}") from None
-    return f"{url}/tree/{revision}" if revision else str(url)
+        raise InputError(f"{what}: {one_line(error)}") from None
