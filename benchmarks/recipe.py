@@ -129,6 +129,8 @@ def report(args: RecipeArguments) -> None:
     lines = []
     for name in VARIANTS:
         found = [row for row in rows if row["recipe"] == name and row["seed"] in base]
+        if not found:  # not trained yet
+            continue
         cells = []
         for figure in FIGURES:
             gains = " ".join(f"{row[figure] - base[row['seed']][figure]:+.4f}" for row in found)
