@@ -1,0 +1,207 @@
+"""The checkpoint that ships: from a distilled student to a folder in `checkpoints/`, and its figures.
+
+    efficientbert distill recipes/checkpoint.yaml --teacher TEACHER --corpus CORPUS --output_dir STUDENT
+    python benchmarks/checkpoint.py package --student STUDENT --teacher TEACHER --corpus CORPUS --work_dir WORK
+    python benchmarks/checkpoint.py score --teacher TEACHER --glue GLUE --work_dir WORK
+
+`package` gives the student the last linear of an embedder, which is its distillation projection, stores it in half
+precision, and draws its int8 graph. `score` fine-tunes it on labels alone, beside other encoders, and scores
+embeddings without labels; each result is a line of WORK/scores.jsonl, and an interrupted comparison goes on behind the
+last one. Nothing is chosen by the validation splits that it reports.
+"""
+
+import json
+import shutil
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
+from stand_alone import read_rows
+
+from efficientbert import commands
+from efficientbert.train.cli.command import run_command
+from efficientbert.train.distillation.embeddings import pair_cosines
+from efficientbert.train.distillation.projection import PROJECTION_FILE
+from efficientbert.train.files.data_files import check_source
+from efficientbert.train.files.loading import load_data
+from efficientbert.train.files.tables import table
+from efficientbert.train.files.writing import write_json, write_text, writing
+from efficientbert.train.metrics import compute_metric
+from efficientbert.train.model_folder.card import add_section
+from efficientbert.train.model_folder.record import read_provenance
+
+
+ROOT = Path(__file__).parents[1]
+CHECKPOINT = ROOT / "checkpoints" / "efficientbert-9m"
+GRAPH = "onnx/model_quantized.onnx"
+TASKS = {"mrpc": "f1", "rte": "accuracy", "stsb": "spearmanr"}  # with the metric that is shown
+ORIGIN = """The student of gte-small (MIT): {layers} layers that `efficientbert compress` would choose for the time of
+TinyBERT4's shape, started from the teacher's weights and distilled on {tokens:.1f}M tokens of English Wikipedia (2015,
+CC BY-SA), last hidden states alone. It has seen no labels, and no text of any other data set.
+
+Weights are stored in half precision and load in float32. `{graph}` is the embedder in int8, {megabytes:.1f} MB, with a
+cosine of {cosine:.4f} to it in float32 on {rows} sentences. It reads {inputs}.
+
+Limits: English; texts of more than 64 tokens were not trained on; positions end at 512. It has learned what its
+teacher says of encyclopedic prose, with the biases of both."""
+
+
+@dataclass(kw_only=True)
+class CheckpointArguments:
+    """Packages and scores the checkpoint."""
+
+    teacher: str = field(metadata={"help": "Hub id or folder of the teacher."})
+    work_dir: str = field(metadata={"help": "Folder of what is made on the way."})
+    student: str = field(default="", metadata={"help": "Folder that `efficientbert distill` has made."})
+    corpus: str = field(default="", metadata={"help": "Corpus, as of `efficientbert distill`."})
+    glue: str = field(default="", metadata={"help": "Hub id or folder of GLUE."})
+    others: list[str] = field(default_factory=list, metadata={"help": "Other encoders to fine-tune, as NAME=FOLDER."})
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "One fine-tuning for each."})
+    output_json: str = field(default="benchmarks/checkpoint.json", metadata={"help": "File for the figures."})
+
+
+# Packaging
+
+
+def store_in_half(folder: Path) -> None:
+    """Rewrites the weights of a model in half precision; its configuration makes them load in float32."""
+    path = folder / "model.safetensors"
+    tensors = {name: tensor.half() for name, tensor in load_file(path).items()}
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+    with writing(path) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    write_json(folder / "config.json", config | {"dtype": "float32"})
+
+
+def trained_tokens(folder: Path) -> int:
+    """Tokens that a student was distilled on, in all its runs."""
+    steps = [step["arguments"] for step in read_provenance(folder) if step["step"] == "distill"]
+    return sum(step["max_steps"] * step["batch_size"] * step["max_length"] for step in steps)
+
+
+def package(args: CheckpointArguments) -> None:
+    """Makes the folder that ships, in the place of an earlier one."""
+    work, student = Path(args.work_dir), Path(args.student)
+    made = commands.embed(
+        teacher=args.teacher,
+        corpus=args.corpus,
+        corpus_split="train[:1%]",
+        student=student,
+        max_length=64,
+        max_steps=0,
+        license="mit",
+        language=["en"],
+        output_dir=work / CHECKPOINT.name,
+    )
+    folder = Path(made.path)
+    store_in_half(folder)
+    exported = Path(commands.export(model=folder, dtypes=["int8"], output_dir=work / "exported").path)
+    for name in (GRAPH, "vocab.txt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(exported / name, folder / name)
+    shutil.copyfile(student / PROJECTION_FILE, folder / PROJECTION_FILE)
+    for name in ("run.json", "embedding_variance.json", "training_log.json"):
+        (folder / name).unlink(missing_ok=True)
+    comparison = json.loads((exported / "export.json").read_text(encoding="utf-8"))["int8"]["comparison"]
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    said = ORIGIN.format(
+        layers=config["num_hidden_layers"],
+        tokens=trained_tokens(folder) / 1e6,
+        graph=GRAPH,
+        megabytes=(folder / GRAPH).stat().st_size / 1e6,
+        cosine=comparison["cosine"],
+        rows=comparison["rows"],
+        inputs="`input_ids`, `attention_mask` and `token_type_ids`",
+    )
+    add_section(folder, "What it is", said)
+    card = ModelCard.load(folder / "README.md")
+    card.data.base_model = "thenlper/gte-small"
+    card.save(folder / "README.md")
+    shutil.rmtree(CHECKPOINT, ignore_errors=True)
+    shutil.copytree(folder, CHECKPOINT)
+    curve = json.loads((student / "training_log.json").read_text(encoding="utf-8"))
+    write_json(Path(args.output_json).with_name("checkpoint-curve.json"), curve)
+
+
+# Scoring
+
+
+def score_similarity(folder: str, args: CheckpointArguments) -> dict[str, float]:
+    """Spearman's correlation on STS-B's validation split, without labels."""
+    check_source(args.glue, "data")
+    rows = load_data(args.glue, "stsb", "validation", "data", False)
+    columns = ("sentence1", "sentence2", "label")
+    cosines, numbers = pair_cosines(folder, rows, columns, args.glue, 64, "cpu")
+    return {"spearmanr": compute_metric("stsb", cosines, numbers)["spearmanr"]}
+
+
+def score_task(folder: str, name: str, task: str, seed: int, args: CheckpointArguments) -> dict[str, float]:
+    """The figures of an encoder on a task's validation split, after a fine-tuning on labels alone; last weights."""
+    made = commands.finetune(
+        model=folder,
+        task=task,
+        data=args.glue,
+        num_epochs=5,
+        batch_size=32,
+        learning_rate=2e-4,
+        max_length=128,
+        mixed_precision="bf16",
+        seed=seed,
+        output_dir=Path(args.work_dir) / "finetuned" / f"{name}-{task}-{seed}",
+    )
+    return made.figures["validation"]
+
+
+def score(args: CheckpointArguments) -> None:
+    """Adds the scores that are not there yet, and writes them and their table."""
+    path = Path(args.work_dir) / "scores.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    models = {CHECKPOINT.name: str(CHECKPOINT)} | dict(other.split("=", 1) for other in args.others)
+    jobs: list[tuple[dict[str, Any], Callable[[], dict[str, float]]]] = [
+        ({"model": name, "task": "similarity"}, lambda folder=folder: score_similarity(folder, args))
+        for name, folder in ({"teacher": args.teacher} | models).items()
+    ]
+    for seed in args.seeds:
+        for task in TASKS:
+            for name, folder in models.items():
+                asked = {"model": name, "task": task, "seed": seed}
+                jobs.append((asked, lambda given=(folder, name, task, seed): score_task(*given, args)))
+    for asked, job in jobs:
+        if not any(asked.items() <= row.items() for row in read_rows(path)):
+            row = asked | job()
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            print(row, flush=True)
+    report(read_rows(path), args)
+
+
+def report(rows: list[dict[str, Any]], args: CheckpointArguments) -> None:
+    """Writes the figures and the table."""
+    metrics = {"similarity": "spearmanr"} | TASKS
+    lines = []
+    for name in dict.fromkeys(row["model"] for row in rows):
+        cells = []
+        for task, metric in metrics.items():
+            found = [row[metric] for row in rows if (row["model"], row["task"]) == (name, task)]
+            spread = f" ± {statistics.stdev(found):.3f}" if len(found) > 1 else ""
+            cells.append(f"{statistics.fmean(found):.3f}{spread}" if found else "")
+        lines.append((name, *cells))
+    header = ("model", "STS-B, no labels", *(f"{task}, {metric}" for task, metric in TASKS.items()))
+    write_json(Path(args.output_json), rows)
+    write_text(Path(args.output_json).with_suffix(".md"), table(header, lines) + "\n")
+    print(table(header, lines))
+
+
+PARTS = {"package": package, "score": score}
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1] not in PARTS:
+        sys.exit(f"name a part: {', '.join(PARTS)}")
+    run_command(PARTS[sys.argv.pop(1)], CheckpointArguments, "checkpoint")
