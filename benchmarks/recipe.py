@@ -37,7 +37,7 @@ from efficientbert.train.text.preparation import prepare_text
 
 
 STUDENT = Architecture(Shape(312, 128), (LayerChoice(GATED, 1, 768, 12, 26),) * 4)
-STABLE: dict[str, Any] = {"decay_ratio": 0.2}
+STABLE: dict[str, Any] = {"stable_ratio": 0.8}
 LAST: dict[str, Any] = {"layer_map": ["last"]}
 POOLED: dict[str, Any] = {"losses": ["hidden_states", "pooled_states"]}
 BASE = "states"
@@ -84,7 +84,7 @@ class RecipeArguments(known.KnownArguments):
 
 def arguments_of(args: RecipeArguments, name: str, seed: int) -> RecipeArguments:
     """The arguments of a run; a recipe's steps are a multiple of the others'."""
-    given = {"losses": ["hidden_states"], "learning_rate": 1.5e-3, "decay_ratio": 1.0} | VARIANTS[name]
+    given = {"losses": ["hidden_states"], "learning_rate": 1.5e-3, "stable_ratio": 0.0} | VARIANTS[name]
     given["max_steps"] = args.max_steps * given.get("max_steps", 1)
     return replace(args, seed=seed, **given)
 

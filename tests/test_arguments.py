@@ -262,7 +262,7 @@ def test_the_names_of_presets():
 def test_the_recipes_of_the_repository():
     folder = Path(__file__).parents[1] / "recipes"
     classes = {"distill": DistillArguments, "search": SearchArguments, "task": FinetuneArguments}
-    classes["squad"] = FinetuneArguments
+    classes |= {"squad": FinetuneArguments, "checkpoint": DistillArguments}
     found = sorted(folder.glob("*.yaml"))
     assert found
     for path in found:

@@ -165,9 +165,9 @@ def test_schedule():
 
 
 def test_a_schedule_may_stay_before_it_falls():
-    factor = make_schedule(LoopArguments(warmup_ratio=0.2, decay_ratio=0.25), 10)
+    factor = make_schedule(LoopArguments(warmup_ratio=0.2, stable_ratio=0.75), 10)
     assert [factor(step) for step in range(11)] == [0.5, *[1.0] * 8, 0.5, 0.0]
-    assert make_schedule(LoopArguments(warmup_ratio=0.0, decay_ratio=0.0), 3)(2) == 1.0
+    assert make_schedule(LoopArguments(warmup_ratio=0.0, stable_ratio=1.0), 3)(2) == 1.0
 
 
 def test_weight_decay_spares_biases_and_norms():

@@ -216,6 +216,10 @@ def test_scales_are_estimated_once_and_kept(teacher, tmp_path):
         yield
 
     assert stored_scales(tmp_path, unread()) == scales
+    path = tmp_path / "teacher_scales.json"
+    fewer = json.loads(path.read_text()) | {"pooled_states": None}
+    path.write_text(json.dumps({name: value for name, value in fewer.items() if value}))  # of an earlier version
+    assert stored_scales(tmp_path, [(teacher(batch), batch)]) == scales
 
 
 def make_text(teacher: Teacher, corpus: str, **changes):

@@ -1,9 +1,10 @@
 """Uploads a finished model folder to the Hub: weights, tokenizer, code, card and results.
 
     efficientbert push --folder my-rte --repo_id user/name --license apache-2.0 --private
-    efficientbert push --folder small --repo_id user/small --dry_run  # what `compress` made for several goals
+    efficientbert push --folder small --repo_id user/small --dry_run
 
-Log in first, with `hf auth login` or HF_TOKEN. The folder is checked before, and is not changed.
+The second one says how it would upload what `compress` has made for several goals. Log in first, with `hf auth login`
+or HF_TOKEN. The folder is checked before, and is not changed.
 """
 
 import logging

@@ -82,8 +82,9 @@ def stored_scales(folder: Path, samples: Iterable[tuple[Captures, Mapping[str, t
         samples: Captures of the teacher with their batches; not looked at where the variances are kept already.
     """
     path = folder / SCALES_FILE
-    if not path.exists():
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if stored.keys() != {entry.name for entry in dataclasses.fields(Scales)}:  # an earlier version kept fewer
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, dataclasses.asdict(estimate_scales(samples)))
-    stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = dataclasses.asdict(estimate_scales(samples))
+        write_json(path, stored)
     return Scales(**{name: tuple(values) for name, values in stored.items()})

@@ -47,9 +47,12 @@ class LoopArguments(DeviceArguments):
     warmup_ratio: float = field(
         default=0.1, metadata={"help": "Share of all steps, from 0 to 1, in which the learning rate rises."}
     )
-    decay_ratio: float = field(
-        default=1.0,
-        metadata={"help": "Share of the steps behind the warm-up, from 0 to 1, in which the learning rate falls."},
+    stable_ratio: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the steps behind the warm-up, from 0 to 1, in which the learning rate stays at its peak "
+            "before it falls."
+        },
     )
     weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW; biases and norms have none."})
     max_grad_norm: float = field(
@@ -99,7 +102,7 @@ class LoopArguments(DeviceArguments):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"{name}: must be above 0, not {value}")
-        for name in ("warmup_ratio", "decay_ratio"):
+        for name in ("warmup_ratio", "stable_ratio"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name}: must be between 0 and 1, not {getattr(self, name)}")
         if self.mixed_precision not in ("no", "bf16", "fp16"):

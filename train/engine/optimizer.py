@@ -26,7 +26,7 @@ def make_schedule(args: LoopArguments, max_steps: int) -> Callable[[int], float]
     search.
     """
     warmup_steps = math.ceil(args.warmup_ratio * max_steps)
-    decay_steps = max(1, math.ceil(args.decay_ratio * (max_steps - warmup_steps)))
+    decay_steps = max(1, math.ceil((1 - args.stable_ratio) * (max_steps - warmup_steps)))
 
     def factor(step: int) -> float:
         if step < warmup_steps:
