@@ -12,8 +12,20 @@ from efficientbert.train.model_folder.upload import split_files
 
 
 # What a smaller vocabulary makes wrong, and is written anew or left out.
-OF_THE_WHOLE = ("model*.safetensors*", "config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json")
-OF_THE_WHOLE += ("vocab.*", "merges.txt", "*.model", "onnx/*", "openvino/*", "export.json", "README.md")
+OF_THE_WHOLE = (
+    "model*.safetensors*",
+    "config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "onnx/*",
+    "openvino/*",
+    "export.json",
+    "README.md",
+)
 
 
 def find_folder(name: str) -> Path:

@@ -163,7 +163,8 @@ NEEDED: dict[str, Needed] = {
 
 def merges_of(model: dict[str, Any]) -> list[tuple[str, str]]:
     """The merges of a BPE, in their order; older files write the two parts as one text."""
-    return [tuple(pair.split(" ", 1)) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
+    pairs = (pair.split(" ", 1) if isinstance(pair, str) else pair for pair in model["merges"])
+    return [(first, second) for first, second in pairs]
 
 
 def token_ids(parts: dict[str, Any]) -> dict[str, int]:
