@@ -47,8 +47,8 @@ def main(args: TrimArguments) -> Outcome:
     copy_parts(source, folder.work)
     write_checkpoint(folder.work, model, trimmed, "trim", args, result, str(source))
     print(
-        f"{len(kept):,} tokens; {result['parameters']:,} parameters of {parameters:,}; texts that were kept aside get "
-        f"{spelling.longer:.1%} longer, and {spelling.alike:.1%} of them stay as they are"
+        f"{len(kept):,} tokens; {result['parameters']:,} parameters of {parameters:,}; of texts that were kept aside "
+        f"{spelling.kept:.1%} of all tokens stay, and they get {spelling.longer:.1%} longer"
     )
     print(folder.finish())
     return Outcome(folder.path, result)

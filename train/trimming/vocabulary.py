@@ -6,7 +6,6 @@ likeliest of fewer; with BPE every merge that leads to a kept token is kept.
 """
 
 import json
-import operator
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,14 +35,14 @@ class Spelling:
     """How two tokenizers spell the same texts.
 
     Attributes:
+        kept: Share of the first one's tokens that the second one knows.
         longer: Tokens more, as a share of the first one's.
-        alike: Share of the texts that both spell in the same tokens.
         unknown: Share of the second one's tokens that are unknown.
         unknown_before: The same of the first one's.
     """
 
+    kept: float
     longer: float
-    alike: float
     unknown: float
     unknown_before: float
 
@@ -55,8 +54,9 @@ def compare(whole: PreTrainedTokenizerBase, trimmed: PreTrainedTokenizerBase, te
     )
     many, more = (sum(map(len, spelt)) for spelt in (before, after))
     unknown = [sum(tokens.count(whole.unk_token) for tokens in spelt) for spelt in (before, after)]
-    alike = sum(map(operator.eq, before, after)) / len(texts)
-    return Spelling(more / many - 1, alike, unknown[1] / more, unknown[0] / many)
+    known = trimmed.get_vocab()
+    kept = sum(token in known for tokens in before for token in tokens)
+    return Spelling(kept / many, more / many - 1, unknown[1] / more, unknown[0] / many)
 
 
 def read_backend(tokenizer: PreTrainedTokenizerBase, name: str) -> dict[str, Any]:
