@@ -264,12 +264,16 @@ def no_clock(monkeypatch):
         return [0.1 + sum(map(int, part.split()[1:])) / 200 for part in parts]
 
     def measure_times(models, vocab_size, args, device) -> list[dict[int, list[float]]]:
-        return [{1: [40.0 if number == 0 else 10.0 + number]} for number, _ in enumerate(models)]
+        times = [40.0 if number == 0 else 10.0 + number for number, _ in enumerate(models)]
+        return [{size: [time if size == 1 else 0.75 * size * time] for size in args.batch_sizes} for time in times]
+
+    def measure_config_latency(configs, settings, rounds) -> list[float]:
+        return [12.0 if settings.batch_size == 1 else 9.0 * settings.batch_size for _ in configs]
 
     monkeypatch.setattr(latency, "measure_parts", measure_parts)
     monkeypatch.setattr(latency.Latency.__init__, "__defaults__", (measure_parts,))
     monkeypatch.setattr(scoring, "measure_times", measure_times)
-    monkeypatch.setattr(plan, "measure_config_latency", lambda configs, settings, rounds: [12.0 for _ in configs])
+    monkeypatch.setattr(plan, "measure_config_latency", measure_config_latency)
     monkeypatch.setattr(preparation.psutil, "cpu_percent", lambda seconds: 50.0)
     monkeypatch.setattr(choice, "DRAWS", 8)
     monkeypatch.setattr(choice, "CANDIDATES", 16)

@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from efficientbert.modeling_efficientbert import EfficientBertModel
 from efficientbert.search.compression import making, plan, preparation, scoring
 from efficientbert.search.compression.arguments import CompressArguments
 from efficientbert.search.compression.corpus import Corpus, own_documents
-from efficientbert.search.compression.own_rows import several
+from efficientbert.search.compression.own_rows import OwnRows, several
 from efficientbert.search.compression.plan import plan_lengths
 from efficientbert.search.compression.report import make_table
 from efficientbert.search.compression.teacher_kind import check_kind
@@ -106,7 +107,9 @@ def test_a_classifier_becomes_a_small_one_beside_its_teacher(classifier, task_fi
     encoder = EfficientBertModel(model.config)
     assert rows[1]["parameters"] == encoder.num_parameters()
     assert rows[1]["megabytes"] == pytest.approx(4 * encoder.num_parameters() / 1e6)
-    planned = json.loads((tmp_path / "out" / "plan.json").read_text(encoding="utf-8"))["models"][0]
+    found = json.loads((tmp_path / "out" / "plan.json").read_text(encoding="utf-8"))
+    planned = found["models"][0]
+    assert (found["teacher_batched_ms"], planned["batched_ms"]) == (0.75 * TEACHER_MS, 9.0)
     assert 0.8 * 15 <= planned["latency_ms"] <= 15 and planned["epochs"] == 1
     steps = [step["step"] for step in read_provenance(tmp_path / "out" / "model")]
     assert steps == ["distill", "finetune"]
@@ -145,7 +148,7 @@ def test_an_interrupted_run_keeps_its_plan_and_what_is_done(classifier, task_fil
 
 
 def test_a_bare_encoder_gives_three_to_choose_from(teacher_folder, corpus_file, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(scoring, "measure_times", lambda models, *rest: [{1: [15.0]} for _ in models])
+    monkeypatch.setattr(scoring, "measure_times", lambda models, *rest: [{1: [15.0], 16: [240.0]} for _ in models])
     made = compress(teacher_folder(), tmp_path / "out", corpus=corpus_file)
     names = [row["model"] for row in made.figures["models"]]
     assert names == ["teacher", "half", "half, untrained", "quarter", "quarter, untrained"]
@@ -417,6 +420,12 @@ def test_hours_are_shared_out():
     assert epochs == pytest.approx(1620 / 1100) and steps == int(1620 / 1.28)
     args = CompressArguments(teacher="t", corpus="c", output_dir="o")
     assert plan_lengths(args, 50, [10], 1000) == [(plan.STEPS, 5.0)]
+
+
+def test_a_pass_is_counted_in_texts_of_full_length():
+    rows = SimpleNamespace(features={"input_ids": [[1] * 10, [1] * 30]})
+    choices = SimpleNamespace(features={"input_ids": [[[1] * 10, [1] * 20], [[1] * 5, [1] * 15]]})
+    assert [OwnRows(None, None, None, part, None).texts(20) for part in (rows, choices)] == [2.0, 2.5]
 
 
 def test_few_texts_leave_enough_to_train_on():

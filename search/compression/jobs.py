@@ -75,8 +75,9 @@ def rival_folder(planned: PlannedModel, work: Path) -> Path:
 
 def _jobs_of_model(planned: PlannedModel, prepared: Prepared, corpus: Corpus, student: Path, work: Path) -> list[Job]:
     """The jobs of one model and of what it is held against."""
-    args, own, teacher_ms = prepared.args, prepared.own, prepared.plan.teacher_ms
-    step = cost_of_step(teacher_ms, planned.latency_ms)
+    args, own = prepared.args, prepared.own
+    teacher_ms, milliseconds = prepared.plan.teacher_batched_ms, planned.batched_ms
+    step = cost_of_step(teacher_ms, milliseconds)
     common = {"seed": args.seed, "device": args.device}
     card = {"license": args.license, "language": args.language}
     text = (
@@ -94,8 +95,8 @@ def _jobs_of_model(planned: PlannedModel, prepared: Prepared, corpus: Corpus, st
         return [on_text(planned.steps, work / name), on_text(0, rival_folder(planned, work))]
     start, untrained = work / JOBS / f"{name}-text", work / JOBS / f"{name}-start"
     data = {field.name: getattr(own.args, field.name) for field in fields(LabelledData)}
-    rows = own.sequences
-    under, alone = cost_of_epoch(teacher_ms, planned.latency_ms, rows), cost_of_epoch(0, planned.latency_ms, rows) / 2
+    texts = own.texts(args.max_length)
+    under, alone = cost_of_epoch(teacher_ms, milliseconds, texts), cost_of_epoch(0, milliseconds, texts) / 2
     batch_size = min(LARGEST_BATCH, len(own.training.features))
     passes = common | card | data | {"num_epochs": planned.epochs, "batch_size": batch_size}
     taught = passes | LOSSES | {"model": str(start), "teacher": args.teacher, "output_dir": str(work / name)}

@@ -47,11 +47,10 @@ class OwnRows:
     training: TaskData
     scored: TaskData | None
 
-    @property
-    def sequences(self) -> int:
-        """Sequences of one pass over the rows to train on: windows and choices count each."""
+    def texts(self, length: int) -> float:
+        """How many texts of a length have as many tokens as one pass over the rows to train on, with all choices."""
         found = self.training.features["input_ids"]
-        return sum(len(ids) if ids and isinstance(ids[0], list) else 1 for ids in found)
+        return sum(sum(map(len, ids)) if ids and isinstance(ids[0], list) else len(ids) for ids in found) / length
 
 
 def read_own_rows(args: CompressArguments, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> OwnRows:

@@ -32,6 +32,7 @@ SHARES = {"half": 1 / 2, "quarter": 1 / 4, "tenth": 1 / 10}  # of the teacher's 
 SLACK = 0.8  # of a goal that an architecture uses, if it can
 TRIALS = 3  # choices before one that is too slow is taken
 ROUNDS = 20  # in which a chosen model is timed
+BATCH_ROUNDS = 5  # in which it is timed on a batch
 STEPS = 1000  # on text, where no hours are given
 BATCH_SIZE = 16  # sequences of a step on text
 TRAINING = 3  # a step on a text costs so many forwards of what is trained
@@ -47,6 +48,7 @@ class PlannedModel:
         name: Of its folder.
         architecture: As of `Architecture.to_json`.
         latency_ms: What one text takes it, with random weights.
+        batched_ms: The same of one text of a batch.
         quality: What the surrogate expects, see `Surrogate`.
         steps: On text.
         epochs: Over the data; 0 where there is none.
@@ -55,6 +57,7 @@ class PlannedModel:
     name: str
     architecture: dict[str, Any]
     latency_ms: float
+    batched_ms: float
     quality: float
     steps: int
     epochs: float
@@ -80,12 +83,12 @@ class Plan:
     """All models that will be made, and what they are measured against.
 
     Attributes:
-        teacher_ms: What one text takes the teacher.
+        teacher_batched_ms: What one text of a batch takes the teacher.
         threads: CPU threads of all times.
         models: The models, slowest first.
     """
 
-    teacher_ms: float
+    teacher_batched_ms: float
     threads: int
     models: tuple[PlannedModel, ...]
 
@@ -180,7 +183,12 @@ def make_space(teacher: Teacher, args: CompressArguments, threads: int, folder: 
 
 
 def plan_models(
-    space: SearchSpace, goals: Sequence[Goal], teacher: Teacher, args: CompressArguments, teacher_ms: float, rows: int
+    space: SearchSpace,
+    goals: Sequence[Goal],
+    teacher: Teacher,
+    args: CompressArguments,
+    teacher_ms: float,
+    texts: float,
 ) -> list[PlannedModel]:
     """What is made for every goal that can be reached.
 
@@ -189,8 +197,8 @@ def plan_models(
         goals: The goals.
         teacher: The teacher.
         args: Arguments of the run.
-        teacher_ms: What one text takes the teacher.
-        rows: Sequences of one pass over the data; 0 without any.
+        teacher_ms: What one text of a batch takes the teacher.
+        texts: As of `plan_lengths`.
 
     Raises:
         InputError: if no goal can be reached.
@@ -206,10 +214,16 @@ def plan_models(
         if not found:
             raise fault
         print(f"left out: {fault}")
-    lengths = plan_lengths(args, teacher_ms, [milliseconds for *_, milliseconds in found], rows)
+    latency = space.costs["latency"]
+    assert isinstance(latency, Latency)
+    configs = [architecture.to_config(space.base) for _, architecture, *_ in found]
+    settings = replace(latency.settings, batch_size=BATCH_SIZE)
+    batched = [time / BATCH_SIZE for time in measure_config_latency(configs, settings, BATCH_ROUNDS)]
     return [
-        PlannedModel(goal.name, architecture.to_json(), milliseconds, quality, *length)
-        for (goal, architecture, quality, milliseconds), length in zip(found, lengths)
+        PlannedModel(goal.name, architecture.to_json(), milliseconds, in_batch, quality, *length)
+        for (goal, architecture, quality, milliseconds), in_batch, length in zip(
+            found, batched, plan_lengths(args, teacher_ms, batched, texts)
+        )
     ]
 
 
@@ -258,23 +272,23 @@ def choose_for(space: SearchSpace, goal: Goal, teacher: TeacherSizes, seed: int)
 
 
 def plan_lengths(
-    args: CompressArguments, teacher_ms: float, latencies: Sequence[float], rows: int
+    args: CompressArguments, teacher_ms: float, models_ms: Sequence[float], texts: float
 ) -> list[tuple[int, float]]:
     """Steps on text and epochs over the data of every model, within the hours.
 
     Args:
         args: Arguments of the run.
-        teacher_ms: What one text takes the teacher.
-        latencies: What one takes every model.
-        rows: Sequences of one pass over the data; 0 without any.
+        teacher_ms: What one text of a batch takes the teacher.
+        models_ms: What one takes every model.
+        texts: How many texts of full length one pass over the data is worth; 0 without any.
     """
     found = []
-    for milliseconds in latencies:
-        step, epoch = cost_of_step(teacher_ms, milliseconds), cost_of_epoch(teacher_ms, milliseconds, rows)
-        steps, epochs = STEPS, args.num_epochs if rows else 0.0
+    for milliseconds in models_ms:
+        step, epoch = cost_of_step(teacher_ms, milliseconds), cost_of_epoch(teacher_ms, milliseconds, texts)
+        steps, epochs = STEPS, args.num_epochs if texts else 0.0
         if args.hours is not None:
-            seconds = OF_HOURS * 3600 * args.hours / len(latencies)
-            epochs = min(epochs, OF_DATA * seconds / epoch) if rows else 0.0
+            seconds = OF_HOURS * 3600 * args.hours / len(models_ms)
+            epochs = min(epochs, OF_DATA * seconds / epoch) if texts else 0.0
             steps = max(1, math.floor((seconds - epochs * epoch) / step))
         found.append((steps, epochs))
     return found
@@ -285,6 +299,6 @@ def cost_of_step(teacher_ms: float, milliseconds: float) -> float:
     return BATCH_SIZE * (teacher_ms + TRAINING * milliseconds) / 1000
 
 
-def cost_of_epoch(teacher_ms: float, milliseconds: float, rows: int) -> float:
+def cost_of_epoch(teacher_ms: float, milliseconds: float, texts: float) -> float:
     """About how many seconds a pass over the data takes, under the teacher and once more without it."""
-    return rows * (teacher_ms + 2 * TRAINING * milliseconds) / 1000
+    return texts * (teacher_ms + 2 * TRAINING * milliseconds) / 1000

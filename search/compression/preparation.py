@@ -16,7 +16,15 @@ from efficientbert.search.compression.own_rows import (
     with_labels,
     write_labelled,
 )
-from efficientbert.search.compression.plan import JOBS, Plan, find_goals, make_space, plan_models
+from efficientbert.search.compression.plan import (
+    BATCH_ROUNDS,
+    BATCH_SIZE,
+    JOBS,
+    Plan,
+    find_goals,
+    make_space,
+    plan_models,
+)
 from efficientbert.search.compression.scoring import measure_models
 from efficientbert.search.compression.teacher_kind import EMBEDDER, ENCODER, check_kind, recognise
 from efficientbert.train.cli.threads import available_cores
@@ -161,7 +169,9 @@ def make_plan(args: CompressArguments, teacher: Teacher, own: OwnRows | None, fo
     )
     goals = find_goals(args, measured["latency_ms"], measured["megabytes"])
     space = make_space(teacher, args, threads, folder)
-    models = plan_models(space, goals, teacher, args, measured["latency_ms"], 0 if own is None else own.sequences)
+    batched = measure_models({"teacher": args.teacher}, args, threads, BATCH_SIZE, BATCH_ROUNDS)["teacher"]
+    texts = 0.0 if own is None else own.texts(args.max_length)
+    models = plan_models(space, goals, teacher, args, batched["latency_ms"], texts)
     for planned in models:
         print(planned.describe(space.base))
-    return Plan(measured["latency_ms"], threads, tuple(models))
+    return Plan(batched["latency_ms"], threads, tuple(models))

@@ -30,16 +30,20 @@ ROUNDS = 20  # in which every model is timed once
 DRAWS = 2000  # of the rows, for the intervals
 
 
-def measure_models(models: Mapping[str, str], args: CompressArguments, threads: int) -> dict[str, dict[str, float]]:
+def measure_models(
+    models: Mapping[str, str], args: CompressArguments, threads: int, batch_size: int = 1, rounds: int = ROUNDS
+) -> dict[str, dict[str, float]]:
     """Milliseconds of one text, megabytes of the weights and parameters of the encoders of models, timed in turns.
 
     Args:
         models: Folders or Hub ids by name.
         args: Arguments of the run.
         threads: CPU threads.
+        batch_size: Texts at a time.
+        rounds: In which every model is timed once.
     """
     quieten()
-    timed = BenchmarkArguments([*models.values()], [1], args.max_length, threads, rounds=ROUNDS)
+    timed = BenchmarkArguments([*models.values()], [batch_size], args.max_length, threads, rounds=rounds)
     with torch_threads(threads):
         loaded = [load_model(name, "float32") for name in models.values()]
         counts = [count_encoder_parameters(model) for model in loaded]
@@ -47,7 +51,11 @@ def measure_models(models: Mapping[str, str], args: CompressArguments, threads: 
         vocab_size = min(model.config.vocab_size for model in placed)
         times = measure_times(placed, vocab_size, timed, "cpu")
     return {
-        name: {"latency_ms": float(np.median(by_batch[1])), "parameters": count, "megabytes": BYTES * count / 1e6}
+        name: {
+            "latency_ms": float(np.median(by_batch[batch_size])) / batch_size,
+            "parameters": count,
+            "megabytes": BYTES * count / 1e6,
+        }
         for name, by_batch, count in zip(models, times, counts)
     }
 
