@@ -47,6 +47,10 @@ def make_tokenizer(kind: str) -> PreTrainedTokenizerFast:
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=SPECIAL, initial_alphabet=alphabet)
         tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
+    elif kind == "BPE of characters":
+        tokenizer = Tokenizer(models.BPE(unk_token="[UNK]", continuing_subword_prefix="##"))
+        trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=SPECIAL, continuing_subword_prefix="##")
+        tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Whitespace(), decoders.WordPiece()
     else:
         tokenizer = Tokenizer(models.Unigram())
         trainer = trainers.UnigramTrainer(vocab_size=400, special_tokens=SPECIAL, unk_token="[UNK]")
@@ -95,7 +99,7 @@ def corpus(tmp_path) -> str:
 
 
 @pytest.mark.parametrize("ours", [True, False], ids=["ours", "bert"])
-@pytest.mark.parametrize("kind", ["WordPiece", "BPE", "Unigram"])
+@pytest.mark.parametrize("kind", ["WordPiece", "BPE", "BPE of characters", "Unigram"])
 def test_texts_of_kept_tokens_give_the_same_to_the_bit(kind, ours, corpus, tmp_path):
     whole, model = make_tokenizer(kind), None
     model = make_model(whole, ours)

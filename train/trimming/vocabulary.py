@@ -20,6 +20,7 @@ from efficientbert.train.cli.errors import InputError
 
 
 BLOCK = 256  # texts that are spelt together
+BYTES = 256  # tokens of one character that a tokenizer of bytes has
 
 
 def spell(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> Iterator[list[int]]:
@@ -127,13 +128,14 @@ def _of_unigram(model: dict[str, Any], ids: dict[str, int], characters: Collecti
 
 
 def _of_bpe(model: dict[str, Any], ids: dict[str, int], characters: Collection[str]) -> tuple[set[str], Together]:
-    merged = {"".join(pair): pair for pair in merges_of(model)}
-    origins = {ids[token]: [ids[part] for part in pair] for token, pair in merged.items() if token in ids}
-    # Byte-level ones have all bytes, and need them; others have more characters than a corpus.
-    suffix = model.get("end_of_word_suffix") or ""
-    forms = {form for character in characters for form in (character, character + suffix)}
-    bytes_alone = sum(len(token) == 1 for token in ids) <= 256
-    single = {token for token in ids if (token in forms if not bytes_alone else len(token) == 1)}
+    origins: dict[int, list[int]] = {}
+    for first, second, merged in merges_of(model):
+        origins.setdefault(ids[merged], []).extend((ids[first], ids[second]))
+    single = {token for token in ids if len(token) == 1}
+    if len(single) > BYTES:  # characters, of which the corpus needs some; bytes are all needed
+        prefix, suffix = (model.get(name) or "" for name in ("continuing_subword_prefix", "end_of_word_suffix"))
+        forms = {form for one in characters for form in (one, prefix + one, one + suffix, prefix + one + suffix)}
+        single = forms & ids.keys()
     unknown = {model["unk_token"]} if model.get("unk_token") in ids else set()
 
     def together(number: int) -> set[int]:
@@ -161,10 +163,11 @@ NEEDED: dict[str, Needed] = {
 }
 
 
-def merges_of(model: dict[str, Any]) -> list[tuple[str, str]]:
-    """The merges of a BPE, in their order; older files write the two parts as one text."""
+def merges_of(model: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The merges of a BPE, in their order: two parts and what they become. Older files write the parts as one text."""
     pairs = (pair.split(" ", 1) if isinstance(pair, str) else pair for pair in model["merges"])
-    return [(first, second) for first, second in pairs]
+    prefix = model.get("continuing_subword_prefix") or ""
+    return [(first, second, first + second.removeprefix(prefix)) for first, second in pairs]
 
 
 def token_ids(parts: dict[str, Any]) -> dict[str, int]:
@@ -192,8 +195,7 @@ def cut_tokenizer(tokenizer: PreTrainedTokenizerBase, parts: dict[str, Any], kep
     else:
         model["vocab"] = {token: new_ids[old] for token, old in model["vocab"].items() if old in new_ids}
     if "merges" in model:
-        known = model["vocab"]
-        model["merges"] = [list(pair) for pair in merges_of(model) if {*pair, "".join(pair)} <= known.keys()]
+        model["merges"] = [list(merge[:2]) for merge in merges_of(model) if {*merge} <= model["vocab"].keys()]
     for token in parts["added_tokens"]:
         token["id"] = new_ids[token["id"]]
     if parts["padding"]:
