@@ -2,7 +2,7 @@
 
     efficientbert distill recipes/checkpoint.yaml --teacher TEACHER --corpus CORPUS --output_dir STUDENT
     python benchmarks/checkpoint.py package --student STUDENT --teacher TEACHER --corpus CORPUS --work_dir WORK
-    python benchmarks/checkpoint.py score --teacher TEACHER --glue GLUE --work_dir WORK
+    python benchmarks/checkpoint.py score --teacher TEACHER --glue GLUE --squad SQUAD --work_dir WORK
 
 `package` gives the student the last linear of an embedder, which is its distillation projection, stores it in half
 precision, and draws its int8 graph. `score` fine-tunes it on labels alone, beside other encoders, and scores
@@ -11,6 +11,7 @@ last one. Nothing is chosen by the validation splits that it reports.
 """
 
 import json
+import math
 import shutil
 import statistics
 import sys
@@ -19,20 +20,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from stand_alone import read_rows
 
 from efficientbert import commands
 from efficientbert.train.cli.command import run_command
-from efficientbert.train.distillation.embeddings import pair_cosines
+from efficientbert.train.distillation.arguments import DistillArguments
+from efficientbert.train.distillation.embeddings import load_embedder, pair_cosines
 from efficientbert.train.distillation.projection import PROJECTION_FILE
 from efficientbert.train.files.data_files import check_source
 from efficientbert.train.files.loading import load_data
 from efficientbert.train.files.tables import table
 from efficientbert.train.files.writing import write_json, write_text, writing
 from efficientbert.train.metrics import compute_metric
-from efficientbert.train.model_folder.card import add_section
+from efficientbert.train.model_folder.card import add_section, write_card
 from efficientbert.train.model_folder.record import read_provenance
 
 
@@ -60,6 +63,7 @@ class CheckpointArguments:
     student: str = field(default="", metadata={"help": "Folder that `efficientbert distill` has made."})
     corpus: str = field(default="", metadata={"help": "Corpus, as of `efficientbert distill`."})
     glue: str = field(default="", metadata={"help": "Hub id or folder of GLUE."})
+    squad: str = field(default="", metadata={"help": "Folder with XQuAD's English rows as xquad_en."})
     others: list[str] = field(default_factory=list, metadata={"help": "Other encoders to fine-tune, as NAME=FOLDER."})
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "One fine-tuning for each."})
     output_json: str = field(default="benchmarks/checkpoint.json", metadata={"help": "File for the figures."})
@@ -81,8 +85,12 @@ def store_in_half(folder: Path) -> None:
 
 def trained_tokens(folder: Path) -> int:
     """Tokens that a student was distilled on, in all its runs."""
-    steps = [step["arguments"] for step in read_provenance(folder) if step["step"] == "distill"]
-    return sum(step["max_steps"] * step["batch_size"] * step["max_length"] for step in steps)
+    tokens = 0
+    for step in read_provenance(folder):
+        if step["step"] == "distill":  # what a record does not say was left at its default
+            names = ("max_steps", "batch_size", "max_length")
+            tokens += math.prod(step["arguments"].get(name, getattr(DistillArguments, name)) for name in names)
+    return tokens
 
 
 def package(args: CheckpointArguments) -> None:
@@ -97,11 +105,14 @@ def package(args: CheckpointArguments) -> None:
         max_steps=0,
         license="mit",
         language=["en"],
-        output_dir=work / CHECKPOINT.name,
+        output_dir=work / "embedder",
     )
-    folder = Path(made.path)
+    exported = Path(commands.export(model=made.path, dtypes=["int8"], output_dir=work / "exported").path)
+    folder = work / CHECKPOINT.name
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(made.path, folder)
     store_in_half(folder)
-    exported = Path(commands.export(model=folder, dtypes=["int8"], output_dir=work / "exported").path)
+    write_card(folder)
     for name in (GRAPH, "vocab.txt"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(exported / name, folder / name)
@@ -141,6 +152,25 @@ def score_similarity(folder: str, args: CheckpointArguments) -> dict[str, float]
     return {"spearmanr": compute_metric("stsb", cosines, numbers)["spearmanr"]}
 
 
+def score_retrieval(folder: str, args: CheckpointArguments) -> dict[str, float]:
+    """nDCG@10 of finding a question's paragraph among all of XQuAD's, none of them trained on.
+
+    With one right paragraph a question it is 1 / log2(1 + rank) of that, and 0 behind the tenth.
+    """
+    rows = [
+        row for split in ("train", "validation") for row in load_data(args.squad, "xquad_en", split, "data", False)
+    ]
+    paragraphs = list(dict.fromkeys(row["context"] for row in rows))
+    embedder = load_embedder(folder, "cpu", "model")
+    options = {"convert_to_tensor": True, "normalize_embeddings": True, "show_progress_bar": False}
+    questions = embedder.encode([row["question"] for row in rows], **options)
+    cosines = questions @ embedder.encode(paragraphs, **options).T
+    right = torch.tensor([paragraphs.index(row["context"]) for row in rows])[:, None]
+    ranks = 1 + (cosines > cosines.gather(1, right)).sum(1)
+    gains = torch.where(ranks <= 10, 1 / torch.log2(1 + ranks), 0.0)
+    return {"ndcg_at_10": gains.mean().item()}
+
+
 def score_task(folder: str, name: str, task: str, seed: int, args: CheckpointArguments) -> dict[str, float]:
     """The figures of an encoder on a task's validation split, after a fine-tuning on labels alone; last weights."""
     made = commands.finetune(
@@ -164,7 +194,8 @@ def score(args: CheckpointArguments) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     models = {CHECKPOINT.name: str(CHECKPOINT)} | dict(other.split("=", 1) for other in args.others)
     jobs: list[tuple[dict[str, Any], Callable[[], dict[str, float]]]] = [
-        ({"model": name, "task": "similarity"}, lambda folder=folder: score_similarity(folder, args))
+        ({"model": name, "task": task}, lambda one=one, folder=folder: one(folder, args))
+        for task, one in (("similarity", score_similarity), ("retrieval", score_retrieval))
         for name, folder in ({"teacher": args.teacher} | models).items()
     ]
     for seed in args.seeds:
@@ -183,7 +214,7 @@ def score(args: CheckpointArguments) -> None:
 
 def report(rows: list[dict[str, Any]], args: CheckpointArguments) -> None:
     """Writes the figures and the table."""
-    metrics = {"similarity": "spearmanr"} | TASKS
+    metrics = {"similarity": "spearmanr", "retrieval": "ndcg_at_10"} | TASKS
     lines = []
     for name in dict.fromkeys(row["model"] for row in rows):
         cells = []
@@ -192,7 +223,7 @@ def report(rows: list[dict[str, Any]], args: CheckpointArguments) -> None:
             spread = f" ± {statistics.stdev(found):.3f}" if len(found) > 1 else ""
             cells.append(f"{statistics.fmean(found):.3f}{spread}" if found else "")
         lines.append((name, *cells))
-    header = ("model", "STS-B, no labels", *(f"{task}, {metric}" for task, metric in TASKS.items()))
+    header = ("model", "STS-B, no labels", "XQuAD, nDCG@10", *(f"{task}, {metric}" for task, metric in TASKS.items()))
     write_json(Path(args.output_json), rows)
     write_text(Path(args.output_json).with_suffix(".md"), table(header, lines) + "\n")
     print(table(header, lines))

@@ -26,7 +26,7 @@ from efficientbert.train.engine.arguments import LoopArguments
 from efficientbert.train.engine.best_weights import Selection
 from efficientbert.train.engine.checkpoints import newest_checkpoint, save_checkpoint
 from efficientbert.train.engine.finite import NotFiniteError
-from efficientbert.train.engine.loop import train
+from efficientbert.train.engine.loop import describe_rise, train
 from efficientbert.train.engine.optimizer import make_optimizer, make_schedule
 from efficientbert.train.engine.order import EpochSampler, LengthSampler
 
@@ -168,6 +168,21 @@ def test_a_schedule_may_stay_before_it_falls():
     factor = make_schedule(LoopArguments(warmup_ratio=0.2, stable_ratio=0.75), 10)
     assert [factor(step) for step in range(11)] == [0.5, *[1.0] * 8, 0.5, 0.0]
     assert make_schedule(LoopArguments(warmup_ratio=0.0, stable_ratio=1.0), 3)(2) == 1.0
+
+
+def rows_of(losses: list[float]) -> list[dict[str, float]]:
+    return [{"step": 10 * (index + 1), "loss": loss} for index, loss in enumerate(losses)]
+
+
+def test_a_loss_that_has_risen_is_told():
+    fell = [3.0 - 0.1 * index for index in range(20)]
+    assert describe_rise(rows_of(fell + [0.4] * 20)) is None
+    told = describe_rise(rows_of(fell + [0.4] * 10 + [0.9] * 10))
+    assert told == (
+        "note: the loss was 0.4 until step 240 and is 0.9 in the end; a lower --learning_rate keeps it down"
+    )
+    assert describe_rise(rows_of([1.0] * 30 + [1.4] * 10)) is None  # that is how losses vary
+    assert describe_rise(rows_of([1.0] * 10 + [9.0] * 9)) is None  # too few rows to tell
 
 
 def test_weight_decay_spares_biases_and_norms():

@@ -1,7 +1,9 @@
 """The one training loop, over Accelerate: accumulate, clip, step, log, checkpoint, resume."""
 
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +25,7 @@ from efficientbert.train.engine.order import EpochSampler, LengthSampler, Stream
 from efficientbert.train.engine.tracking import tracking
 
 
+PARTS, RISE = 10, 1.5  # of a log that are compared, and how far above the lowest the last one may be
 WORKERS = 4  # processes that collate batches while a GPU computes
 
 
@@ -107,6 +110,9 @@ def train(
     accelerator.wait_for_everyone()
     accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # weights are scored as they are saved: in full precision
     _tell_outcome(accelerator, progress, max_steps, description)
+    rise = describe_rise(progress.log)
+    if rise is not None:
+        accelerator.print(f"{description}: {rise}")
     return progress.log
 
 
@@ -261,6 +267,27 @@ def _tell_outcome(accelerator: Accelerator, progress: Progress, max_steps: int, 
     if 2 * progress.skipped > max_steps:
         raise NotFiniteError(f"training: {told}; lower --learning_rate or look at the data")
     accelerator.print(f"{description}: {told}")
+
+
+def describe_rise(log: list[dict[str, float]]) -> str | None:
+    """Says that a training has come off its way: its loss is far above what it was before, by tenths of the log.
+
+    Args:
+        log: As of `train`; a short one tells too little.
+    """
+    losses = [(row["step"], row["loss"]) for row in log if "loss" in row]
+    if len(losses) < 2 * PARTS:
+        return None
+    bounds = [len(losses) * part // PARTS for part in range(PARTS + 1)]
+    means = [statistics.fmean(loss for _, loss in losses[a:b]) for a, b in pairwise(bounds)]
+    lowest = min(range(PARTS), key=means.__getitem__)
+    if not means[-1] > RISE * means[lowest]:
+        return None
+    until, _ = losses[bounds[lowest + 1] - 1]
+    return (
+        f"note: the loss was {means[lowest]:.4g} until step {until} and is {means[-1]:.4g} in the end; a lower "
+        "--learning_rate keeps it down"
+    )
 
 
 def _not_finite(accelerator: Accelerator, values: Mapping[str, torch.Tensor], norm: torch.Tensor | None) -> list[str]:
