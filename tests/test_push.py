@@ -434,6 +434,9 @@ def test_a_compression_for_one_goal_is_one_model(in_process, compressed):
 
 @pytest.mark.parametrize("content", ["{", "3", '[{"model": "half"}]'])
 def test_a_compression_that_cannot_be_read(in_process, compressed, content):
+    (compressed / "compression.json").write_text("[]")
+    with pytest.raises(InputError, match=r"small': compression.json names no model that was made"):
+        main(PushArguments(folder=str(compressed), repo_id="user/small"))
     (compressed / "compression.json").write_text(content)
     with pytest.raises(InputError, match=r"small': compression.json cannot be read: "):
         main(PushArguments(folder=str(compressed), repo_id="user/small"))
@@ -443,6 +446,7 @@ def test_a_compression_that_cannot_be_read(in_process, compressed, content):
     "results, names",
     [
         ([{"latency": 4.26}, {"latency": 12.0}], ["-4.3ms", "-12ms"]),
+        ([{"latency": 44.26}, {"latency": 123.0}], ["-44ms", "-120ms"]),
         ([{"latency": 4.26}, {"latency": 4.31}], ["-4.26ms", "-4.31ms"]),
         ([{"latency": 4.26, "parameters": 9e6}, {"parameters": 14.5e6}], ["-9m", "-14m"]),
         ([{"parameters": 9e6}, {"parameters": 9e6}], ["-1", "-2"]),

@@ -67,6 +67,8 @@ def _of_compression(folder: Path, repo_id: str) -> list[Sibling]:
         made = [(folder / row["model"], row["latency_ms"]) for row in rows if row["role"] == MADE]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"folder '{folder}': {COMPRESSION} cannot be read: {one_line(error)}") from None
+    if not made:
+        raise InputError(f"folder '{folder}': {COMPRESSION} names no model that was made")
     if len(made) == 1:
         return [Sibling(made[0][0], repo_id, "")]
     paths, times = zip(*made)
@@ -76,7 +78,7 @@ def _of_compression(folder: Path, repo_id: str) -> list[Sibling]:
 def _named(paths: Sequence[Path], repo_id: str, numbers: Sequence[float], unit: str) -> list[Sibling]:
     """Siblings, each with its number behind the common name."""
     for digits in DIGITS:
-        names = [f"{repo_id}-{number:.{digits}g}{unit}" for number in numbers]
+        names = [f"{repo_id}-{float(f'{number:.{digits}g}'):g}{unit}" for number in numbers]
         if len({*names}) == len(names):
             break
     else:
