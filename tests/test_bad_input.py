@@ -361,6 +361,7 @@ BAD_WORDS = [
         ("--latency nan", "--latency: must be a number, not .nan."),
         ("--size -1", "size: must be a number above 0, not -1"),
         ("--hours 0", "hours: must be a number above 0, not 0"),
+        ("--runtime tpu", "runtime: unknown 'tpu'; known are onnx, onnx-int8"),
         ("--threads 0", "threads: must be at least 1, not 0"),
         ("--seed -1", "seed: must be between 0 and"),
         ("--output_dir /", "output folder '/': is the root"),

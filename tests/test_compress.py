@@ -54,6 +54,7 @@ SIZES = {
     "initializer_range": 0.3,
 }
 TEACHER_MS = 40.0
+ASKED = CompressArguments(teacher="t", corpus="c", output_dir="o")
 pytestmark = pytest.mark.usefixtures("no_clock")
 
 
@@ -374,7 +375,7 @@ class Constant(dict):
 
 def test_both_goals_are_ceilings(monkeypatch):
     space, sizes = open_space(), TeacherSizes(24, 4, 3)
-    architecture, *_ = plan.find_architecture(space, plan.Goal("model", 30.0, 0.02), sizes, 0)
+    architecture, *_ = plan.find_architecture(space, plan.Goal("model", 30.0, 0.02), sizes, ASKED)
     assert space.costs["latency"](architecture) <= 30 and Parameters(space.base)(architecture) <= 5000
 
     def refuse(*args):
@@ -382,7 +383,7 @@ def test_both_goals_are_ceilings(monkeypatch):
 
     monkeypatch.setattr(plan, "choose", refuse)
     with pytest.raises(InputError, match=r"latency, size: nothing in the space takes no more than 30 ms and 0\.02 MB"):
-        plan.find_architecture(space, plan.Goal("model", 30.0, 0.02), sizes, 0)
+        plan.find_architecture(space, plan.Goal("model", 30.0, 0.02), sizes, ASKED)
 
 
 def test_every_layer_that_may_be_chosen_has_attention(teacher_folder, tmp_path):
@@ -402,11 +403,50 @@ def test_a_choice_that_is_too_slow_as_a_whole_gives_way(monkeypatch, capsys):
         return timed[-1:]
 
     monkeypatch.setattr(plan, "measure_config_latency", measure)
-    _, _, milliseconds = plan.find_architecture(space, plan.Goal("model", 20.0, None), sizes, 0)
+    _, _, milliseconds = plan.find_architecture(space, plan.Goal("model", 20.0, None), sizes, ASKED)
     assert timed[0] > 20 >= timed[-1] == milliseconds
     monkeypatch.setattr(plan, "measure_config_latency", lambda *args: [99.0])
-    plan.find_architecture(space, plan.Goal("model", 20.0, None), sizes, 0)
+    plan.find_architecture(space, plan.Goal("model", 20.0, None), sizes, ASKED)
     assert "note: what the table of parts promises 20 ms for takes 99 ms as a whole" in capsys.readouterr().out
+
+
+def test_a_runtime_that_is_faster_gets_a_larger_model(monkeypatch):
+    space, sizes = open_space(), TeacherSizes(24, 4, 3)
+    table = space.costs["latency"]
+    args = CompressArguments(teacher="t", corpus="c", output_dir="o", runtime="onnx-int8")
+
+    def time_whole(config, settings, runtime) -> float:
+        assert runtime == "onnx-int8"
+        return 0.5 * table(Architecture.from_config(config))
+
+    monkeypatch.setattr(plan, "time_whole", time_whole)
+    found, _, milliseconds = plan.find_architecture(space, plan.Goal("model", 8.0, None), sizes, args)
+    assert 6.4 <= milliseconds == 0.5 * table(found) <= 8
+    fastest = 0.5 * space.least("latency")
+    found, _, milliseconds = plan.find_architecture(space, plan.Goal("model", 1.2 * fastest, None), sizes, args)
+    assert milliseconds <= 1.2 * fastest < space.least("latency")  # out of reach in PyTorch
+    with pytest.raises(
+        InputError, match=r"ms is out of reach in onnx-int8; the fastest that was found takes [\d.]+ ms"
+    ):
+        plan.find_architecture(space, plan.Goal("model", 0.5 * fastest, None), sizes, args)
+
+
+def test_a_model_for_a_runtime(teacher_folder, corpus_file, tmp_path, monkeypatch):
+    timed = []
+
+    def measure_times(calls, vocab_size, args, device) -> list[dict[int, list[float]]]:
+        timed.append([type(call).__name__ for call in calls])
+        return [
+            {size: [20.0 * size if number == 0 else 9.0] for size in args.batch_sizes}
+            for number, _ in enumerate(calls)
+        ]
+
+    monkeypatch.setattr(scoring, "measure_times", measure_times)
+    monkeypatch.setattr(plan, "measure_times", lambda *rest: [{1: [9.0]}])
+    compress(teacher_folder(), tmp_path / "out", corpus=corpus_file, latency=10, runtime="onnx")
+    assert timed == [["Session"], ["BertModel"], ["Session"] * 3]
+    said = (tmp_path / "out" / "compression.md").read_text(encoding="utf-8")
+    assert "one text of 24 tokens at batch 1 in onnx, with" in said
 
 
 def test_hours_are_shared_out():

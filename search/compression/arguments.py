@@ -13,6 +13,9 @@ from efficientbert.train.tasks.arguments import LabelledData
 from efficientbert.train.text.arguments import CORPUS, CorpusSplitArguments
 
 
+DEPLOYED = ("onnx", "onnx-int8")  # runtimes that are not that of the training
+
+
 @dataclass(kw_only=True)
 class CompressArguments(OutputArguments, LabelledData, CorpusSplitArguments, DeviceArguments):
     """Finds the best model for a number of milliseconds on this machine, and makes it from a teacher of yours."""
@@ -36,6 +39,13 @@ class CompressArguments(OutputArguments, LabelledData, CorpusSplitArguments, Dev
     )
     size: float | None = field(
         default=None, metadata={"help": "Megabytes that the encoder's weights may take in float32."}
+    )
+    runtime: str | None = field(
+        default=None,
+        metadata={
+            "help": f"What will run the model, and is timed: {' or '.join(DEPLOYED)}, of onnxruntime on the CPU; by "
+            "default PyTorch. `efficientbert export` writes the graphs."
+        },
     )
     corpus: str | None = field(
         default=None,
@@ -66,6 +76,8 @@ class CompressArguments(OutputArguments, LabelledData, CorpusSplitArguments, Dev
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise InputError(f"{name}: must be a number above 0, not {value}")
+        if self.runtime is not None and self.runtime not in DEPLOYED:
+            raise InputError(f"runtime: unknown {self.runtime!r}; known are {', '.join(DEPLOYED)}")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"threads: must be at least 1, not {self.threads}")
         check_seed("seed", self.seed)

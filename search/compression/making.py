@@ -48,7 +48,7 @@ def make_models(prepared: Prepared, work: Path) -> list[dict[str, Any]]:
         models[planned.name] = str(work / planned.name)
         rival = "simply fine-tuned" if own is not None else "untrained"
         models[f"{planned.name}, {rival}"] = str(rival_folder(planned, work))
-    measured = measure_models({"teacher": args.teacher} | models, args, plan.threads)
+    measured = measure_models({"teacher": args.teacher} | models, args, plan.threads, args.runtime)
     rows = [{"model": name, "role": role(number)} | costs for number, (name, costs) in enumerate(measured.items())]
     if own is not None:
         add_scores(rows, score_models(models, own, prepared.device, args.seed))
@@ -85,7 +85,7 @@ def add_cosines(rows: Sequence[dict[str, Any]], figures: Sequence[dict[str, Any]
 
 def finish(rows: Sequence[dict[str, Any]], prepared: Prepared, work: Path) -> None:
     """Writes table, plot and figures, and the table into the cards of the models."""
-    said = explain(rows, prepared.plan.threads, prepared.args.max_length, prepared.labelled)
+    said = explain(rows, prepared.plan.threads, prepared.args, prepared.labelled)
     text = f"{make_table(rows)}\n\n{said}"
     print(f"\n{text}\n")
     write_text(work / TABLE, text + "\n")

@@ -33,6 +33,7 @@ from efficientbert.train.distillation.embeddings import EmbeddingTeacher, load_e
 from efficientbert.train.distillation.student import fit_config
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.engine.device import find_device
+from efficientbert.train.runtimes.session import require_runtime
 from efficientbert.train.tasks.loading import load_split
 from efficientbert.train.text.preparation import check_max_length, prepare_passages, prepare_text
 
@@ -78,6 +79,8 @@ def prepare(args: CompressArguments, work: Path, scratch: Path) -> Prepared:
     Raises:
         InputError: if anything does not suit, or the goal cannot be reached.
     """
+    if args.runtime is not None:
+        require_runtime()
     device = find_device(args.device)
     kind = recognise(args.teacher)
     check_kind(kind, args)
@@ -162,14 +165,14 @@ def make_plan(args: CompressArguments, teacher: Teacher, own: OwnRows | None, fo
     busy = psutil.cpu_percent(LOOK) / 100
     if busy > BUSY:
         print(f"note: other programs keep {busy:.0%} of this machine's cores busy; a quiet machine is timed better")
-    measured = measure_models({"teacher": args.teacher}, args, threads)["teacher"]
+    measured = measure_models({"teacher": args.teacher}, args, threads, args.runtime)["teacher"]
     print(
-        f"one text of {args.max_length} tokens takes the teacher {measured['latency_ms']:.1f} ms here at batch 1, "
-        f"with {threads} threads; times of parts follow"
+        f"one text of {args.max_length} tokens takes the teacher {measured['latency_ms']:.1f} ms here at batch 1 "
+        f"in {args.runtime or 'PyTorch'}, with {threads} threads; times of parts follow"
     )
     goals = find_goals(args, measured["latency_ms"], measured["megabytes"])
     space = make_space(teacher, args, threads, folder)
-    batched = measure_models({"teacher": args.teacher}, args, threads, BATCH_SIZE, BATCH_ROUNDS)["teacher"]
+    batched = measure_models({"teacher": args.teacher}, args, threads, None, BATCH_SIZE, BATCH_ROUNDS)["teacher"]
     texts = 0.0 if own is None else own.texts(args.max_length)
     models = plan_models(space, goals, teacher, args, batched["latency_ms"], texts)
     for planned in models:

@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from efficientbert.search.compression.arguments import CompressArguments
 from efficientbert.search.costs.machine import describe_machine
 from efficientbert.search.study.plot import BLUE, GREY, ORANGE
 from efficientbert.train.files.tables import table
@@ -52,18 +53,19 @@ def _ends(row: dict[str, Any], name: str) -> str:
     return f" ({row[name][0]:.3f} to {row[name][1]:.3f})" if name in row else ""
 
 
-def explain(rows: Sequence[dict[str, Any]], threads: int, max_length: int, labelled: bool) -> str:
+def explain(rows: Sequence[dict[str, Any]], threads: int, args: CompressArguments, labelled: bool) -> str:
     """What the columns of the table mean.
 
     Args:
         rows: As of `make_table`.
         threads: CPU threads of the times.
-        max_length: Tokens of the text that was timed.
+        args: Arguments of the run.
         labelled: Whether the rows had labels of their own.
     """
     said = (
-        f"Milliseconds are those of one text of {max_length} tokens at batch 1, with {threads} threads on "
-        f"{describe_machine()['processor']}; megabytes are those of the encoder's weights in float32."
+        f"Milliseconds are those of one text of {args.max_length} tokens at batch 1 in {args.runtime or 'PyTorch'}, "
+        f"with {threads} threads on {describe_machine()['processor']}; megabytes are those of the encoder's weights "
+        "in float32."
     )
     scored = next((row for row in rows if "rows" in row), None)
     if scored is not None:

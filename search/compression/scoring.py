@@ -1,6 +1,8 @@
 """The finished models beside their teacher: quality on the same rows, and what each costs here."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from efficientbert.search.costs.comparison import (
     measure_times,
     prepare,
     quieten,
+    run_in,
 )
 from efficientbert.search.costs.timing import torch_threads
 from efficientbert.train.metrics.intervals import interval
@@ -31,7 +34,12 @@ DRAWS = 2000  # of the rows, for the intervals
 
 
 def measure_models(
-    models: Mapping[str, str], args: CompressArguments, threads: int, batch_size: int = 1, rounds: int = ROUNDS
+    models: Mapping[str, str],
+    args: CompressArguments,
+    threads: int,
+    runtime: str | None,
+    batch_size: int = 1,
+    rounds: int = ROUNDS,
 ) -> dict[str, dict[str, float]]:
     """Milliseconds of one text, megabytes of the weights and parameters of the encoders of models, timed in turns.
 
@@ -39,17 +47,22 @@ def measure_models(
         models: Folders or Hub ids by name.
         args: Arguments of the run.
         threads: CPU threads.
+        runtime: What runs them; None for PyTorch.
         batch_size: Texts at a time.
         rounds: In which every model is timed once.
     """
     quieten()
     timed = BenchmarkArguments([*models.values()], [batch_size], args.max_length, threads, rounds=rounds)
-    with torch_threads(threads):
+    with torch_threads(threads), TemporaryDirectory() as folder:
         loaded = [load_model(name, "float32") for name in models.values()]
         counts = [count_encoder_parameters(model) for model in loaded]
         placed = [prepare(name, model, timed, "cpu") for name, model in zip(models.values(), loaded)]
         vocab_size = min(model.config.vocab_size for model in placed)
-        times = measure_times(placed, vocab_size, timed, "cpu")
+        calls = [
+            run_in(runtime, name, model, threads, Path(folder, str(number)))
+            for number, (name, model) in enumerate(zip(models.values(), placed))
+        ]
+        times = measure_times(calls, vocab_size, timed, "cpu")
     return {
         name: {
             "latency_ms": float(np.median(by_batch[batch_size])) / batch_size,

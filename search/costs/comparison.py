@@ -187,6 +187,24 @@ def write_graphs(name: str, model: PreTrainedModel, runtimes: Sequence[str], fol
     return {runtime: paths[runtime] for runtime in wanted}
 
 
+def run_in(
+    runtime: str | None, name: str, model: PreTrainedModel, threads: int, folder: Path
+) -> Callable[..., object]:
+    """What runs a model: its graph in a runtime of onnxruntime, or else the model itself.
+
+    Args:
+        runtime: One of `RUNTIMES` that begin with onnx, or None.
+        name: Of the model, for messages.
+        model: The model.
+        threads: CPU threads.
+        folder: To be made for the graph.
+
+    Raises:
+        InputError: as `write_graphs`.
+    """
+    return model if runtime is None else Session(write_graphs(name, model, [runtime], folder)[runtime], threads)
+
+
 def peak_resident_bytes() -> int:
     """The most memory this process ever held."""
     status = Path("/proc/self/status")
