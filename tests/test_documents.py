@@ -170,6 +170,7 @@ def stand_ins(teacher_folder, corpus_file, student_file, tmp_path_factory) -> Pa
     shutil.copy(corpus_file, folder / "wikipedia" / "train.txt")
     shutil.copytree(ROOT / "recipes", folder / "recipes")
     (folder / "benchmarks").mkdir()
+    (folder / "checkpoints").symlink_to(ROOT / "checkpoints")
 
     configs = ["---", "configs:"]
     for task in ("rte", "mrpc", "stsb", "sst2"):
