@@ -44,9 +44,9 @@ CHECKPOINT = ROOT / "checkpoints" / "efficientbert-9m"
 GRAPH = "onnx/model_quantized.onnx"
 TASKS = {"mrpc": "f1", "rte": "accuracy", "stsb": "spearmanr"}  # with the metric that is shown
 ORIGIN = """The student of gte-small (MIT): {layers} layers, which the surrogate of `efficientbert compress` chose
-among those with gated networks for the time of TinyBERT4's shape. It was started from the teacher's weights and distilled
-on {tokens:.1f}M tokens of English Wikipedia (2015, CC BY-SA), last hidden states alone. It has seen no labels, and no
-text of any other data set.
+among those with gated networks for the time of TinyBERT4's shape. It was started from the teacher's weights and
+distilled on {tokens:.1f}M tokens of English Wikipedia (2015, CC BY-SA), last hidden states alone. It has seen no
+labels, and no text of any other data set.
 
 Weights are stored in half precision and load in float32. `{graph}` is the embedder in int8, {megabytes:.1f} MB, with a
 cosine of {cosine:.4f} to it in float32 on {rows} sentences. It reads {inputs}.
