@@ -1,8 +1,14 @@
 """The checkpoint that ships: from a distilled student to a folder in `checkpoints/`, and its figures.
 
+    python benchmarks/checkpoint.py choose --teacher TEACHER --work_dir WORK
     efficientbert distill recipes/checkpoint.yaml --teacher TEACHER --corpus CORPUS --output_dir STUDENT
     python benchmarks/checkpoint.py package --student STUDENT --teacher TEACHER --corpus CORPUS --work_dir WORK
     python benchmarks/checkpoint.py score --teacher TEACHER --glue GLUE --squad SQUAD --work_dir WORK
+
+`choose` prints what the surrogate of `compress` would choose for the time of TinyBERT4's shape on this machine, which
+must be quiet, within 9.4 million parameters. Choices vary with the noise of the times: recipes/checkpoint.json is one
+of them. By `checkpoint-shapes.json` four gated layers like its were ahead of another one, of twelve thin layers, after
+200 equal steps.
 
 `package` gives the student the last linear of an embedder, which is its distillation projection, stores it in half
 precision, and draws its int8 graph. `score` fine-tunes it on labels alone, beside other encoders, and scores
@@ -16,20 +22,26 @@ import shutil
 import statistics
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from equal_latency import SHAPES, scaled
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from stand_alone import read_rows
 
 from efficientbert import commands
+from efficientbert.search.compression.arguments import CompressArguments
+from efficientbert.search.compression.plan import BYTES, Goal, find_architecture, make_space, time_whole
+from efficientbert.search.costs.latency import LatencySettings
+from efficientbert.search.known.features import TeacherSizes
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.distillation.arguments import DistillArguments
 from efficientbert.train.distillation.embeddings import load_embedder, pair_cosines
 from efficientbert.train.distillation.projection import PROJECTION_FILE
+from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.files.data_files import check_source
 from efficientbert.train.files.loading import load_data
 from efficientbert.train.files.tables import table
@@ -41,12 +53,13 @@ from efficientbert.train.model_folder.record import read_provenance
 
 ROOT = Path(__file__).parents[1]
 CHECKPOINT = ROOT / "checkpoints" / "efficientbert-9m"
+MOST_PARAMETERS = 9.4e6
 GRAPH = "onnx/model_quantized.onnx"
 TASKS = {"mrpc": "f1", "rte": "accuracy", "stsb": "spearmanr"}  # with the metric that is shown
-ORIGIN = """The student of gte-small (MIT): {layers} layers, which the surrogate of `efficientbert compress` chose
-among those with gated networks for the time of TinyBERT4's shape. It was started from the teacher's weights and
-distilled on {tokens:.1f}M tokens of English Wikipedia (2015, CC BY-SA), last hidden states alone. It has seen no
-labels, and no text of any other data set.
+ORIGIN = """The student of gte-small (MIT): {layers} gated layers, a choice of the surrogate of `efficientbert
+compress` for the time of TinyBERT4's shape. It was started from the teacher's weights and distilled on {tokens:.1f}M
+tokens of English Wikipedia (2015, CC BY-SA), last hidden states alone. It has seen no labels, and no text of any other
+data set.
 
 Weights are stored in half precision and load in float32. `{graph}` is the embedder in int8, {megabytes:.1f} MB, with a
 cosine of {cosine:.4f} to it in float32 on {rows} sentences. It reads {inputs}.
@@ -68,6 +81,25 @@ class CheckpointArguments:
     others: list[str] = field(default_factory=list, metadata={"help": "Other encoders to fine-tune, as NAME=FOLDER."})
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "One fine-tuning for each."})
     output_json: str = field(default="benchmarks/checkpoint.json", metadata={"help": "File for the figures."})
+
+
+# Choosing
+
+
+def choose(args: CheckpointArguments) -> None:
+    """Prints what the surrogate would choose, with each seed of its search."""
+    teacher, work = Teacher.load(args.teacher), Path(args.work_dir)
+    work.mkdir(parents=True, exist_ok=True)
+    asked = CompressArguments(teacher=args.teacher, corpus="none", output_dir="none", max_length=128)
+    space = make_space(teacher, asked, 2, work)
+    sizes = TeacherSizes(teacher.hidden_size, teacher.num_layers, teacher.num_heads)
+    shape = next(one for one in json.loads(SHAPES.read_text(encoding="utf-8")) if one["name"] == "TinyBERT4")
+    target = scaled(shape, shape["hidden_size"] // shape["heads"]).to_config(space.base)
+    milliseconds = time_whole(target, LatencySettings(1, 128, threads=2), None)
+    goal = Goal("model", milliseconds, BYTES * MOST_PARAMETERS / 1e6)
+    for seed in args.seeds:
+        found, quality, taken = find_architecture(space, goal, sizes, replace(asked, seed=seed))
+        print(f"seed {seed}: {quality:.4f} expected, {taken:.1f} of {milliseconds:.1f} ms: {found.to_json()}")
 
 
 # Packaging
@@ -230,7 +262,7 @@ def report(rows: list[dict[str, Any]], args: CheckpointArguments) -> None:
     print(table(header, lines))
 
 
-PARTS = {"package": package, "score": score}
+PARTS = {"choose": choose, "package": package, "score": score}
 
 
 if __name__ == "__main__":

@@ -410,6 +410,14 @@ def test_a_choice_that_is_too_slow_as_a_whole_gives_way(monkeypatch, capsys):
     assert "note: what the table of parts promises 20 ms for takes 99 ms as a whole" in capsys.readouterr().out
 
 
+def test_a_space_that_has_nothing_slower_is_asked_no_more(monkeypatch):
+    space, sizes, timed = open_space(), TeacherSizes(24, 4, 3), []
+    monkeypatch.setattr(plan, "choose_for", lambda space, goal, teacher, seed: (space.sample(random.Random(0)), 0.5))
+    monkeypatch.setattr(plan, "time_whole", lambda *given: timed.append(given) or 1.0)
+    _, _, milliseconds = plan.find_architecture(space, plan.Goal("model", 1000.0, None), sizes, ASKED)
+    assert milliseconds == 1.0 and len(timed) == 2
+
+
 def test_a_runtime_that_is_faster_gets_a_larger_model(monkeypatch):
     space, sizes = open_space(), TeacherSizes(24, 4, 3)
     table = space.costs["latency"]

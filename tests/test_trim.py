@@ -1,10 +1,12 @@
 """A vocabulary cut to what a corpus needs: whole and trimmed tokenizers and models beside each other."""
 
+import json
 import random
 from collections import Counter
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -14,6 +16,7 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
+    BertModel,
     PreTrainedTokenizerFast,
 )
 
@@ -198,6 +201,31 @@ def test_sizes_that_cannot_be(size, words, corpus, tmp_path):
     with pytest.raises(InputError, match=words):
         trim(model=tmp_path / "whole", corpus=corpus, vocab_size=size, output_dir=tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus.txt", "whole"]
+
+
+def test_nothing_random_is_saved(corpus, tmp_path):
+    whole = make_tokenizer("WordPiece")
+    whole.save_pretrained(tmp_path / "whole")
+    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    model = BertModel(BertConfig(vocab_size=len(whole), **sizes), add_pooling_layer=False)
+    model.save_pretrained(tmp_path / "whole")
+    made = trim(model=tmp_path / "whole", corpus=corpus, vocab_size=250, output_dir=tmp_path / "out")
+    assert not [key for key in load_file(made.path / "model.safetensors") if key.startswith("pooler")]
+    config = json.loads((tmp_path / "whole" / "config.json").read_text(encoding="utf-8"))
+    config["architectures"] = ["BertForSequenceClassification"]
+    (tmp_path / "whole" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(InputError, match="lacks weights, such as "):
+        trim(model=tmp_path / "whole", corpus=corpus, vocab_size=250, output_dir=tmp_path / "other")
+
+
+@pytest.mark.parametrize("text, words", [("ba\n", "at least 2 are needed"), (" \n \nba\n", "kept aside is empty")])
+def test_a_corpus_without_text_is_refused(text, words, tmp_path):
+    whole = make_tokenizer("WordPiece")
+    for part in (whole, make_model(whole, True)):
+        part.save_pretrained(tmp_path / "whole")
+    (tmp_path / "few.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=words):
+        trim(model=tmp_path / "whole", corpus=tmp_path / "few.txt", vocab_size=200, output_dir=tmp_path / "out")
 
 
 def test_another_tokenizer_is_refused(corpus, tmp_path, monkeypatch):

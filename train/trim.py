@@ -20,11 +20,11 @@ def main(args: TrimArguments) -> Outcome:
     if not args.finished():
         args.check_sources()
     from efficientbert.train.files.run_folder import run_folder
-    from efficientbert.train.model_folder.loading import load_tokenizer
+    from efficientbert.train.model_folder.loading import find_folder, load_tokenizer
     from efficientbert.train.model_folder.record import read_result
     from efficientbert.train.model_folder.tokenizer_check import check_tokenizer
     from efficientbert.train.model_folder.write import write_checkpoint
-    from efficientbert.train.trimming.folder import copy_parts, find_folder
+    from efficientbert.train.trimming.folder import copy_parts
     from efficientbert.train.trimming.rows import cut_rows, load_whole
     from efficientbert.train.trimming.texts import load_texts
     from efficientbert.train.trimming.vocabulary import choose_tokens, compare, cut_tokenizer, read_backend, spell
@@ -32,7 +32,7 @@ def main(args: TrimArguments) -> Outcome:
     folder = run_folder(args, ("model",), "corpus", args.corpus)
     if folder.complete:
         return Outcome(folder.path, read_result(folder.path))
-    source = find_folder(args.model)
+    source = find_folder(args.model, "model")
     tokenizer, model = load_tokenizer(str(source)), load_whole(str(source))
     check_tokenizer(tokenizer, model, f"model {args.model!r}")
     parts = read_backend(tokenizer, args.model)

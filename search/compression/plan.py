@@ -267,6 +267,8 @@ def find_architecture(
         found.append((architecture, quality, milliseconds))
         if goal.latency is None or SLACK * goal.latency <= milliseconds <= goal.latency:
             return found[-1]
+        if architecture in [one[0] for one in found[:-1]]:
+            break  # the space has nothing nearer
         asked = replace(asked, latency=max(fastest, latency(architecture) * goal.latency / milliseconds))
     assert goal.latency is not None
     fitting = [one for one in found if one[2] <= goal.latency]

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.auto_factory import _BaseAutoModelClass
 from transformers.utils import logging
@@ -45,6 +46,14 @@ def loading(name: str, what: str, fault: str = "cannot be loaded") -> Iterator[N
             raise
         said = f"no {error} is known" if isinstance(error, KeyError) else one_line(error)
         raise InputError(f"{what} {name!r}: {fault}: {said}") from None
+
+
+def find_folder(name: str, what: str) -> Path:
+    """The folder of a model, fetched from the Hub where it is none. Arguments and errors as of `loading`."""
+    if Path(name).is_dir():
+        return Path(name)
+    with loading(name, what):
+        return Path(snapshot_download(name))
 
 
 def load_config(name: str, what: str, fault: str = "cannot be loaded") -> PreTrainedConfig:

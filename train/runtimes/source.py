@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
 from transformers import PreTrainedTokenizerBase
 from transformers.models.auto import modeling_auto
 
@@ -12,7 +11,7 @@ from efficientbert.configuration_efficientbert import EfficientBertConfig
 from efficientbert.train.cli.errors import InputError
 from efficientbert.train.distillation.embeddings import load_embedder
 from efficientbert.train.model_folder.card import HEADS, architecture
-from efficientbert.train.model_folder.loading import is_embedder, load_config, load_model, load_tokenizer, loading
+from efficientbert.train.model_folder.loading import find_folder, is_embedder, load_config, load_model, load_tokenizer
 from efficientbert.train.model_folder.tokenizer_check import check_tokenizer, fit_segments
 from efficientbert.train.runtimes.arguments import ExportArguments
 from efficientbert.train.runtimes.comparison import LENGTH, Probe, RowProbe, SentenceProbe
@@ -49,10 +48,7 @@ def load_source(args: ExportArguments) -> Source:
     Raises:
         InputError: if it cannot be loaded or is none of ours, or its data cannot be read.
     """
-    folder = Path(args.model)
-    if not folder.is_dir():
-        with loading(args.model, "model"):
-            folder = Path(snapshot_download(args.model))
+    folder = find_folder(args.model, "model")
     if is_embedder(folder):
         embedder = load_embedder(str(folder), "cpu", "model")
         traced, tokenizer = trace_embedder(embedder), embedder.tokenizer

@@ -4,10 +4,7 @@ import shutil
 from fnmatch import fnmatch
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-
 from efficientbert.train.distillation.projection import PROJECTION_FILE
-from efficientbert.train.model_folder.loading import loading
 from efficientbert.train.model_folder.upload import split_files
 
 
@@ -26,19 +23,6 @@ OF_THE_WHOLE = (
     "export.json",
     "README.md",
 )
-
-
-def find_folder(name: str) -> Path:
-    """The folder of a model, fetched from the Hub where it is none.
-
-    Raises:
-        InputError: if it cannot be had.
-    """
-    folder = Path(name)
-    if not folder.is_dir():
-        with loading(name, "model"):
-            folder = Path(snapshot_download(name))
-    return folder
 
 
 def copy_parts(source: Path, work: Path) -> None:

@@ -7,6 +7,7 @@ import transformers
 from transformers import PreTrainedModel
 
 import efficientbert
+from efficientbert.train.cli.errors import InputError
 from efficientbert.train.model_folder.loading import load_config, load_model
 
 
@@ -16,12 +17,20 @@ IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_toke
 def load_whole(name: str) -> PreTrainedModel:
     """A model with the head that it was saved with, in the precision that it was saved in.
 
+    A pooler that was not saved is not made.
+
     Raises:
-        InputError: if it cannot be loaded.
+        InputError: if it cannot be loaded, or lacks other weights.
     """
     named = (load_config(name, "model").architectures or ["AutoModel"])[0]
     model_class = getattr(efficientbert, named, None) or getattr(transformers, named, transformers.AutoModel)
-    model, _ = load_model(model_class, name, "model", dtype="auto")
+    model, report = load_model(model_class, name, "model", dtype="auto")
+    missing = sorted(report["missing_keys"])
+    if missing and all(key.startswith("pooler.") for key in missing):
+        model, report = load_model(model_class, name, "model", dtype="auto", add_pooling_layer=False)
+        missing = sorted(report["missing_keys"])
+    if missing:
+        raise InputError(f"model {name!r}: lacks weights, such as {missing[0]!r}")
     return model.eval()
 
 

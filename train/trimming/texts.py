@@ -25,6 +25,9 @@ def load_texts(args: TrimArguments) -> tuple[Iterator[str], list[str]]:
     column = args.text_column
     apart = range(0, min(len(documents), EVERY * MOST), EVERY)
     aside = check_texts(documents.select(apart)[column][:], list(apart), column, args.corpus)
+    aside = [text for text in aside if text.strip()]
+    if not aside:
+        raise InputError(f"corpus {args.corpus!r}: every document of {column!r} that is kept aside is empty")
 
     def counted() -> Iterator[str]:
         left = set(apart)
@@ -34,4 +37,4 @@ def load_texts(args: TrimArguments) -> tuple[Iterator[str], list[str]]:
                 if index not in left:
                     yield from check_texts([text], [index], column, args.corpus)
 
-    return counted(), [text for text in aside if text]
+    return counted(), aside
