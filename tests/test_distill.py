@@ -9,16 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, pipeline
 
 from efficientbert.configuration_efficientbert import EfficientBertConfig
-from efficientbert.modeling_efficientbert import EfficientBertForMaskedLM
+from efficientbert.modeling_efficientbert import EfficientBertForMaskedLM, EfficientBertModel
 from efficientbert.search import search
 from efficientbert.train import distill
 from efficientbert.train.cli.command import run_command
 from efficientbert.train.cli.errors import InputError
+from efficientbert.train.distillation.arguments import DistillArguments
 from efficientbert.train.distillation.teacher import Teacher
 from efficientbert.train.model_folder.record import read_provenance
+from efficientbert.train.model_folder.write import write_checkpoint
 from efficientbert.train.start.student_start import load_model
 
 
@@ -88,6 +91,18 @@ def test_every_loss_falls(losses, masked_lm_folder, corpus_file, student_file, t
         more = ("--max_steps", steps, "--learning_rate", "3e-3", "--losses", *losses)
         found.append(call(masked_lm_folder(), corpus_file, student_file, tmp_path / str(steps), *more)["loss"])
     assert found[1] < 0.99 * found[0]
+
+
+def test_how_a_training_cut_its_texts_is_not_saved(teacher_folder, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(teacher_folder())
+    tokenizer(["word1 word2 word3"] * 2, truncation=True, max_length=4, padding="max_length")
+    assert tokenizer.backend_tokenizer.truncation and tokenizer.backend_tokenizer.padding
+    model = EfficientBertModel(EfficientBertConfig(vocab_size=65, hidden_size=8, num_attention_heads=2))
+    write_checkpoint(
+        tmp_path, model, tokenizer, "distill", DistillArguments(teacher="t", corpus="c", output_dir="o"), {}
+    )
+    saved = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert saved.truncation is None and saved.padding is None
 
 
 def test_weights_decide_between_losses(masked_lm_folder, corpus_file, student_file, tmp_path):

@@ -44,6 +44,9 @@ def write_checkpoint(
     check_finite(model.state_dict(), f"{step}: the model")
     model.save_pretrained(folder)
     if tokenizer is not None:
+        if tokenizer.is_fast:  # how a training cut and padded its texts is not for others that read the file
+            tokenizer.backend_tokenizer.no_truncation()
+            tokenizer.backend_tokenizer.no_padding()
         tokenizer.save_pretrained(folder)
     record = {"step": step, "arguments": recorded(args)}
     if task is not None:
